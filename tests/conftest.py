@@ -1,0 +1,48 @@
+"""Fixtures that every test module may use: the shared footage, the command-line tools beside us."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+
+def _shared_folder() -> Path:
+    beside = Path(__file__).resolve().parents[1].parent / "shared"
+    return Path(os.environ.get("EXCAMERA_SHARED", beside))
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of test vectors and footage; the test skips where it is absent."""
+    folder = _shared_folder()
+    if not (folder / "vp8").is_dir():
+        pytest.skip(f"no test material in {folder} (set EXCAMERA_SHARED)")
+    return folder
+
+
+def _tool(name: str, package: str) -> str:
+    path = shutil.which(name)
+    if path is None:
+        pytest.skip(f"{name} is not on PATH (Debian: {package})")
+    return path
+
+
+@pytest.fixture(scope="session")
+def vpxenc() -> str:
+    """Path of vpxenc; the test skips without it."""
+    return _tool("vpxenc", "vpx-tools")
+
+
+@pytest.fixture(scope="session")
+def vpxdec() -> str:
+    """Path of vpxdec; the test skips without it."""
+    return _tool("vpxdec", "vpx-tools")
+
+
+@pytest.fixture(scope="session")
+def ffmpeg() -> str:
+    """Path of ffmpeg; the test skips without it."""
+    return _tool("ffmpeg", "ffmpeg")
