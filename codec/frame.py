@@ -101,7 +101,7 @@ def picture_from_image(image: Image) -> Picture:
     rows, columns = macroblock_size(image.width, image.height)
     picture = new_picture(rows, columns)
     for plane, padded in zip(image, picture, strict=True):
-        _pad(plane, padded)
+        pad_plane(plane, padded)
     return picture
 
 
@@ -110,7 +110,8 @@ def macroblock_size(width: int, height: int) -> tuple[int, int]:
     return (height + 15) // 16, (width + 15) // 16
 
 
-def _pad(plane: Plane, padded: Plane) -> None:
+def pad_plane(plane: Plane, padded: Plane) -> None:
+    """Fill a padded plane with `plane` at its origin, replicating the last row and column as far as it goes."""
     height, width = plane.shape
     inside = padded[BORDER : BORDER + height]
     inside[:, BORDER : BORDER + width] = plane
@@ -132,7 +133,9 @@ class Macroblocks(NamedTuple):
     uv_mode: NDArray[np.uint8]  # (R, C) DC_PRED .. TM_PRED
     reference: NDArray[np.uint8]  # (R, C) INTRA_FRAME .. ALTREF_FRAME
     partitioning: NDArray[np.uint8]  # (R, C) SPLIT_16X8 .. SPLIT_4X4
-    sub_modes: NDArray[np.uint8]  # (R, C, 16) B_DC_PRED .. B_HU_PRED, or LEFT4X4 .. NEW4X4 in a split
+    sub_modes: NDArray[
+        np.uint8
+    ]  # (R, C, 16) B_DC_PRED .. B_HU_PRED, or LEFT4X4 .. NEW4X4 in a split
     vectors: NDArray[np.int16]  # (R, C, 16, 2)
     coefficients: NDArray[np.int16]  # (R, C, 25, 16) quantized levels, block 24 is Y2
     eobs: NDArray[np.uint8]  # (R, C, 25) position after the last token of each block

@@ -39,7 +39,9 @@ def cache_directory() -> Path:
     """Directory of the compiled kernels of exactly these sources (``EXCAMERA_CACHE_DIR`` moves its parent)."""
     base = os.environ.get("EXCAMERA_CACHE_DIR")
     if base is None:
-        base = os.path.join(os.environ.get("XDG_CACHE_HOME", os.path.expanduser("~/.cache")), "excamera-dask")
+        base = os.path.join(
+            os.environ.get("XDG_CACHE_HOME", os.path.expanduser("~/.cache")), "excamera-dask"
+        )
     return Path(base) / f"kernels-{_source_hash()}"
 
 

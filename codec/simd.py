@@ -64,7 +64,9 @@ def _spread(builder: Any, scalar: Any, vector: ir.VectorType) -> Any:
 def _call(builder: Any, name: str, result: Any, *arguments: Any) -> Any:
     """Call the LLVM intrinsic `name`, which takes vectors of the result's type."""
     function_type = ir.FunctionType(result, [argument.type for argument in arguments])
-    return builder.call(cgutils.get_or_insert_function(builder.module, function_type, name), arguments)
+    return builder.call(
+        cgutils.get_or_insert_function(builder.module, function_type, name), arguments
+    )
 
 
 def _suffix(vector: ir.VectorType) -> str:
@@ -74,7 +76,9 @@ def _suffix(vector: ir.VectorType) -> str:
 # Operators -------------------------------------------------------------------------------------------------------
 
 
-def _register_binary(function: Callable[..., Any], emit: Callable[..., Any], result_bits: int | None = None) -> None:
+def _register_binary(
+    function: Callable[..., Any], emit: Callable[..., Any], result_bits: int | None = None
+) -> None:
     def result_of(a: Any, b: Any) -> Any:
         if isinstance(a, VectorType) and (a == b or isinstance(b, types.Integer)):
             vector = a
@@ -100,7 +104,11 @@ def _register_binary(function: Callable[..., Any], emit: Callable[..., Any], res
             b = _spread(builder, b, a.type)
         return emit(builder, a, b)
 
-    for kinds in ((VectorType, VectorType), (VectorType, types.Integer), (types.Integer, VectorType)):
+    for kinds in (
+        (VectorType, VectorType),
+        (VectorType, types.Integer),
+        (types.Integer, VectorType),
+    ):
         lower_builtin(function, *kinds)(lower)
 
 
@@ -140,7 +148,9 @@ for _function, _method in (
     (operator.lshift, "shl"),
     (operator.rshift, "ashr"),
 ):
-    _register_binary(_function, lambda builder, a, b, method=_method: getattr(builder, method)(a, b))
+    _register_binary(
+        _function, lambda builder, a, b, method=_method: getattr(builder, method)(a, b)
+    )
 for _function, _sign in (
     (operator.lt, "<"),
     (operator.le, "<="),
@@ -149,9 +159,15 @@ for _function, _sign in (
     (operator.eq, "=="),
     (operator.ne, "!="),
 ):
-    _register_binary(_function, lambda builder, a, b, sign=_sign: builder.icmp_signed(sign, a, b), result_bits=1)
-_register_binary(minimum, lambda builder, a, b: _call(builder, f"llvm.smin.{_suffix(a.type)}", a.type, a, b))
-_register_binary(maximum, lambda builder, a, b: _call(builder, f"llvm.smax.{_suffix(a.type)}", a.type, a, b))
+    _register_binary(
+        _function, lambda builder, a, b, sign=_sign: builder.icmp_signed(sign, a, b), result_bits=1
+    )
+_register_binary(
+    minimum, lambda builder, a, b: _call(builder, f"llvm.smin.{_suffix(a.type)}", a.type, a, b)
+)
+_register_binary(
+    maximum, lambda builder, a, b: _call(builder, f"llvm.smax.{_suffix(a.type)}", a.type, a, b)
+)
 _register_unary(operator.neg, lambda builder, a: builder.neg(a))
 _register_unary(operator.invert, lambda builder, a: builder.not_(a))
 _register_unary(
@@ -299,11 +315,15 @@ def _lower_lane_sum(context: Any, builder: Any, sig: Any, args: Any) -> Any:
 def _register_mask_test(function: Callable[[Any], bool], name: str) -> None:
     @type_callable(function)
     def typed(context: Any) -> Any:
-        return lambda mask: types.boolean if isinstance(mask, VectorType) and mask.bits == 1 else None
+        return lambda mask: (
+            types.boolean if isinstance(mask, VectorType) and mask.bits == 1 else None
+        )
 
     @lower_builtin(function, VectorType)
     def lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        return _call(builder, f"llvm.vector.reduce.{name}.{_suffix(args[0].type)}", ir.IntType(1), args[0])
+        return _call(
+            builder, f"llvm.vector.reduce.{name}.{_suffix(args[0].type)}", ir.IntType(1), args[0]
+        )
 
 
 _register_mask_test(any_lane, "or")
@@ -319,7 +339,11 @@ def dot_pairs(a: Any, b: Any) -> Any:
 @type_callable(dot_pairs)
 def _type_dot_pairs(context: Any) -> Any:
     def typer(a: Any, b: Any) -> Any:
-        return VectorType(32, a.lanes // 2) if isinstance(a, VectorType) and a == b and a.bits == 16 else None
+        return (
+            VectorType(32, a.lanes // 2)
+            if isinstance(a, VectorType) and a == b and a.bits == 16
+            else None
+        )
 
     return typer
 
@@ -349,7 +373,9 @@ def shuffle(indices: tuple[int, ...]) -> Callable[[Any, Any], Any]:
 
     @type_callable(picked)
     def typed(context: Any) -> Any:
-        return lambda a, b: VectorType(a.bits, len(indices)) if isinstance(a, VectorType) and a == b else None
+        return lambda a, b: (
+            VectorType(a.bits, len(indices)) if isinstance(a, VectorType) and a == b else None
+        )
 
     @lower_builtin(picked, VectorType, VectorType)
     def lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
@@ -366,7 +392,9 @@ def lane(a: Any, index: int) -> int:
 
 @type_callable(lane)
 def _type_lane(context: Any) -> Any:
-    return lambda a, index: types.int64 if isinstance(a, VectorType) and isinstance(index, types.Integer) else None
+    return lambda a, index: (
+        types.int64 if isinstance(a, VectorType) and isinstance(index, types.Integer) else None
+    )
 
 
 @lower_builtin(lane, VectorType, types.Integer)
@@ -377,7 +405,14 @@ def _lower_lane(context: Any, builder: Any, sig: Any, args: Any) -> Any:
 # Loads and stores ------------------------------------------------------------------------------------------------
 
 
-def _pointer(context: Any, builder: Any, array_type: Any, array_value: Any, indices: Any, need: tuple[int, ...]) -> Any:
+def _pointer(
+    context: Any,
+    builder: Any,
+    array_type: Any,
+    array_value: Any,
+    indices: Any,
+    need: tuple[int, ...],
+) -> Any:
     """Address of one element; under bounds checking, `need` elements must be there from it on in each dimension."""
     array = context.make_array(array_type)(context, builder, array_value)
     i64 = ir.IntType(64)
@@ -393,9 +428,13 @@ def _pointer(context: Any, builder: Any, array_type: Any, array_value: Any, indi
                 builder.icmp_signed(">", past, shape[dimension]),
             )
             with builder.if_then(bad, likely=False):
-                context.call_conv.return_user_exc(builder, IndexError, ("vector access out of bounds",))
+                context.call_conv.return_user_exc(
+                    builder, IndexError, ("vector access out of bounds",)
+                )
         contiguous = dimension == array_type.ndim - 1 and array_type.layout == "C"
-        address = builder.add(address, builder.mul(index, itemsize if contiguous else strides[dimension]))
+        address = builder.add(
+            address, builder.mul(index, itemsize if contiguous else strides[dimension])
+        )
     return address
 
 
@@ -403,15 +442,23 @@ def _load_lanes(builder: Any, address: Any, dtype: Any, lanes: int) -> Any:
     memory = ir.VectorType(ir.IntType(dtype.bitwidth), lanes)
     loaded = builder.load(builder.inttoptr(address, memory.as_pointer()))
     loaded.align = dtype.bitwidth // 8
-    return builder.zext(loaded, ir.VectorType(ir.IntType(16), lanes)) if dtype == types.uint8 else loaded
+    return (
+        builder.zext(loaded, ir.VectorType(ir.IntType(16), lanes))
+        if dtype == types.uint8
+        else loaded
+    )
 
 
 def _store_lanes(builder: Any, address: Any, dtype: Any, vector: Any) -> None:
     memory = ir.VectorType(ir.IntType(dtype.bitwidth), vector.type.count)
     if dtype == types.uint8:
         suffix = _suffix(vector.type)
-        vector = _call(builder, f"llvm.smax.{suffix}", vector.type, vector, _constant(vector.type, 0))
-        vector = _call(builder, f"llvm.smin.{suffix}", vector.type, vector, _constant(vector.type, 255))
+        vector = _call(
+            builder, f"llvm.smax.{suffix}", vector.type, vector, _constant(vector.type, 0)
+        )
+        vector = _call(
+            builder, f"llvm.smin.{suffix}", vector.type, vector, _constant(vector.type, 255)
+        )
     if vector.type.element.width > dtype.bitwidth:
         vector = builder.trunc(vector, memory)
     stored = builder.store(vector, builder.inttoptr(address, memory.as_pointer()))
@@ -452,7 +499,10 @@ def _register_load(function: Callable[..., Any], lanes: int) -> None:
             return signature(VectorType(bits, lanes), *args)
 
     def lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        indices = [context.cast(builder, v, t, types.int64) for v, t in zip(args[1:], sig.args[1:], strict=True)]
+        indices = [
+            context.cast(builder, v, t, types.int64)
+            for v, t in zip(args[1:], sig.args[1:], strict=True)
+        ]
         need = (*[1] * (len(indices) - 1), lanes)
         address = _pointer(context, builder, sig.args[0], args[0], indices, need)
         return _load_lanes(builder, address, sig.args[0].dtype, lanes)
@@ -494,7 +544,10 @@ class _Store(AbstractTemplate):  # type: ignore[misc]
 
 
 def _lower_store(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-    indices = [context.cast(builder, v, t, types.int64) for v, t in zip(args[2:], sig.args[2:], strict=True)]
+    indices = [
+        context.cast(builder, v, t, types.int64)
+        for v, t in zip(args[2:], sig.args[2:], strict=True)
+    ]
     need = (*[1] * (len(indices) - 1), sig.args[0].lanes)
     address = _pointer(context, builder, sig.args[1], args[1], indices, need)
     _store_lanes(builder, address, sig.args[1].dtype, args[0])
@@ -536,7 +589,10 @@ def _concatenate(builder: Any, vectors: list[Any]) -> Any:
     while len(vectors) > 1:
         count = vectors[0].type.count
         order = ir.Constant(ir.VectorType(I32, 2 * count), list(range(2 * count)))
-        vectors = [builder.shuffle_vector(a, b, order) for a, b in zip(vectors[::2], vectors[1::2], strict=True)]
+        vectors = [
+            builder.shuffle_vector(a, b, order)
+            for a, b in zip(vectors[::2], vectors[1::2], strict=True)
+        ]
     return vectors[0]
 
 
@@ -552,10 +608,15 @@ def _register_load_columns(function: Callable[..., Any], rows: int) -> None:
 
     @lower_builtin(function, types.Array, types.Integer, types.Integer)
     def lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        y, x = (context.cast(builder, v, t, types.int64) for v, t in zip(args[1:], sig.args[1:], strict=True))
+        y, x = (
+            context.cast(builder, v, t, types.int64)
+            for v, t in zip(args[1:], sig.args[1:], strict=True)
+        )
         memory = ir.VectorType(ir.IntType(8), 8)
         address = _pointer(context, builder, sig.args[0], args[0], [y, x], (rows, 8))
-        stride = cgutils.unpack_tuple(builder, context.make_array(sig.args[0])(context, builder, args[0]).strides, 2)[0]
+        stride = cgutils.unpack_tuple(
+            builder, context.make_array(sig.args[0])(context, builder, args[0]).strides, 2
+        )[0]
         loaded = []
         for _ in range(rows):
             row = builder.load(builder.inttoptr(address, memory.as_pointer()))
@@ -565,7 +626,8 @@ def _register_load_columns(function: Callable[..., Any], rows: int) -> None:
         every = _concatenate(builder, loaded)
         wide = ir.VectorType(ir.IntType(16), rows)
         columns = [
-            builder.zext(_pick(builder, every, [8 * row + column for row in range(rows)]), wide) for column in range(8)
+            builder.zext(_pick(builder, every, [8 * row + column for row in range(rows)]), wide)
+            for column in range(8)
         ]
         return context.make_tuple(builder, sig.return_type, columns)
 
@@ -581,15 +643,24 @@ def _type_store_columns(context: Any) -> Any:
 
 @lower_builtin(store_columns, types.UniTuple, types.Array, types.Integer, types.Integer)
 def _lower_store_columns(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-    y, x = (context.cast(builder, v, t, types.int64) for v, t in zip(args[2:], sig.args[2:], strict=True))
+    y, x = (
+        context.cast(builder, v, t, types.int64)
+        for v, t in zip(args[2:], sig.args[2:], strict=True)
+    )
     rows = sig.args[0].dtype.lanes
     address = _pointer(context, builder, sig.args[1], args[1], [y, x], (rows, 8))
-    stride = cgutils.unpack_tuple(builder, context.make_array(sig.args[1])(context, builder, args[1]).strides, 2)[0]
+    stride = cgutils.unpack_tuple(
+        builder, context.make_array(sig.args[1])(context, builder, args[1]).strides, 2
+    )[0]
     narrow = []
     for column in cgutils.unpack_tuple(builder, args[0], 8):
         suffix = _suffix(column.type)
-        column = _call(builder, f"llvm.smax.{suffix}", column.type, column, _constant(column.type, 0))
-        column = _call(builder, f"llvm.smin.{suffix}", column.type, column, _constant(column.type, 255))
+        column = _call(
+            builder, f"llvm.smax.{suffix}", column.type, column, _constant(column.type, 0)
+        )
+        column = _call(
+            builder, f"llvm.smin.{suffix}", column.type, column, _constant(column.type, 255)
+        )
         narrow.append(builder.trunc(column, ir.VectorType(ir.IntType(8), rows)))
     every = _concatenate(builder, narrow)
     memory = ir.VectorType(ir.IntType(8), 8)

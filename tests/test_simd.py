@@ -21,7 +21,12 @@ def _arithmetic(plane, out):  # type: ignore[no-untyped-def]
     simd.store(simd.select((a > b) & ~(a == 200), a, -b) >> 1, out, 3, 0)
     simd.store(_reverse(a, b), out, 4, 0)
     simd.store(simd.to_i16(a >= b), out, 5, 0)
-    return simd.lane_sum(a * b), simd.lane_sum(simd.dot_pairs(a, b)), simd.any_lane(a > b), simd.all_lanes(a > b)
+    return (
+        simd.lane_sum(a * b),
+        simd.lane_sum(simd.dot_pairs(a, b)),
+        simd.any_lane(a > b),
+        simd.all_lanes(a > b),
+    )
 
 
 @kernel
@@ -69,7 +74,9 @@ def _load_at(plane, y, x):  # type: ignore[no-untyped-def]
     return simd.lane_sum(simd.load16(plane, y, x))
 
 
-@pytest.mark.skipif(not (BOUNDS_CHECKED or INTERPRETED), reason="needs NUMBA_BOUNDSCHECK=1 or NUMBA_DISABLE_JIT=1")
+@pytest.mark.skipif(
+    not (BOUNDS_CHECKED or INTERPRETED), reason="needs NUMBA_BOUNDSCHECK=1 or NUMBA_DISABLE_JIT=1"
+)
 @pytest.mark.parametrize(("y", "x"), [(20, 0), (0, 17), (0, -1)])
 def test_access_out_of_bounds_is_found(y: int, x: int) -> None:
     with pytest.raises(IndexError):

@@ -1,0 +1,342 @@
+"""Everything that a VP8 decoder remembers between frames, as values: equality, a stable hash, versioned bytes.
+
+A state is immutable: decoding makes a new one. Its arrays are shared between states and must not be written to.
+Bytes of a state hold each distinct reference once, compressed; as a delta against a base state that the receiver
+already has, they hold only what differs from it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+import zstandard
+from numpy.typing import NDArray
+
+from codec.errors import InvalidState
+from codec.frame import BORDER, Picture, Plane, macroblock_size, new_picture, pad_plane
+
+BYTES_VERSION = 1
+_MAGIC = b"XCDS"
+_HEADER = struct.Struct(
+    "<4sHB16s16s"
+)  # magic, version, kind, digest of the base, digest of the payload
+_WHOLE, _DELTA = 0, 1
+_NO_BASE = bytes(16)
+_FIXED = struct.Struct(
+    "<HHBBBBBBBB"
+)  # sizes, scales, colour space, clamping, segmentation flags, filter flag, references
+_COMPRESSION_LEVEL = 1
+_STORED, _FROM_BASE = 0, 1  # how a picture is told: whole, or as a difference from a base picture
+
+
+class ProbabilityTables(NamedTuple):
+    """The probabilities that persist from frame to frame (RFC 6386 section 9.9 to 9.11, 13.4, 16.2, 17.2)."""
+
+    coefficients: NDArray[np.uint8]  # (4, 8, 3, 11): block type, band, context, node
+    y_mode: NDArray[np.uint8]  # (4,) of inter frames
+    uv_mode: NDArray[np.uint8]  # (3,) of inter frames
+    vectors: NDArray[np.uint8]  # (2, 19): row, column
+
+
+class Segmentation(NamedTuple):
+    """Segments and what they change (RFC 6386 section 9.3)."""
+
+    enabled: bool
+    absolute: bool  # the values replace the frame's instead of being added to them
+    quantizer: NDArray[np.int8]  # (4,)
+    filter_level: NDArray[np.int8]  # (4,)
+    map: NDArray[np.uint8]  # (R, C) segment of each macroblock, kept until it is updated
+
+
+class FilterDeltas(NamedTuple):
+    """Adjustments of the loop-filter level (RFC 6386 section 9.6)."""
+
+    enabled: bool
+    reference: NDArray[np.int8]  # (4,) by reference frame: intra, LAST, GOLDEN, ALTREF
+    mode: NDArray[np.int8]  # (4,): B_PRED, ZEROMV, NEARESTMV/NEARMV/NEWMV, SPLITMV
+
+
+class References(NamedTuple):
+    """The three pictures that inter frames predict from; often the same object more than once."""
+
+    last: Picture
+    golden: Picture
+    altref: Picture
+
+
+@dataclass(frozen=True, eq=False)
+class DecoderState:
+    """All that decoding the next frame depends on, besides its bytes.
+
+    `references` is None in a state that serves for parsing only (`without_references`).
+    """
+
+    width: int
+    height: int
+    horizontal_scale: int
+    vertical_scale: int
+    color_space: int
+    clamping_type: int
+    probabilities: ProbabilityTables
+    segmentation: Segmentation
+    filter_deltas: FilterDeltas
+    references: References | None
+
+    @property
+    def macroblock_rows(self) -> int:
+        return macroblock_size(self.width, self.height)[0]
+
+    @property
+    def macroblock_columns(self) -> int:
+        return macroblock_size(self.width, self.height)[1]
+
+    def without_references(self) -> DecoderState:
+        """The same state without its pictures: enough to parse frames, and small."""
+        return replace(self, references=None)
+
+    @cached_property
+    def digest(self) -> bytes:
+        """16 bytes that are the same for equal states, in every process and on every machine."""
+        digest = hashlib.blake2b(self._small_parts(), digest_size=16)
+        digest.update(b"pictures" if self.references is not None else b"none")
+        for picture in self.references or ():
+            digest.update(_picture_digest(picture))
+        return digest.digest()
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, DecoderState):
+            return NotImplemented
+        return self is other or self.digest == other.digest
+
+    def __hash__(self) -> int:
+        return int.from_bytes(self.digest[:8], "little", signed=True)
+
+    def __repr__(self) -> str:
+        pictures = 0 if self.references is None else len(_distinct(self.references)[0])
+        return f"<DecoderState {self.width}x{self.height}, {pictures} pictures, {self.digest.hex()[:12]}>"
+
+    def to_bytes(self, base: DecoderState | None = None) -> bytes:
+        """Versioned, checked, compressed bytes; with `base`, the receiver needs an equal base to read them."""
+        payload = self._small_parts() + self._picture_parts(base)
+        digest = hashlib.blake2b(payload, digest_size=16).digest()
+        compressed = zstandard.ZstdCompressor(level=_COMPRESSION_LEVEL).compress(payload)
+        kind, base_digest = (_WHOLE, _NO_BASE) if base is None else (_DELTA, base.digest)
+        return _HEADER.pack(_MAGIC, BYTES_VERSION, kind, base_digest, digest) + compressed
+
+    @classmethod
+    def from_bytes(cls, data: bytes, base: DecoderState | None = None) -> DecoderState:
+        """Read `to_bytes`'s result; raises InvalidState for anything else, or without the base that it needs."""
+        return _StateReader(_checked_payload(data, base), base).read()
+
+    def _small_parts(self) -> bytes:
+        """Everything but the pictures, of a length that follows from the picture's size."""
+        references = 0 if self.references is None else 1
+        fixed = _FIXED.pack(
+            self.width,
+            self.height,
+            self.horizontal_scale,
+            self.vertical_scale,
+            self.color_space,
+            self.clamping_type,
+            self.segmentation.enabled,
+            self.segmentation.absolute,
+            self.filter_deltas.enabled,
+            references,
+        )
+        arrays = (
+            *self.probabilities,
+            self.segmentation.quantizer,
+            self.segmentation.filter_level,
+            self.filter_deltas.reference,
+            self.filter_deltas.mode,
+            self.segmentation.map,
+        )
+        return fixed + b"".join(array.tobytes() for array in arrays)
+
+    def _picture_parts(self, base: DecoderState | None) -> bytes:
+        """Which picture stands in which slot, then each distinct picture once."""
+        if self.references is None:
+            return b""
+        pictures, slots = _distinct(self.references)
+        base_pictures = _base_pictures(base, pictures[0])
+        parts = [bytes(slots)]
+        for picture in pictures:
+            if base_pictures:
+                parts.append(bytes([_FROM_BASE]))
+                parts.append(_difference_from_nearest(picture, base_pictures))
+            else:
+                parts.append(bytes([_STORED]))
+                parts.extend(_left_differences(plane) for plane in _insides(picture))
+        return b"".join(parts)
+
+
+def _insides(picture: Picture) -> list[Plane]:
+    """The planes without their borders."""
+    return [plane[BORDER:-BORDER, BORDER:-BORDER] for plane in picture]
+
+
+def _picture_digest(picture: Picture) -> bytes:
+    digest = hashlib.blake2b(digest_size=16)
+    for plane in _insides(picture):
+        digest.update(np.ascontiguousarray(plane))
+    return digest.digest()
+
+
+def _same_picture(a: Picture, b: Picture) -> bool:
+    return a is b or all(
+        np.array_equal(p, q) for p, q in zip(_insides(a), _insides(b), strict=True)
+    )
+
+
+def _distinct(references: References) -> tuple[list[Picture], list[int]]:
+    """The pictures without repetition, and the index of each slot's picture among them."""
+    pictures: list[Picture] = []
+    slots = []
+    for reference in references:
+        for index, picture in enumerate(pictures):
+            if _same_picture(picture, reference):
+                slots.append(index)
+                break
+        else:
+            slots.append(len(pictures))
+            pictures.append(reference)
+    return pictures, slots
+
+
+def _base_pictures(base: DecoderState | None, picture: Picture) -> list[Picture]:
+    """The base's distinct pictures, if they have this picture's size."""
+    if base is None or base.references is None or base.references.last.y.shape != picture.y.shape:
+        return []
+    return _distinct(base.references)[0]
+
+
+def _difference_from_nearest(picture: Picture, candidates: list[Picture]) -> bytes:
+    """Index of the candidate nearest to the picture, and the wrapped difference from it plane by plane."""
+    sample = picture.y[BORDER:-BORDER:4, BORDER:-BORDER].astype(np.int16)
+    distances = [
+        int(np.abs(sample - c.y[BORDER:-BORDER:4, BORDER:-BORDER]).sum()) for c in candidates
+    ]
+    nearest = int(np.argmin(distances))
+    planes = zip(_insides(picture), _insides(candidates[nearest]), strict=True)
+    return bytes([nearest]) + b"".join((a - b).tobytes() for a, b in planes)
+
+
+def _left_differences(plane: Plane) -> bytes:
+    """Wrapped differences from the left neighbour, which compress better than pixels."""
+    differences = plane.copy()
+    differences[:, 1:] -= plane[:, :-1]
+    return differences.tobytes()
+
+
+def _checked_payload(data: bytes, base: DecoderState | None) -> bytes:
+    if len(data) < _HEADER.size or data[:4] != _MAGIC:
+        raise InvalidState("not a decoder state: it does not begin with a state's header")
+    _, version, kind, base_digest, digest = _HEADER.unpack_from(data)
+    if version != BYTES_VERSION:
+        raise InvalidState(
+            f"decoder state of version {version}; this codec reads version {BYTES_VERSION}"
+        )
+    if kind == _DELTA and base is None:
+        raise InvalidState("decoder state is a delta: give the base state that it was made against")
+    if kind == _DELTA and base is not None and base.digest != base_digest:
+        raise InvalidState("decoder state is a delta against another base state than the one given")
+    try:
+        payload = zstandard.ZstdDecompressor().decompress(
+            data[_HEADER.size :], max_output_size=1 << 31
+        )
+    except zstandard.ZstdError as error:
+        raise InvalidState(f"decoder state is truncated or altered: {error}") from None
+    if kind not in (_WHOLE, _DELTA) or hashlib.blake2b(payload, digest_size=16).digest() != digest:
+        raise InvalidState("decoder state is altered: its checksum does not fit")
+    return payload
+
+
+class _StateReader:
+    """Takes a checked payload apart."""
+
+    def __init__(self, payload: bytes, base: DecoderState | None) -> None:
+        self._payload = payload
+        self._at = 0
+        self._base = base
+
+    def read(self) -> DecoderState:
+        fixed = _FIXED.unpack(self._take(_FIXED.size))
+        (
+            width,
+            height,
+            horizontal,
+            vertical,
+            color_space,
+            clamping,
+            enabled,
+            absolute,
+            deltas,
+            has_references,
+        ) = fixed
+        size = macroblock_size(width, height)
+        probabilities = ProbabilityTables(
+            self._array(np.uint8, 4, 8, 3, 11),
+            self._array(np.uint8, 4),
+            self._array(np.uint8, 3),
+            self._array(np.uint8, 2, 19),
+        )
+        quantizer, filter_level = self._array(np.int8, 4), self._array(np.int8, 4)
+        reference_deltas, mode_deltas = self._array(np.int8, 4), self._array(np.int8, 4)
+        segment_map = self._array(np.uint8, *size)
+        references = self._references(*size) if has_references else None
+        if self._at != len(self._payload):
+            raise InvalidState("decoder state has bytes left over")
+        return DecoderState(
+            width,
+            height,
+            horizontal,
+            vertical,
+            color_space,
+            clamping,
+            probabilities,
+            Segmentation(bool(enabled), bool(absolute), quantizer, filter_level, segment_map),
+            FilterDeltas(bool(deltas), reference_deltas, mode_deltas),
+            references,
+        )
+
+    def _take(self, count: int) -> bytes:
+        taken = self._payload[self._at : self._at + count]
+        if len(taken) != count:
+            raise InvalidState("decoder state is too short for its picture size")
+        self._at += count
+        return taken
+
+    def _array(self, dtype: type, *shape: int) -> NDArray[np.uint8]:
+        count = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        return np.frombuffer(self._take(count), dtype).reshape(shape)
+
+    def _references(self, rows: int, columns: int) -> References:
+        slots = self._take(3)
+        pictures = [self._picture(rows, columns) for _ in range(max(slots) + 1)]
+        return References(*(pictures[slot] for slot in slots))
+
+    def _picture(self, rows: int, columns: int) -> Picture:
+        picture = new_picture(rows, columns)
+        shapes = ((16 * rows, 16 * columns), (8 * rows, 8 * columns), (8 * rows, 8 * columns))
+        if self._take(1)[0] == _STORED:
+            planes = [
+                np.add.accumulate(self._array(np.uint8, *s), axis=1, dtype=np.uint8) for s in shapes
+            ]
+        else:
+            candidates = _base_pictures(self._base, picture)
+            index = self._take(1)[0]
+            if index >= len(candidates):
+                raise InvalidState("decoder state names a picture that its base does not have")
+            base_planes = _insides(candidates[index])
+            planes = [
+                base + self._array(np.uint8, *s)
+                for base, s in zip(base_planes, shapes, strict=True)
+            ]
+        for plane, padded in zip(planes, picture, strict=True):
+            pad_plane(plane, padded)
+        return picture
