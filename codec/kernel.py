@@ -12,7 +12,7 @@ import platform
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import llvmlite
 import numba
@@ -51,9 +51,9 @@ if not os.environ.get("NUMBA_CACHE_DIR"):
 
 def kernel(function: F) -> F:
     """Compile a kernel: cached on disk, without the GIL, C arithmetic; plain Python under NUMBA_DISABLE_JIT=1."""
-    return numba.njit(cache=True, nogil=True, error_model="numpy")(function)  # type: ignore[no-any-return]
+    return cast(F, numba.njit(cache=True, nogil=True, error_model="numpy")(function))
 
 
 def inline_kernel(function: F) -> F:
     """Like `kernel`, for small functions that LLVM must inline into each caller; not cached on their own."""
-    return numba.njit(nogil=True, error_model="numpy", forceinline=True)(function)  # type: ignore[no-any-return]
+    return cast(F, numba.njit(nogil=True, error_model="numpy", forceinline=True)(function))

@@ -199,7 +199,7 @@ def _lower_select(context: Any, builder: Any, sig: Any, args: Any) -> Any:
 # Making vectors, widening, reducing ------------------------------------------------------------------------------
 
 
-def _register_splat(function: Callable[[int], Any], bits: int, lanes: int) -> None:
+def _register_splat(function: Callable[..., Any], bits: int, lanes: int) -> None:
     vector = VectorType(bits, lanes)
 
     @type_callable(function)
@@ -241,7 +241,7 @@ def i32x16(value: int) -> Any:
     return np.full(16, value, np.int32)
 
 
-for _function, _bits, _lanes in (
+for _constant_of, _bits, _lanes in (
     (i16x4, 16, 4),
     (i16x8, 16, 8),
     (i16x16, 16, 16),
@@ -249,7 +249,7 @@ for _function, _bits, _lanes in (
     (i32x8, 32, 8),
     (i32x16, 32, 16),
 ):
-    _register_splat(_function, _bits, _lanes)
+    _register_splat(_constant_of, _bits, _lanes)
 
 
 def to_i32(a: Any) -> Any:

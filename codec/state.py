@@ -11,7 +11,7 @@ import hashlib
 import struct
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import zstandard
@@ -183,7 +183,7 @@ def _insides(picture: Picture) -> list[Plane]:
 def _picture_digest(picture: Picture) -> bytes:
     digest = hashlib.blake2b(digest_size=16)
     for plane in _insides(picture):
-        digest.update(np.ascontiguousarray(plane))
+        digest.update(np.ascontiguousarray(plane).data)
     return digest.digest()
 
 
@@ -311,7 +311,7 @@ class _StateReader:
         self._at += count
         return taken
 
-    def _array(self, dtype: type, *shape: int) -> NDArray[np.uint8]:
+    def _array(self, dtype: type, *shape: int) -> NDArray[Any]:
         count = int(np.prod(shape)) * np.dtype(dtype).itemsize
         return np.frombuffer(self._take(count), dtype).reshape(shape)
 
