@@ -1,0 +1,138 @@
+"""The description of a source: an immutable value that is cheap to pickle."""
+
+from __future__ import annotations
+
+import dataclasses
+import zlib
+from fractions import Fraction
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+FULL_RANGE = 2
+
+
+class Colour(NamedTuple):
+    """Colour tags as the codes of ITU-T H.273; 2 is "unspecified", range 0 unspecified, 1 limited (tv), 2 full (pc)."""
+
+    range: int = 0
+    primaries: int = 2
+    transfer: int = 2
+    matrix: int = 2
+
+
+class Orientation(NamedTuple):
+    """How decoded pictures are turned before use: transposed first, then flipped."""
+
+    transpose: bool = False
+    flip_rows: bool = False
+    flip_columns: bool = False
+
+
+class Anchors(NamedTuple):
+    """The places where decoding may begin, in rising order; the first is always frame 0.
+
+    frames (A,) int64 first frame shown from here on, packets (A,) int64 ordinal of the key packet, positions (A,) int64
+    byte offsets (-1 unknown), timestamps (A,) int64 presentation time in the stream's time base (NO_TIME when unknown).
+    """
+
+    frames: NDArray[np.int64]
+    packets: NDArray[np.int64]
+    positions: NDArray[np.int64]
+    timestamps: NDArray[np.int64]
+
+
+NO_TIME = -(2**63)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class SourceInfo:
+    """What a source is and where its frames are.
+
+    width, height: pixels after rotation. all_times (T,) int64 presentation times of the whole film in units of
+    time_base, strictly rising, 0 for the first frame; order (T,) int64 the ordinal of the packet that each frame comes
+    from, in presentation order. skip and frame_count select the frames in use; frame numbers given to `read_frames`
+    count from skip. counted says how frames were counted: "packets" (every packet of a sound file shows one frame) or
+    "decoded" (the whole film was decoded once). warnings hold one line each.
+    """
+
+    path: str
+    mtime_ns: int
+    file_size: int
+    container: str
+    codec: str
+    stream_index: int
+    pixel_format: str
+    converted: bool
+    coded_width: int
+    coded_height: int
+    width: int
+    height: int
+    time_base: Fraction
+    average_rate: Fraction
+    colour: Colour
+    sample_aspect: Fraction
+    orientation: Orientation
+    rotation: int
+    interlaced: bool
+    all_times: NDArray[np.int64]
+    order: NDArray[np.int64]
+    anchors: Anchors
+    counted: str
+    warnings: tuple[str, ...]
+    skip: int
+    frame_count: int
+
+    @property
+    def identity(self) -> tuple[str, int, int]:
+        """What tells one version of a file from another: path, modification time (ns), size in bytes."""
+        return (self.path, self.mtime_ns, self.file_size)
+
+    @property
+    def times(self) -> NDArray[np.int64]:
+        """Presentation times of the selected frames, (frame_count,) int64 in time_base units, from 0."""
+        selected = self.all_times[self.skip : self.skip + self.frame_count]
+        return selected - selected[:1]
+
+    @property
+    def duration(self) -> float:
+        """Seconds from the first selected frame to the end of the last."""
+        if self.frame_count == 0:
+            return 0.0
+        return float(self.times[-1] * self.time_base + 1 / self.average_rate)
+
+    @property
+    def keyframes(self) -> NDArray[np.int64]:
+        """Selected frames at which decoding may begin, (K,) int64; frame numbers count from skip."""
+        frames = self.anchors.frames - self.skip
+        return frames[(frames >= 0) & (frames < self.frame_count)]
+
+    @property
+    def frame_bytes(self) -> int:
+        """Bytes of one raw 4:2:0 picture."""
+        return self.width * self.height + 2 * ((self.width + 1) // 2) * ((self.height + 1) // 2)
+
+    def select(self, skip: int = 0, limit: int | None = None) -> SourceInfo:
+        """The same source without its first `skip` frames, and with at most `limit` frames."""
+        if skip < 0 or (limit is not None and limit < 0):
+            raise ValueError("skip and limit count frames and cannot be negative")
+        left = max(0, self.frame_count - skip)
+        count = left if limit is None else min(left, limit)
+        return dataclasses.replace(self, skip=self.skip + skip, frame_count=count)
+
+    def __dask_tokenize__(self) -> tuple[Any, ...]:
+        return (type(self).__qualname__, *self.identity, self.skip, self.frame_count)
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        for name in ("all_times", "order"):
+            state[name] = zlib.compress(np.diff(state[name], prepend=0).tobytes(), 1)
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        for name in ("all_times", "order"):
+            differences = np.frombuffer(zlib.decompress(state[name]), np.int64)
+            state[name] = np.cumsum(differences, dtype=np.int64)
+        for name, value in state.items():
+            object.__setattr__(self, name, value)

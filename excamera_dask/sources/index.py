@@ -1,0 +1,242 @@
+"""The index pass: which frames a source has, when they are shown, and where decoding may begin."""
+
+from __future__ import annotations
+
+import os
+from fractions import Fraction
+from typing import Any, NamedTuple
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+
+from excamera_dask.errors import SourceError
+from excamera_dask.sources import packets as packet_checks
+from excamera_dask.sources.demuxing import open_container, walk_packets
+from excamera_dask.sources.description import NO_TIME, Anchors, SourceInfo
+from excamera_dask.sources.pixels import TAKEN_AS_IS, colour_of, orientation_of
+
+ANCHOR_SPACING = 12
+LARGEST_SIDE = 16383
+
+
+class PacketTable(NamedTuple):
+    """One entry a packet, in decoding order: pts and positions int64, flags bool; doubts say why packets cannot be trusted."""
+
+    pts: NDArray[np.int64]
+    positions: NDArray[np.int64]
+    keys: NDArray[np.bool_]
+    shown: NDArray[np.bool_]
+    doubts: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+
+def open_source(path: str | os.PathLike[str]) -> SourceInfo:
+    """Describe a video file; costs one pass over its packets, and one over its frames where packets do not tell all.
+
+    Raises SourceError, one line, when there is no readable video frame.
+    """
+    name = os.path.abspath(os.fspath(path))
+    container, stream = open_container(name)
+    try:
+        first, table = _scan(name, container, stream)
+        order, counted, warnings = _presentation_order(name, stream, table)
+        return _describe(name, container, stream, first, table, order, counted, warnings)
+    finally:
+        container.close()
+
+
+def _scan(path: str, container: Any, stream: Any) -> tuple[av.VideoFrame, PacketTable]:
+    """Walk over all packets; decode only up to the first frame."""
+    check = packet_checks.checker(stream)
+    pts, positions, keys, shown = [], [], [], []
+    doubts: set[str] = set(check.doubts)
+    warnings: list[str] = []
+    first: av.VideoFrame | None = None
+    try:
+        for packet in walk_packets(container, stream):
+            pts.append(NO_TIME if packet.pts is None else packet.pts)
+            positions.append(-1 if packet.pos is None else packet.pos)
+            keys.append(packet.is_keyframe)
+            sound, visible = check(packet)
+            shown.append(visible and not packet.is_discard)
+            if packet.is_corrupt or not sound:
+                doubts.add("damaged packets")
+            if first is None:
+                first = _first_frame(stream.codec_context, packet)
+    except av.FFmpegError:
+        warnings.append("the file breaks off; what can be read of it is used")
+        doubts.add("breaks off")
+    if first is None:
+        first = _first_frame(stream.codec_context, None)
+    if first is None:
+        raise SourceError(f"{path}: no video frame can be decoded ({len(pts)} packets in it)")
+    table = PacketTable(
+        np.array(pts, np.int64),
+        np.array(positions, np.int64),
+        np.array(keys, np.bool_),
+        np.array(shown, np.bool_),
+        tuple(sorted(doubts | _time_doubts(np.array(pts, np.int64), keys))),
+        tuple(warnings),
+    )
+    return first, table
+
+
+def _first_frame(context: Any, packet: Any) -> av.VideoFrame | None:
+    try:
+        frames = context.decode(packet)
+    except (av.FFmpegError, EOFError):
+        return None
+    return frames[0] if frames else None
+
+
+def _time_doubts(pts: NDArray[np.int64], keys: list[bool]) -> set[str]:
+    doubts = set()
+    if np.any(pts == NO_TIME):
+        doubts.add("packets without time")
+    elif np.unique(pts).size != pts.size:
+        doubts.add("packets of the same time")
+    if keys and not keys[0]:
+        doubts.add("no key frame at the start")
+    return doubts
+
+
+def _presentation_order(
+    path: str, stream: Any, table: PacketTable
+) -> tuple[NDArray[np.int64], str, list[str]]:
+    """Ordinals of the packets that give frames, in presentation order, and how they were found."""
+    warnings = list(table.warnings)
+    if not table.doubts:
+        shown = np.flatnonzero(table.shown)
+        order = shown[np.argsort(table.pts[shown], kind="stable")]
+        counted = "packets"
+    else:
+        order, failures = _decode_order(path, stream.index)
+        counted = "decoded"
+        if failures:
+            warnings.append(f"{failures} damaged packets could not be decoded")
+        if "damaged packets" in table.doubts and not failures:
+            warnings.append("damaged packets; some pictures may show errors")
+    announced = stream.frames
+    if announced > len(table.pts):
+        warnings.append(f"truncated: {len(order)} of {announced} frames can be read")
+    if order.size == 0:
+        raise SourceError(f"{path}: no video frame can be decoded")
+    return order.astype(np.int64), counted, warnings
+
+
+def _decode_order(path: str, index: int) -> tuple[NDArray[np.int64], int]:
+    """Decode the whole film once; ordinals of the packets that gave frames, as the decoder emits them, and failures."""
+    container, stream = open_container(path, index)
+    context = stream.codec_context
+    emitted: list[int] = []
+    failures = 0
+    try:
+        for ordinal, packet in enumerate(walk_packets(container, stream)):
+            packet.pts = ordinal
+            try:
+                emitted += [f.pts for f in context.decode(packet) if f.pts is not None]
+            except av.FFmpegError:
+                failures += 1
+    except av.FFmpegError:
+        pass
+    try:
+        emitted += [f.pts for f in context.decode(None) if f.pts is not None]
+    except (av.FFmpegError, EOFError):
+        pass
+    container.close()
+    unique = dict.fromkeys(emitted)
+    return np.fromiter(unique, np.int64, len(unique)), failures
+
+
+def _times(
+    stream: Any, table: PacketTable, order: NDArray[np.int64], rate: Fraction
+) -> tuple[NDArray[np.int64], Fraction]:
+    """Strictly rising presentation times from 0, and their unit; an even rate where packets carry no times."""
+    pts = table.pts[order]
+    if np.any(pts == NO_TIME):
+        return np.arange(order.size, dtype=np.int64), 1 / rate
+    steps = np.maximum(np.diff(pts, prepend=pts[:1]), 1)
+    steps[0] = 0
+    if np.any(np.diff(pts) <= 0):
+        return _repaired_times(pts), Fraction(stream.time_base)
+    return np.cumsum(steps), Fraction(stream.time_base)
+
+
+def _repaired_times(pts: NDArray[np.int64]) -> NDArray[np.int64]:
+    steps = np.arange(pts.size)
+    return np.maximum.accumulate(pts - steps) + steps - pts[0]
+
+
+def _anchors(table: PacketTable, order: NDArray[np.int64], seekable: bool) -> Anchors:
+    """Key packets from which all later frames can be decoded, at least ANCHOR_SPACING frames apart.
+
+    A key packet a shown as frame p qualifies when every frame from p on comes from a packet not before a (open groups
+    of pictures do too: their leading pictures belong to the anchor before).
+    """
+    frame_of = np.full(table.pts.size, -1, np.int64)
+    frame_of[order] = np.arange(order.size)
+    earliest_after = np.minimum.accumulate(order[::-1])[::-1]
+    chosen = [(0, 0)]
+    for packet in np.flatnonzero(table.keys):
+        frame = int(frame_of[packet])
+        if frame >= chosen[-1][0] + ANCHOR_SPACING and earliest_after[frame] == packet:
+            chosen.append((frame, int(packet)))
+    frames, packets = (np.array(column, np.int64) for column in zip(*chosen, strict=True))
+    return Anchors(frames, packets, table.positions[packets], table.pts[packets])
+
+
+def _describe(
+    path: str,
+    container: Any,
+    stream: Any,
+    first: av.VideoFrame,
+    table: PacketTable,
+    order: NDArray[np.int64],
+    counted: str,
+    warnings: list[str],
+) -> SourceInfo:
+    status = os.stat(path)
+    orientation, rotation, right_angled = orientation_of(first)
+    if not right_angled:
+        warnings.append(f"rotation by {rotation} degrees is not a right angle; ignored")
+    width, height = first.width, first.height
+    shown = (height, width) if orientation.transpose else (width, height)
+    if max(shown) > LARGEST_SIDE:
+        raise SourceError(f"{path}: {shown[0]}x{shown[1]} is too large for VP8 (at most {LARGEST_SIDE})")
+    aspect = _sample_aspect(stream)
+    rate = stream.average_rate or stream.guessed_rate or Fraction(25)
+    times, time_base = _times(stream, table, order, Fraction(rate))
+    return SourceInfo(
+        path=path,
+        mtime_ns=status.st_mtime_ns,
+        file_size=status.st_size,
+        container=container.format.name,
+        codec=stream.codec_context.codec.name,
+        stream_index=stream.index,
+        pixel_format=first.format.name,
+        converted=first.format.name not in TAKEN_AS_IS,
+        coded_width=width,
+        coded_height=height,
+        width=shown[0],
+        height=shown[1],
+        time_base=time_base,
+        average_rate=Fraction(rate),
+        colour=colour_of(first),
+        sample_aspect=1 / aspect if orientation.transpose else aspect,
+        orientation=orientation,
+        rotation=rotation,
+        interlaced=bool(first.interlaced_frame),
+        all_times=times,
+        order=order,
+        anchors=_anchors(table, order, True),
+        counted=counted,
+        warnings=tuple(warnings),
+        skip=0,
+        frame_count=int(order.size),
+    )
+
+
+def _sample_aspect(stream: Any) -> Fraction:
+    aspect = stream.sample_aspect_ratio
+    return Fraction(aspect) if aspect else Fraction(1)
