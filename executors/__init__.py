@@ -1,0 +1,29 @@
+"""Executors run Dask graphs, on this machine or on any Dask cluster; they know nothing of video."""
+
+from executors.base import (
+    Cancelled,
+    Counts,
+    Executor,
+    ExecutorError,
+    Graph,
+    InvalidExecutor,
+    Key,
+    OnCounts,
+    OnResult,
+    WorkerLost,
+)
+from executors.open import open_executor
+
+__all__ = [
+    "Cancelled",
+    "Counts",
+    "Executor",
+    "ExecutorError",
+    "Graph",
+    "InvalidExecutor",
+    "Key",
+    "OnCounts",
+    "OnResult",
+    "WorkerLost",
+    "open_executor",
+]

@@ -1,0 +1,100 @@
+"""What an executor is: something that runs one Dask graph and hands over results as they complete."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+
+from dask.highlevelgraph import HighLevelGraph
+
+Key = str | tuple[Any, ...]
+Graph = HighLevelGraph
+"""One layer a stage; a layer's annotations (`priority`, `retries`) are Dask's own."""
+
+OnResult = Callable[[Key, Any], None]
+
+
+class Counts(NamedTuple):
+    """How far one layer of a running graph is, in tasks."""
+
+    total: int
+    running: int
+    done: int
+
+
+OnCounts = Callable[[Mapping[str, Counts]], None]
+
+
+class ExecutorError(Exception):
+    """Base of the errors that are the executor's own, not the task's."""
+
+
+class InvalidExecutor(ExecutorError):
+    """The executor asked for does not exist or cannot be reached."""
+
+
+class WorkerLost(ExecutorError):
+    """Workers died again and again while running one task, or the scheduler went away."""
+
+
+class Cancelled(ExecutorError):
+    """The run was cancelled."""
+
+
+class Executor(ABC):
+    """Runs Dask graphs; a context manager that releases everything it started."""
+
+    name: str
+    """One word or address for people: "sync", "local", "tcp://..."."""
+
+    @property
+    @abstractmethod
+    def workers(self) -> int:
+        """Tasks that can run at the same time, at least 1."""
+
+    @property
+    @abstractmethod
+    def memory(self) -> int:
+        """Bytes of memory that all workers have together; 0 if unknown."""
+
+    @abstractmethod
+    def run(
+        self,
+        graph: Graph,
+        keys: Sequence[Key],
+        on_result: OnResult,
+        on_counts: OnCounts | None = None,
+    ) -> None:
+        """Run `graph` until each of `keys` has been handed to `on_result`, in order of completion.
+
+        A result is let go after its `on_result`, which is called in the caller's thread. `on_counts` hears about every
+        layer from time to time. A task's exception is raised here as itself; then, as after an exception in a callback
+        or KeyboardInterrupt, what has not started never will.
+
+        Raises: WorkerLost, Cancelled, and whatever tasks and callbacks raise.
+        """
+
+    @abstractmethod
+    def cancel(self) -> None:
+        """Make the `run` in progress end with Cancelled; callable from any thread."""
+
+    def close(self) -> None:  # noqa: B027 - nothing to release is the common case
+        """Release what this executor started; what it was given stays open."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def layer_of(key: Key) -> str:
+    """Name of the layer a task belongs to: the first element of its key."""
+    return key[0] if isinstance(key, tuple) else key

@@ -1,0 +1,174 @@
+"""Run graphs on this machine: in this thread (`sync`) or in one process a core (`local`)."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import threading
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import dask
+import psutil
+from dask.callbacks import Callback
+from dask.local import get_sync
+from dask.system import CPU_COUNT
+from dask.utils import ensure_dict
+
+from executors.base import Cancelled, Counts, Executor, Graph, Key, OnCounts, OnResult, layer_of
+from executors.dask import DaskExecutor
+
+ALLOWED_FAILURES = 10  # workers that may die under one task before it is given up
+CLOSE_GRACE = 0.5  # seconds that busy workers are given to end by themselves
+MEMORY_SHARE = 0.8  # of what is free when the cluster starts
+
+
+class SyncExecutor(Executor):
+    """Dask's synchronous scheduler: everything in the caller's thread, for debugging."""
+
+    name = "sync"
+
+    def __init__(self, *, warm_up: Callable[[], None] | None = None) -> None:
+        self._cancelled = threading.Event()
+        if warm_up is not None:
+            warm_up()
+
+    @property
+    def workers(self) -> int:
+        return 1
+
+    @property
+    def memory(self) -> int:
+        return free_memory()
+
+    def run(
+        self,
+        graph: Graph,
+        keys: Sequence[Key],
+        on_result: OnResult,
+        on_counts: OnCounts | None = None,
+    ) -> None:
+        if not keys:
+            return
+        self._cancelled.clear()
+        with _HandOver(graph, keys, on_result, on_counts, self._cancelled):
+            get_sync(ensure_dict(graph), list(keys))
+
+    def cancel(self) -> None:
+        self._cancelled.set()
+
+
+class _HandOver(Callback):  # type: ignore[misc]
+    """Hands each wanted result over when its task ends, and lets go of it."""
+
+    def __init__(
+        self,
+        graph: Graph,
+        keys: Sequence[Key],
+        on_result: OnResult,
+        on_counts: OnCounts | None,
+        cancelled: threading.Event,
+    ) -> None:
+        self._wanted = set(keys)
+        self._on_result = on_result
+        self._on_counts = on_counts
+        self._cancelled = cancelled
+        self._totals = {name: len(layer) for name, layer in graph.layers.items()}
+        self._done: Counter[str] = Counter()
+        super().__init__(pretask=self._start_task, posttask=self._end_task)
+
+    def _start_task(self, key: Key, graph: Any, state: Any) -> None:
+        if self._cancelled.is_set():
+            raise Cancelled("cancelled")
+        self._tell(layer_of(key))
+
+    def _end_task(self, key: Key, value: Any, graph: Any, state: Any, worker: Any) -> None:
+        self._done[layer_of(key)] += 1
+        if key in self._wanted:
+            self._on_result(key, value)
+        for finished in (key, *state["dependencies"][key]):
+            if finished in self._wanted and not state["waiting_data"].get(finished):
+                state["cache"][finished] = None
+        self._tell(None)
+
+    def _tell(self, running: str | None) -> None:
+        if self._on_counts is not None:
+            self._on_counts(
+                {
+                    name: Counts(total, int(name == running), self._done[name])
+                    for name, total in self._totals.items()
+                }
+            )
+
+
+class LocalExecutor(DaskExecutor):
+    """A cluster of single-threaded worker processes on this machine, ended with the executor."""
+
+    def __init__(
+        self,
+        workers: int | None = None,
+        *,
+        memory_per_worker: int | None = None,
+        warm_up: Callable[[], None] | None = None,
+        dashboard_address: str | None = None,
+    ) -> None:
+        from distributed import Client, LocalCluster
+
+        free = free_memory()
+        count = workers or _default_workers(free, memory_per_worker)
+        with dask.config.set(
+            {
+                "distributed.scheduler.allowed-failures": ALLOWED_FAILURES,
+                "distributed.admin.log-length": 0,
+                "distributed.admin.low-level-log-length": 0,
+            }
+        ):
+            self._cluster = LocalCluster(
+                n_workers=count,
+                threads_per_worker=1,
+                processes=True,
+                memory_limit=int(free / count),
+                dashboard_address=dashboard_address or "127.0.0.1:0",
+                scheduler_kwargs={"dashboard": dashboard_address is not None},
+                silence_logs=logging.CRITICAL,
+            )
+        try:
+            super().__init__(Client(self._cluster, set_as_default=False), warm_up=warm_up)
+        except BaseException:
+            self._cluster.close()
+            raise
+        self.name = "local"
+        self._owns_client = True
+
+    def close(self) -> None:
+        workers = [nanny.pid for nanny in self._cluster.workers.values()]
+        killer = threading.Timer(CLOSE_GRACE, _kill, [workers])
+        killer.start()
+        try:
+            super().close()
+            self._cluster.close()
+        finally:
+            killer.cancel()
+
+
+def _kill(processes: list[int]) -> None:
+    """Kill workers that are busy in a task, and what they started."""
+    for process in processes:
+        with contextlib.suppress(psutil.Error):
+            worker = psutil.Process(process)
+            for member in (*worker.children(recursive=True), worker):
+                member.kill()
+
+
+def free_memory() -> int:
+    """Bytes that a job may plan with: a share of what is free now."""
+    return int(psutil.virtual_memory().available * MEMORY_SHARE)
+
+
+def _default_workers(free: int, memory_per_worker: int | None) -> int:
+    cores = int(os.environ.get("EXCAMERA_WORKERS", 0)) or CPU_COUNT
+    if memory_per_worker is None:
+        return cores
+    return max(1, min(cores, free // memory_per_worker))

@@ -1,0 +1,50 @@
+"""Choose an executor from what a user wrote."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from executors.base import Executor, InvalidExecutor
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+
+def open_executor(
+    spec: str | Client | Executor,
+    *,
+    workers: int | None = None,
+    memory_per_worker: int | None = None,
+    warm_up: Callable[[], None] | None = None,
+) -> Executor:
+    """Open "sync", "local", a scheduler's address, or wrap a `distributed.Client`.
+
+    workers: processes of "local" (default: by cores and memory); memory_per_worker: bytes that one task may need, by
+    which "local" sizes itself; warm_up: a picklable function that each worker calls once before its first task.
+
+    Raises: InvalidExecutor.
+    """
+    if isinstance(spec, Executor):
+        return spec
+    if spec == "sync":
+        from executors.local import SyncExecutor
+
+        if workers not in (None, 1):
+            raise InvalidExecutor(f"the sync executor has one worker, not {workers}: use local")
+        return SyncExecutor(warm_up=warm_up)
+    if spec == "local":
+        from executors.local import LocalExecutor
+
+        return LocalExecutor(workers, memory_per_worker=memory_per_worker, warm_up=warm_up)
+    from executors.dask import DaskExecutor
+
+    if workers is not None:
+        raise InvalidExecutor("a Dask cluster has its own workers: leave the number of workers out")
+    if isinstance(spec, str):
+        if "://" not in spec:
+            raise InvalidExecutor(
+                f"unknown executor {spec!r}: use sync, local or an address such as tcp://host:8786"
+            )
+        return DaskExecutor.connect(spec, warm_up=warm_up)
+    return DaskExecutor(spec, warm_up=warm_up)
