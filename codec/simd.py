@@ -362,6 +362,20 @@ def _lower_dot_pairs(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     return builder.add(even, builder.mul(half(args[0], 1), half(args[1], 1)))
 
 
+def multiply_high(a: Any, b: Any) -> Any:
+    """Products of i16 lanes, shifted right by 16 (x86 pmulhw); `b` may be an integer that fits in 16 bits."""
+    return ((a.astype(np.int32) * b) >> 16).astype(np.int16)
+
+
+def _emit_multiply_high(builder: Any, a: Any, b: Any) -> Any:
+    wide = ir.VectorType(I32, a.type.count)
+    product = builder.mul(builder.sext(a, wide), builder.sext(b, wide))
+    return builder.trunc(builder.ashr(product, _constant(wide, 16)), a.type)
+
+
+_register_binary(multiply_high, _emit_multiply_high)
+
+
 # Shuffles --------------------------------------------------------------------------------------------------------
 
 
