@@ -1,0 +1,65 @@
+"""The command `excamera`: one module a subcommand, every error one line, heavy imports only when work begins."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from excamera_dask.cli.bench import bench
+from excamera_dask.cli.compare import compare
+from excamera_dask.cli.decode import decode
+from excamera_dask.cli.demo import demo
+from excamera_dask.cli.doctor import doctor
+from excamera_dask.cli.encode import encode
+from excamera_dask.cli.failures import explain, terminate_like_interrupt
+from excamera_dask.cli.info import info
+from excamera_dask.cli.step import step
+from excamera_dask.version import __version__
+
+EPILOG = """\b
+Exit codes:
+  0    done
+  1    an input cannot be read, an output cannot be written, or a worker failed
+  2    wrong usage
+  70   an error of excamera itself (EXCAMERA_DEBUG=1 shows the traceback)
+  130  interrupted (Ctrl-C); nothing half-written is left behind
+"""
+
+
+@click.group(
+    epilog=EPILOG,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.version_option(__version__, "-V", "--version", prog_name="excamera")
+def cli() -> None:
+    """Encode video to VP8 with many small workers, without a key frame at every cut.
+
+    \b
+    excamera encode in.mp4 -o out.webm        on this machine's cores
+    excamera compare in.mp4 out.webm          PSNR and SSIM of the result
+    excamera doctor --warm-up                 check the installation, compile the kernels
+    """
+
+
+for command in (encode, decode, info, compare, bench, doctor, step, demo):
+    cli.add_command(command)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command; returns the exit code (the console script hands it to the system)."""
+    terminate_like_interrupt()
+    try:
+        cli.main(arguments, prog_name="excamera", standalone_mode=False)
+    except click.exceptions.Exit as leave:
+        return leave.exit_code
+    except BaseException as error:
+        code, message = explain(error)
+        if message:
+            click.echo(f"excamera: {message}", err=True)
+        return code
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        return explain(BrokenPipeError())[0]
+    return 0

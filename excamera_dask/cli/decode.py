@@ -1,0 +1,77 @@
+"""`excamera decode`: a VP8 file to raw pictures, or to the MD5 of them, by our own decoder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from excamera_dask.cli.failures import Failure
+from excamera_dask.cli.output import claim_output, notice
+
+
+@click.command(short_help="Decode IVF or WebM to Y4M, or to an MD5.")
+@click.argument("source", metavar="IN", type=click.Path(path_type=Path))
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Y4M file to write; - for stdout.")
+@click.option("--md5", is_flag=True, help="Print the MD5 of all pictures, as vpxdec --i420 --md5 does.")
+@click.option("--limit", type=click.IntRange(min=1), help="Stop after this many pictures.")
+@click.option("-y", "overwrite", flag_value=True, type=bool, default=None, help="Overwrite an existing output.")
+@click.option("-n", "overwrite", flag_value=False, type=bool, help="Never overwrite.")
+def decode(
+    source: Path, output: Path | None, md5: bool, limit: int | None, overwrite: bool | None
+) -> None:
+    """Decode the VP8 stream of IN with excamera's own decoder.
+
+    \b
+    excamera decode out.webm -o out.y4m
+    excamera decode out.webm -o - | mpv -
+    excamera decode out.ivf --md5            the same line as vpxdec --i420 --md5 out.ivf
+    """
+    if md5 == (output is not None):
+        raise click.UsageError("give either -o OUT.y4m or --md5")
+    if output is None:
+        _print_md5(source, limit)
+        return
+    to_file = str(output) != "-"
+    if to_file:
+        if output.suffix != ".y4m":
+            raise click.UsageError(f"{output}: raw pictures go into a .y4m file, or - for stdout")
+        claim_output(output, overwrite)
+    pictures = _write_y4m(source, output, limit)
+    notice(f"{pictures} pictures decoded")
+
+
+def _print_md5(source: Path, limit: int | None) -> None:
+    import hashlib
+    from itertools import islice
+
+    from excamera_dask.playback import play
+
+    digest = hashlib.md5(usedforsecurity=False)
+    for image in islice(play(source), limit):
+        digest.update(image.to_bytes())
+    click.echo(f"{digest.hexdigest()}  {source}")
+
+
+def _write_y4m(source: Path, output: Path, limit: int | None) -> int:
+    from itertools import islice
+
+    from excamera_dask.containers import Y4mWriter
+    from excamera_dask.playback import frame_rate, play
+
+    images = islice(play(source), limit)
+    first = next(images, None)
+    if first is None:
+        raise Failure(f"{source}: no picture in it")
+    pictures = 1
+    with Y4mWriter(output, first.width, first.height, frame_rate(source)) as writer:
+        writer.write(first)
+        for image in images:
+            if (image.width, image.height) != (first.width, first.height):
+                raise Failure(
+                    f"{source}: the size changes to {image.width}x{image.height} at picture {pictures}, "
+                    "which Y4M cannot hold; --limit stops before it"
+                )
+            writer.write(image)
+            pictures += 1
+    return pictures

@@ -1,0 +1,207 @@
+"""`excamera doctor`: what is installed here, what is missing, and the kernels compiled ahead of time."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from excamera_dask.cli.output import notice, print_json
+from excamera_dask.version import __version__
+
+PACKAGES = ("numpy", "numba", "llvmlite", "dask", "distributed", "av", "zstandard", "psutil", "click", "rich")
+SMALL_SHM = 64 << 20
+MEMORY_PER_CORE = 1 << 30
+
+
+@click.command(short_help="Check the installation; compile the kernels ahead of time.")
+@click.option("--warm-up", is_flag=True, help="Compile all kernels now, so that no job has to.")
+@click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON on stdout.")
+def doctor(warm_up: bool, as_json: bool) -> None:
+    """Tell what this machine has, and what would hold back an encode.
+
+    \b
+    excamera doctor
+    excamera doctor --warm-up        once after an installation or in an image
+    excamera doctor --json | jq .warnings
+
+    Exits 1 when something that every encode needs is missing.
+    """
+    from excamera_dask.cli.failures import Failure
+
+    findings = examine()
+    if warm_up:
+        findings["warm_up_seconds"] = round(_warm_up(), 2)
+        findings["kernels"] = _kernels()
+    findings["warnings"], findings["errors"] = judge(findings)
+    if as_json:
+        print_json(findings)
+    else:
+        _print_findings(findings)
+    if findings["errors"]:
+        raise Failure(findings["errors"][0])
+
+
+def examine() -> dict[str, Any]:
+    """Everything that is worth knowing of this machine, as plain values."""
+    return {
+        "excamera": __version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": {name: _version(name) for name in PACKAGES},
+        "vpxenc": _tool("vpxenc", "--help", r"WebM Project VP8 Encoder (\S+)"),
+        "vpxdec": _tool("vpxdec", "--help", r"WebM Project VP8 Decoder (\S+)"),
+        "ffmpeg": _tool("ffmpeg", "-version", r"ffmpeg version (\S+)"),
+        "pyav_libvpx": _pyav_libvpx(),
+        "cores": len(os.sched_getaffinity(0)),
+        "memory_bytes": _memory(),
+        "shm_bytes": _free("/dev/shm"),
+        "temporary_bytes": _free(os.environ.get("TMPDIR", "/tmp")),
+        "kernels": _kernels(),
+    }
+
+
+def judge(findings: dict[str, Any]) -> tuple[list[str], list[str]]:
+    """(warnings, errors) in words: what slows an encode, what prevents it."""
+    warnings, errors = [], []
+    for name, version in findings["packages"].items():
+        if version is None:
+            errors.append(f"the package {name} is missing; pip install excamera-dask brings it")
+    if not findings["pyav_libvpx"]["encoder"] and not findings["vpxenc"]:
+        errors.append("neither vpxenc nor PyAV's libvpx can encode VP8; pip install av, or apt-get install vpx-tools")
+    elif not findings["vpxenc"]:
+        warnings.append("vpxenc is not on PATH; PyAV's libvpx stands in for it (Debian: apt-get install vpx-tools)")
+    if findings["memory_bytes"] < MEMORY_PER_CORE * findings["cores"]:
+        warnings.append("less than 1 GiB of memory a core; large pictures may need fewer --workers")
+    if findings["shm_bytes"] is not None and findings["shm_bytes"] < SMALL_SHM:
+        warnings.append("less than 64 MiB free in /dev/shm; Dask's processes may fail to start")
+    if not findings["kernels"]["writable"]:
+        warnings.append(f"cannot write {findings['kernels']['folder']}; kernels are compiled anew in each process")
+    elif not findings["kernels"]["compiled"]:
+        warnings.append("the kernels are not compiled yet; excamera doctor --warm-up does it once")
+    return warnings, errors
+
+
+def _version(package: str) -> str | None:
+    from importlib import metadata
+
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _tool(name: str, flag: str, pattern: str) -> dict[str, str] | None:
+    path = shutil.which(name)
+    if path is None:
+        return None
+    try:
+        done = subprocess.run([path, flag], capture_output=True, text=True, timeout=20, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return {"path": path, "version": f"unknown ({error})"}
+    match = re.search(pattern, done.stdout + done.stderr)
+    return {"path": path, "version": match.group(1) if match else "unknown"}
+
+
+def _pyav_libvpx() -> dict[str, bool]:
+    try:
+        from av.codec import Codec
+    except ImportError:
+        return {"encoder": False, "decoder": False}
+
+    def has(name: str, mode: str) -> bool:
+        try:
+            return bool(Codec(name, mode))  # type: ignore[arg-type]
+        except Exception:  # PyAV's own error type, a ValueError in some versions
+            return False
+
+    return {"encoder": has("libvpx", "w"), "decoder": has("libvpx", "r")}
+
+
+def _memory() -> int:
+    import psutil
+
+    return int(psutil.virtual_memory().total)
+
+
+def _free(folder: str) -> int | None:
+    return shutil.disk_usage(folder).free if os.path.isdir(folder) else None
+
+
+def _kernels() -> dict[str, Any]:
+    """Where compiled kernels live, whether any are there, and whether more could be written."""
+    from codec.kernel import cache_directory
+
+    named = os.environ.get("NUMBA_CACHE_DIR")
+    folder = Path(named) if named else cache_directory()
+    files = list(folder.rglob("*.nbc")) if folder.is_dir() else []
+    nearest = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    return {
+        "folder": str(folder),
+        "writable": os.access(nearest, os.W_OK),
+        "compiled": len(files),
+        "bytes": sum(file.stat().st_size for file in files),
+    }
+
+
+def _warm_up() -> float:
+    import codec
+
+    notice("Compiling the kernels (once; about a minute) ...")
+    begin = time.perf_counter()
+    codec.warm_up()
+    return time.perf_counter() - begin
+
+
+def _print_findings(findings: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    for name, value in _rows(findings):
+        table.add_row(name, value)
+    console = Console(file=sys.stdout, highlight=False)
+    console.print(table)
+    for text in findings["errors"]:
+        console.print(f"[red]missing[/red]  {text}")
+    for text in findings["warnings"]:
+        console.print(f"[yellow]note[/yellow]     {text}")
+    if not findings["errors"] and not findings["warnings"]:
+        console.print("[green]ready[/green]")
+
+
+def _rows(findings: dict[str, Any]) -> list[tuple[str, str]]:
+    packages = ", ".join(f"{name} {version or '-'}" for name, version in findings["packages"].items())
+    kernels = findings["kernels"]
+    libvpx = findings["pyav_libvpx"]
+    rows = [
+        ("excamera", f"{findings['excamera']} on Python {findings['python']}, {findings['platform']}"),
+        ("packages", packages),
+    ]
+    for name in ("vpxenc", "vpxdec", "ffmpeg"):
+        tool = findings[name]
+        rows.append((name, f"{tool['version']} ({tool['path']})" if tool else "not on PATH"))
+    rows += [
+        ("PyAV libvpx", ", ".join(kind for kind, there in libvpx.items() if there) or "none"),
+        ("cores", str(findings["cores"])),
+        ("memory", _size(findings["memory_bytes"])),
+        ("/dev/shm", "none" if findings["shm_bytes"] is None else f"{_size(findings['shm_bytes'])} free"),
+        ("kernels", f"{kernels['compiled']} compiled, {_size(kernels['bytes'])} in {kernels['folder']}"),
+    ]
+    if "warm_up_seconds" in findings:
+        rows.append(("warm-up", f"{findings['warm_up_seconds']} s"))
+    return rows
+
+
+def _size(count: int) -> str:
+    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.1f} MiB"

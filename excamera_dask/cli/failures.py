@@ -1,0 +1,81 @@
+"""What a failure means to the user of the command: an exit code and one line."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import traceback
+from types import FrameType
+
+import click
+
+FAILED = 1
+USAGE = 2
+INTERNAL = 70
+INTERRUPTED = 130
+
+
+class Failure(click.ClickException):
+    """An expected failure; its message is the one line that the user reads."""
+
+    exit_code = FAILED
+
+
+def terminate_like_interrupt() -> None:
+    """Let SIGTERM unwind as Ctrl-C does, so that temporary files and workers go away with us."""
+
+    def unwind(signum: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, unwind)
+
+
+def explain(error: BaseException) -> tuple[int, str]:
+    """(exit code, one line) for whatever ended a command; the line is empty where none is due."""
+    if os.environ.get("EXCAMERA_DEBUG"):
+        traceback.print_exception(error, file=sys.stderr)
+    if isinstance(error, BrokenPipeError):
+        # The reader of our output went away (| head): say nothing, as other tools do.
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - it stays open until the interpreter ends
+        return 128 + signal.SIGPIPE, ""
+    if isinstance(error, (KeyboardInterrupt, click.Abort)):
+        return INTERRUPTED, "interrupted"
+    if isinstance(error, click.UsageError):
+        return USAGE, _usage_line(error)
+    if isinstance(error, click.ClickException):
+        return error.exit_code, _one_line(error.format_message())
+    if isinstance(error, SystemExit):
+        return error.code if isinstance(error.code, int) else FAILED, ""
+    if isinstance(error, OSError):
+        return FAILED, _os_error_line(error)
+    if isinstance(error, MemoryError):
+        return FAILED, "out of memory; use fewer workers (--workers) or smaller chunks"
+    if _is_expected(error):
+        return FAILED, _one_line(str(error) or type(error).__name__)
+    return INTERNAL, _one_line(
+        f"internal error: {type(error).__name__}: {error} (EXCAMERA_DEBUG=1 shows where; please report it)"
+    )
+
+
+def _is_expected(error: BaseException) -> bool:
+    """True for the typed errors of our own packages, which are written to be read by a user."""
+    return any(
+        kind.__module__.partition(".")[0] in ("codec", "executors", "excamera_dask")
+        for kind in type(error).__mro__
+    )
+
+
+def _usage_line(error: click.UsageError) -> str:
+    command = error.ctx.command_path if error.ctx else "excamera"
+    return _one_line(f"{error.format_message()} (see: {command} --help)")
+
+
+def _os_error_line(error: OSError) -> str:
+    if error.filename is None:
+        return _one_line(str(error))
+    return _one_line(f"{os.fspath(error.filename)}: {error.strerror or error}")
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
