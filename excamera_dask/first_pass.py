@@ -1,0 +1,239 @@
+"""The first pass: one chunk through a production VP8 encoder, by itself: `vpxenc`, else libvpx inside PyAV."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from fractions import Fraction
+from typing import IO
+
+import av
+from codec.frame import Image
+
+from excamera_dask.containers import is_key_frame, is_shown, split_ivf, y4m_header
+from excamera_dask.errors import FirstPassError, FirstPassUnavailable
+
+VPXENC, LIBVPX = "vpxenc", "libvpx"
+UNLIMITED_KBPS = 2_000_000
+NO_KEY_FRAME = 9999
+CHUNK_RATE = Fraction(30)
+
+
+@dataclasses.dataclass(frozen=True)
+class FirstPassSettings:
+    """How chunks are encoded; the names are vpxenc's, quantizers 0 (best) to 63.
+
+    encoder: "vpxenc" or "libvpx". passes: 2 only with vpxenc. target_bitrate in kbit/s; the default never binds. extra:
+    further vpxenc options, as written on its command line ("--drop-frame=0"), or pairs "name=value" for libvpx in PyAV.
+    """
+
+    encoder: str = VPXENC
+    cq_level: int = 30
+    passes: int = 2
+    deadline: str = "good"
+    cpu_used: int = 0
+    end_usage: str = "cq"
+    min_q: int = 0
+    max_q: int = 63
+    target_bitrate: int = UNLIMITED_KBPS
+    undershoot_pct: int = 100
+    buf_sz: int = 40000
+    buf_initial_sz: int = 10000
+    buf_optimal_sz: int = 20000
+    auto_alt_ref: int = 1
+    lag_in_frames: int = 0
+    arnr_maxframes: int = 0
+    arnr_strength: int = 3
+    arnr_type: int = 3
+    token_parts: int = 0
+    tune: str = "ssim"
+    noise_sensitivity: int = 0
+    sharpness: int = 0
+    static_thresh: int = 0
+    max_intra_rate: int = 0
+    profile: int = 0
+    error_resilient: int = 0
+    extra: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.encoder not in (VPXENC, LIBVPX):
+            raise ValueError(f"first pass by {self.encoder!r}; it must be {VPXENC!r} or {LIBVPX!r}")
+        for name in ("cq_level", "min_q", "max_q"):
+            if not 0 <= getattr(self, name) <= 63:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must lie in 0 .. 63")
+        if not self.min_q <= self.max_q:
+            raise ValueError(f"min_q {self.min_q} is above max_q {self.max_q}")
+        if self.end_usage == "cq" and not self.min_q <= self.cq_level <= self.max_q:
+            raise ValueError(f"cq_level {self.cq_level} must lie in min_q .. max_q")
+        if self.passes not in (1, 2):
+            raise ValueError(f"{self.passes} passes; there are 1 or 2")
+
+    def choose(self, encoder: str | None = None) -> FirstPassSettings:
+        """These settings with the encoder that this machine offers: once, on the client, for the whole job.
+
+        encoder: None takes vpxenc if it is on PATH, else libvpx, which knows one pass only. Raises FirstPassUnavailable.
+        """
+        if encoder is None:
+            encoder = VPXENC if _vpxenc_version() else LIBVPX
+        chosen = dataclasses.replace(self, encoder=encoder)
+        if encoder == LIBVPX:
+            chosen = dataclasses.replace(chosen, passes=1)
+        encoder_version(encoder)
+        return chosen
+
+
+def encoder_version(encoder: str) -> str:
+    """The version of an encoder in words; FirstPassUnavailable, saying what to install, where it is missing."""
+    if encoder == VPXENC:
+        version = _vpxenc_version()
+        if version is None:
+            raise FirstPassUnavailable(
+                "vpxenc, chosen for this job, is not on PATH here: install vpx-tools (Debian) or libvpx (conda), "
+                "or run the job with --first-pass libvpx"
+            )
+        return f"vpxenc {version}"
+    if LIBVPX not in av.codecs_available:
+        raise FirstPassUnavailable(
+            "this PyAV has no libvpx encoder: install the av wheel from PyPI, or vpxenc, here"
+        )
+    return f"libvpx in PyAV {av.__version__}"
+
+
+@functools.cache
+def _vpxenc_version() -> str | None:
+    path = shutil.which(VPXENC)
+    if path is None:
+        return None
+    try:
+        help_ = subprocess.run([path, "--help"], capture_output=True, text=True, timeout=30)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    found = re.search(r"vp8\s+-.*Encoder v(\S+)", help_.stdout + help_.stderr)
+    return found.group(1) if found else None
+
+
+def encode_chunk(images: Sequence[Image], settings: FirstPassSettings) -> list[bytes]:
+    """One chunk as VP8 frames in decoding order, hidden ones included: the first a key frame, and no other.
+
+    images: one or more pictures of the same size. The bytes depend on the arguments and the encoder's version alone.
+    Raises FirstPassUnavailable where the encoder is missing, FirstPassError where it fails.
+    """
+    if not images:
+        raise ValueError("a chunk has at least one frame")
+    if any(image.y.shape != images[0].y.shape for image in images):
+        raise ValueError("the pictures of a chunk have one size")
+    encoder_version(settings.encoder)
+    encode: Callable[[Sequence[Image], FirstPassSettings], list[bytes]]
+    encode = _encode_with_vpxenc if settings.encoder == VPXENC else _encode_with_pyav
+    frames = encode(images, settings)
+    _check(frames, len(images), settings)
+    return frames
+
+
+def _check(frames: list[bytes], expected: int, settings: FirstPassSettings) -> None:
+    shown = sum(map(is_shown, frames))
+    keys = [number for number, frame in enumerate(frames) if is_key_frame(frame)]
+    if shown != expected:
+        raise FirstPassError(f"{settings.encoder} gave {shown} frames for {expected}")
+    if keys != [0]:
+        raise FirstPassError(f"{settings.encoder} put key frames at {keys}, wanted one at 0")
+
+
+# vpxenc
+
+
+def vpxenc_arguments(settings: FirstPassSettings) -> list[str]:
+    """vpxenc's options for a chunk, all but input and output."""
+    s = settings
+    return [
+        "--codec=vp8", "--ivf", "--quiet", "--disable-warning-prompt", "--threads=1",
+        f"--{s.deadline}", f"--cpu-used={s.cpu_used}", f"--passes={s.passes}", f"--profile={s.profile}",
+        f"--end-usage={s.end_usage}", f"--cq-level={s.cq_level}", f"--min-q={s.min_q}", f"--max-q={s.max_q}",
+        f"--target-bitrate={s.target_bitrate}", f"--undershoot-pct={s.undershoot_pct}", f"--buf-sz={s.buf_sz}",
+        f"--buf-initial-sz={s.buf_initial_sz}", f"--buf-optimal-sz={s.buf_optimal_sz}",
+        f"--auto-alt-ref={s.auto_alt_ref}", f"--lag-in-frames={s.lag_in_frames}",
+        f"--arnr-maxframes={s.arnr_maxframes}", f"--arnr-strength={s.arnr_strength}", f"--arnr-type={s.arnr_type}",
+        f"--token-parts={s.token_parts}", f"--tune={s.tune}", f"--noise-sensitivity={s.noise_sensitivity}",
+        f"--sharpness={s.sharpness}", f"--static-thresh={s.static_thresh}",
+        f"--max-intra-rate={s.max_intra_rate}", f"--error-resilient={s.error_resilient}",
+        "--disable-kf", f"--kf-max-dist={NO_KEY_FRAME}", *s.extra,
+    ]  # fmt: skip
+
+
+def _encode_with_vpxenc(images: Sequence[Image], settings: FirstPassSettings) -> list[bytes]:
+    with tempfile.TemporaryDirectory(prefix="excamera-first-pass-") as folder:
+        source = os.path.join(folder, "chunk.y4m")
+        target = os.path.join(folder, "chunk.ivf")
+        with open(source, "wb") as file:
+            _write_y4m(file, images)
+        command = [VPXENC, *vpxenc_arguments(settings), "-o", target, source]
+        result = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+        if result.returncode != 0:
+            reason = (result.stderr.strip().splitlines() or ["no message"])[-1]
+            raise FirstPassError(f"vpxenc failed ({result.returncode}): {reason}")
+        with open(target, "rb") as file:
+            return split_ivf(file.read())
+
+
+def _write_y4m(file: IO[bytes], images: Iterable[Image]) -> None:
+    for number, image in enumerate(images):
+        if number == 0:
+            file.write(y4m_header(image.width, image.height, CHUNK_RATE))
+        file.write(b"FRAME\n" + image.to_bytes())
+
+
+# libvpx inside PyAV
+
+
+def pyav_options(settings: FirstPassSettings) -> dict[str, str]:
+    """The same settings as options of libavcodec's libvpx encoder; its optimal buffer level cannot be set."""
+    s = settings
+    options = {
+        "deadline": s.deadline, "cpu-used": s.cpu_used, "crf": s.cq_level, "b": s.target_bitrate * 1000,
+        "qmin": s.min_q, "qmax": s.max_q, "undershoot-pct": s.undershoot_pct,
+        "auto-alt-ref": s.auto_alt_ref, "lag-in-frames": s.lag_in_frames, "arnr-maxframes": s.arnr_maxframes,
+        "arnr-strength": s.arnr_strength, "arnr-type": s.arnr_type, "slices": 1 << s.token_parts, "tune": s.tune,
+        "noise-sensitivity": s.noise_sensitivity, "sharpness": s.sharpness, "static-thresh": s.static_thresh,
+        "max-intra-rate": s.max_intra_rate, "profile": s.profile, "threads": 1,
+        "g": NO_KEY_FRAME, "keyint_min": NO_KEY_FRAME,
+    }  # fmt: skip
+    if s.error_resilient:
+        options["error-resilient"] = "default"
+    options.update(pair.split("=", 1) for pair in s.extra)
+    return {name: str(value) for name, value in options.items()}
+
+
+def _encode_with_pyav(images: Sequence[Image], settings: FirstPassSettings) -> list[bytes]:
+    if settings.passes != 1:
+        raise FirstPassError("libvpx in PyAV knows one pass only; use vpxenc for two")
+    context = av.CodecContext.create(LIBVPX, "w")
+    context.width, context.height = images[0].width, images[0].height
+    context.pix_fmt = "yuv420p"
+    context.time_base = 1 / CHUNK_RATE
+    context.framerate = CHUNK_RATE
+    context.options = pyav_options(settings)
+    try:
+        packets = [p for pts, image in enumerate(images) for p in context.encode(_frame(image, pts))]
+        packets += context.encode(None)
+    except av.FFmpegError as error:
+        raise FirstPassError(f"libvpx in PyAV failed: {error.strerror}") from None
+    return [bytes(packet) for packet in packets]
+
+
+def _frame(image: Image, pts: int) -> av.VideoFrame:
+    frame = av.VideoFrame(image.width, image.height, "yuv420p")
+    for plane, pixels in zip(frame.planes, image, strict=True):
+        height, width = pixels.shape
+        padded = bytearray(plane.buffer_size)
+        for row in range(height):
+            at = row * plane.line_size
+            padded[at : at + width] = pixels[row].tobytes()
+        plane.update(bytes(padded))
+    frame.pts = pts
+    return frame
