@@ -89,3 +89,107 @@ def forward_wht(values: Any) -> list[int]:
         for row, value in enumerate((a + d, b + c, b - c, a - d)):
             out[4 * row + column] = (value + (value < 0) + 3) >> 3
     return out
+
+
+# Section 12: prediction within the picture -----------------------------------------------------------------------
+
+
+def intra_block(
+    above: list[int], left: list[int], corner: int, mode: str, has_above: bool, has_left: bool
+) -> Grid:
+    """Section 12.2: a whole block of `len(above)` pixels a side."""
+    size = len(above)
+    if mode == "DC":
+        known = (above if has_above else []) + (left if has_left else [])
+        mean = (sum(known) + len(known) // 2) // len(known) if known else 128
+        return [[mean] * size for _ in range(size)]
+    if mode == "V":
+        return [list(above) for _ in range(size)]
+    if mode == "H":
+        return [[left[row]] * size for row in range(size)]
+    return [
+        [clamp255(left[row] + above[column] - corner) for column in range(size)]
+        for row in range(size)
+    ]
+
+
+def subblock(above: list[int], left: list[int], corner: int, mode: str) -> Grid:
+    """Section 12.3: a subblock from 8 pixels above, 4 to the left and the corner, by the RFC's table of B[r][c]."""
+    a, lf, e = above, left, [*reversed(left), corner, *above]  # E[0] is the bottom of the left edge
+
+    def avg2(x: int, y: int) -> int:
+        return (x + y + 1) >> 1
+
+    def avg3(x: int, y: int, z: int) -> int:
+        return (x + y + y + z + 2) >> 2
+
+    def around(i: int) -> int:
+        return avg3(e[i - 1], e[i], e[i + 1])
+
+    b = [[0] * 4 for _ in range(4)]
+
+    def put(value: int, *places: tuple[int, int]) -> None:
+        for row, column in places:
+            b[row][column] = value
+
+    if mode == "B_DC":
+        return [[(sum(a[:4]) + sum(lf) + 4) >> 3] * 4 for _ in range(4)]
+    if mode == "B_TM":
+        return [[clamp255(lf[row] + a[column] - corner) for column in range(4)] for row in range(4)]
+    if mode == "B_VE":
+        return [[around(5 + column) for column in range(4)] for _ in range(4)]
+    if mode == "B_HE":
+        rows = [
+            avg3(corner, lf[0], lf[1]),
+            avg3(*lf[0:3]),
+            avg3(*lf[1:4]),
+            avg3(lf[2], lf[3], lf[3]),
+        ]
+        return [[value] * 4 for value in rows]
+    if mode == "B_LD":
+        line = [avg3(a[i], a[i + 1], a[min(i + 2, 7)]) for i in range(7)]
+        return [[line[row + column] for column in range(4)] for row in range(4)]
+    if mode == "B_RD":
+        return [[around(4 - row + column) for column in range(4)] for row in range(4)]
+    if mode == "B_VR":
+        put(around(2), (3, 0))
+        put(around(3), (2, 0))
+        put(around(4), (3, 1), (1, 0))
+        put(avg2(e[4], e[5]), (2, 1), (0, 0))
+        put(around(5), (3, 2), (1, 1))
+        put(avg2(e[5], e[6]), (2, 2), (0, 1))
+        put(around(6), (3, 3), (1, 2))
+        put(avg2(e[6], e[7]), (2, 3), (0, 2))
+        put(around(7), (1, 3))
+        put(avg2(e[7], e[8]), (0, 3))
+    elif mode == "B_VL":
+        put(avg2(a[0], a[1]), (0, 0))
+        put(avg3(a[0], a[1], a[2]), (1, 0))
+        put(avg2(a[1], a[2]), (2, 0), (0, 1))
+        put(avg3(a[1], a[2], a[3]), (1, 1), (3, 0))
+        put(avg2(a[2], a[3]), (2, 1), (0, 2))
+        put(avg3(a[2], a[3], a[4]), (3, 1), (1, 2))
+        put(avg2(a[3], a[4]), (2, 2), (0, 3))
+        put(avg3(a[3], a[4], a[5]), (3, 2), (1, 3))
+        put(avg3(a[4], a[5], a[6]), (2, 3))
+        put(avg3(a[5], a[6], a[7]), (3, 3))
+    elif mode == "B_HD":
+        put(avg2(e[0], e[1]), (3, 0))
+        put(around(1), (3, 1))
+        put(avg2(e[1], e[2]), (2, 0), (3, 2))
+        put(around(2), (2, 1), (3, 3))
+        put(avg2(e[2], e[3]), (2, 2), (1, 0))
+        put(around(3), (2, 3), (1, 1))
+        put(avg2(e[3], e[4]), (1, 2), (0, 0))
+        put(around(4), (1, 3), (0, 1))
+        put(around(5), (0, 2))
+        put(around(6), (0, 3))
+    else:
+        put(avg2(lf[0], lf[1]), (0, 0))
+        put(avg3(lf[0], lf[1], lf[2]), (0, 1))
+        put(avg2(lf[1], lf[2]), (0, 2), (1, 0))
+        put(avg3(lf[1], lf[2], lf[3]), (0, 3), (1, 1))
+        put(avg2(lf[2], lf[3]), (1, 2), (2, 0))
+        put(avg3(lf[2], lf[3], lf[3]), (1, 3), (2, 1))
+        put(lf[3], (2, 2), (2, 3), (3, 0), (3, 1), (3, 2), (3, 3))
+    return b
