@@ -92,7 +92,8 @@ def _of_size(reference: Image, image: Image) -> Image:
 def _weighted(reference: Image, values: Sequence[float]) -> PlaneValues:
     sizes = [plane.size for plane in reference]
     total = sum(size * value for size, value in zip(sizes, values, strict=True))
-    return PlaneValues(*values, total / sum(sizes))
+    y, u, v = values
+    return PlaneValues(y, u, v, total / sum(sizes))
 
 
 def _contiguous(a: Plane, b: Plane) -> tuple[Plane, Plane]:
@@ -116,7 +117,7 @@ def _squared_error(a, b):  # type: ignore[no-untyped-def]
             row = row + simd.dot_pairs(difference, difference)
         total += simd.lane_sum(row)
         for x in range(width - width % 16, width):
-            total += (np.int64(a[y, x]) - np.int64(b[y, x])) ** 2
+            total += int(np.int64(a[y, x]) - np.int64(b[y, x])) ** 2
     return total
 
 

@@ -1,0 +1,256 @@
+"""What things cost: bits of tokens, modes and vectors under given probabilities, and how bits weigh against errors.
+
+Rates are in bits x 256. Distortions are squared pixel errors x 16: the squared error of a Y2 coefficient as it stands, of
+any other coefficient x 4 (the transforms of RFC 6386 section 14 scale squares by 4 and 16). A decision minimises
+``(distortion << DISTORTION_SHIFT) + rate * rate_multiplier``.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from codec import tables
+from codec.kernel import kernel
+from codec.state import ProbabilityTables
+
+Rates = NDArray[np.int32]
+
+DISTORTION_SHIFT = 12
+MAX_LEVEL = 2047
+MAX_VECTOR = 1023
+"""Longest difference of vectors that can be written, quarter pixels (section 17.2)."""
+
+NEVER = 1 << 20
+"""Rate of what cannot be written."""
+
+DCT_EOB = 11
+FIRST_CATEGORY = 5
+CATEGORY_BASES = (5, 7, 11, 19, 35, 67)
+_CATEGORY_PROBS = (
+    tables.DCT_CAT1_PROBS,
+    tables.DCT_CAT2_PROBS,
+    tables.DCT_CAT3_PROBS,
+    tables.DCT_CAT4_PROBS,
+    tables.DCT_CAT5_PROBS,
+    tables.DCT_CAT6_PROBS,
+)
+
+# Booleans and trees ----------------------------------------------------------------------------------------------
+
+
+def _boolean_rates() -> Rates:
+    probability = np.maximum(np.arange(256), 1) / 256
+    return np.rint(-256 * np.log2(probability)).astype(np.int32)
+
+
+BOOLEAN_RATES = _boolean_rates()
+"""(256,) rate of a boolean that comes out as its probability says; 0 counts as 1."""
+
+
+def rate_of_zero(probability: NDArray[np.uint8]) -> Rates:
+    """Rate of 0 under each probability."""
+    return np.asarray(BOOLEAN_RATES[probability])
+
+
+def rate_of_one(probability: NDArray[np.uint8]) -> Rates:
+    """Rate of 1 under each probability."""
+    return np.asarray(BOOLEAN_RATES[256 - np.maximum(probability.astype(np.int64), 1)])
+
+
+class Tree(NamedTuple):
+    """The paths of a tree's leaves: for each leaf, the (node, bit) pairs from the root (section 8.1)."""
+
+    paths: tuple[tuple[tuple[int, int], ...], ...]
+
+    def rates(self, probabilities: NDArray[np.uint8]) -> Rates:
+        """Rates (..., leaves) under probabilities (..., nodes)."""
+        zero, one = rate_of_zero(probabilities), rate_of_one(probabilities)
+        shape = (*probabilities.shape[:-1], len(self.paths))
+        rates = np.zeros(shape, np.int32)
+        for leaf, path in enumerate(self.paths):
+            for node, bit in path:
+                rates[..., leaf] += (one if bit else zero)[..., node]
+        return rates
+
+
+def tree(*nodes: int) -> Tree:
+    """A tree as the RFC writes it: pairs of what follows 0 and 1; -leaf, or the even index of another pair."""
+    paths: dict[int, tuple[tuple[int, int], ...]] = {}
+
+    def follow(index: int, path: tuple[tuple[int, int], ...]) -> None:
+        for bit in (0, 1):
+            longer = (*path, (index >> 1, bit))
+            if nodes[index + bit] > 0:
+                follow(nodes[index + bit], longer)
+            else:
+                paths[-nodes[index + bit]] = longer
+
+    follow(0, ())
+    return Tree(tuple(paths[leaf] for leaf in sorted(paths)))
+
+
+# Leaves are numbered as in codec.frame; section of the RFC behind each.
+COEFFICIENT_TREE = tree(
+    -11, 2, 0, 4, -1, 6, 8, 12, -2, 10, -3, -4, 14, 16, -5, -6, 18, 20, -7, -8, -9, -10
+)  # 13.2
+Y_MODE_TREE = tree(0, 2, 4, 6, -1, -2, -3, -4)  # 16.2
+KEY_Y_MODE_TREE = tree(-4, 2, 4, 6, 0, -1, -2, -3)  # 11.2
+UV_MODE_TREE = tree(0, 2, -1, 4, -2, -3)  # 11.2
+SUBBLOCK_MODE_TREE = tree(0, 2, -1, 4, -2, 6, 8, 12, -3, 10, -5, -6, -4, 14, -7, 16, -8, -9)  # 11.2
+PARTITIONING_TREE = tree(-3, 2, -2, 4, 0, -1)  # 16.3
+SUBVECTOR_TREE = tree(0, 2, -1, 4, -2, -3)  # 16.3: LEFT4X4, ABOVE4X4, ZERO4X4, NEW4X4
+SHORT_VECTOR_TREE = tree(2, 8, 4, 6, 0, -1, -2, -3, 10, 12, -4, -5, -6, -7)  # 17.2
+SEGMENT_TREE = tree(2, 4, 0, -1, -2, -3)  # 9.3
+
+
+# Tokens ----------------------------------------------------------------------------------------------------------
+
+
+class LevelTables(NamedTuple):
+    """What each magnitude of a level, 0 .. MAX_LEVEL, is written as."""
+
+    token: NDArray[np.uint8]  # (2048,) DCT_0 .. dct_cat6
+    rate: Rates  # (2048,) its extra bits and sign
+    next_context: NDArray[np.uint8]  # (2048,) context of the token after it
+
+
+def _level_tables() -> LevelTables:
+    levels = np.arange(MAX_LEVEL + 1)
+    token = np.minimum(levels, 4)
+    rate = np.where(levels > 0, 256, 0)
+    for category, base in enumerate(CATEGORY_BASES):
+        inside = levels >= base
+        token[inside] = FIRST_CATEGORY + category
+        probabilities = _CATEGORY_PROBS[category]
+        extra = levels - base
+        bits = np.zeros_like(levels)
+        for i, probability in enumerate(probabilities):
+            one = extra >> (len(probabilities) - 1 - i) & 1
+            bits += np.where(
+                one, BOOLEAN_RATES[256 - int(probability)], BOOLEAN_RATES[int(probability)]
+            )
+        rate[inside] = 256 + bits[inside]
+    return LevelTables(
+        token.astype(np.uint8), rate.astype(np.int32), np.minimum(levels, 2).astype(np.uint8)
+    )
+
+
+LEVELS = _level_tables()
+
+
+def token_rates(coefficients: NDArray[np.uint8]) -> Rates:
+    """Rates (4, 8, 3, 12) of tokens by block type, band and context, under probabilities (4, 8, 3, 11).
+
+    After a zero (context 0 anywhere but at a block's first position) no end of block can come, and is not paid for.
+    """
+    rates = COEFFICIENT_TREE.rates(coefficients)
+    after_zero = rates[:, :, 0] - rate_of_one(coefficients[:, :, 0, 0])[..., np.newaxis]
+    after_zero[..., DCT_EOB] = NEVER
+    for block_type in range(4):
+        first_band = 1 if block_type == 0 else 0
+        for band in range(8):
+            if band != first_band:
+                rates[block_type, band, 0] = after_zero[block_type, band]
+    return rates
+
+
+def position_token_rates(coefficients: NDArray[np.uint8]) -> Rates:
+    """`token_rates` by position instead of band: (4, 16, 3, 12), C-contiguous."""
+    return np.ascontiguousarray(token_rates(coefficients)[:, tables.COEFF_BANDS])
+
+
+# Modes and vectors -----------------------------------------------------------------------------------------------
+
+
+class ModeRates(NamedTuple):
+    """Rates of everything in a macroblock's header, under one set of probabilities."""
+
+    skip: Rates  # (2,) mb_skip_coeff 0, 1
+    inter: Rates  # (2,) is_inter_mb 0, 1
+    reference: Rates  # (4,) intra 0, LAST, GOLDEN, ALTREF (without is_inter_mb)
+    y_mode: Rates  # (5,) DC_PRED .. B_PRED
+    uv_mode: Rates  # (4,) DC_PRED .. TM_PRED
+    sub_mode: Rates  # (10,) B_DC_PRED .. B_HU_PRED in inter frames
+    vector_mode: Rates  # (6, 4, 2) by neighbour count, node of mv_ref_tree and bit
+    partitioning: Rates  # (4,) SPLIT_16X8 .. SPLIT_4X4
+    sub_vector: Rates  # (5, 4) by context, LEFT4X4 .. NEW4X4
+    vector: Rates  # (2, 2 MAX_VECTOR + 1) by component and difference + MAX_VECTOR
+
+
+def mode_rates(
+    probabilities: ProbabilityTables,
+    *,
+    prob_skip_false: int,
+    prob_intra: int,
+    prob_last: int,
+    prob_golden: int,
+    skip_enabled: bool = True,
+) -> ModeRates:
+    """Rates of an inter frame's modes under these probabilities and those of its header."""
+    skip = _pair(prob_skip_false) if skip_enabled else np.zeros(2, np.int32)
+    last, golden = _pair(prob_last), _pair(prob_golden)
+    reference = np.array([0, last[0], last[1] + golden[0], last[1] + golden[1]], np.int32)
+    contexts = tables.MODE_CONTEXTS
+    return ModeRates(
+        skip,
+        _pair(prob_intra),
+        reference,
+        Y_MODE_TREE.rates(probabilities.y_mode),
+        UV_MODE_TREE.rates(probabilities.uv_mode),
+        SUBBLOCK_MODE_TREE.rates(tables.B_MODE_PROBS),
+        np.stack([rate_of_zero(contexts), rate_of_one(contexts)], axis=-1),
+        PARTITIONING_TREE.rates(tables.MBSPLIT_PROBS),
+        SUBVECTOR_TREE.rates(tables.SUB_MV_REF_PROBS),
+        vector_rates(probabilities.vectors),
+    )
+
+
+def _pair(probability: int) -> Rates:
+    return np.array(
+        [BOOLEAN_RATES[probability], BOOLEAN_RATES[256 - max(probability, 1)]], np.int32
+    )
+
+
+IS_SHORT, SIGN, SHORT_TREE, LONG_BITS = 0, 1, 2, 9
+LONG_WIDTH = 10
+
+
+def vector_rates(vectors: NDArray[np.uint8]) -> Rates:
+    """Rates (2, 2 MAX_VECTOR + 1) of differences -MAX_VECTOR .. MAX_VECTOR under probabilities (2, 19)."""
+    return np.stack([_component_rates(component) for component in vectors])
+
+
+def _component_rates(probabilities: NDArray[np.uint8]) -> Rates:
+    """Section 17.2: short magnitudes by a tree, long ones bit by bit, bit 3 last and only where it is not implied."""
+    zero, one = rate_of_zero(probabilities), rate_of_one(probabilities)
+    magnitude = np.arange(MAX_VECTOR + 1)
+    rates = np.full(MAX_VECTOR + 1, one[IS_SHORT], np.int32)
+    for bit in range(LONG_WIDTH):
+        paid = np.where(magnitude >> bit & 1, one[LONG_BITS + bit], zero[LONG_BITS + bit])
+        rates += np.where((bit != 3) | (magnitude > 15), paid, 0).astype(np.int32)
+    short = SHORT_VECTOR_TREE.rates(probabilities[SHORT_TREE:LONG_BITS])
+    rates[:8] = zero[IS_SHORT] + short
+    positive, negative = rates + zero[SIGN], rates + one[SIGN]
+    both = np.concatenate([negative[:0:-1], rates[:1], positive[1:]])
+    return both.astype(np.int32)
+
+
+# Rate against distortion -----------------------------------------------------------------------------------------
+
+RATE_WEIGHT = 7.168
+"""libvpx's 0.028 squared pixel errors a bit and squared quantizer step, in the units of this module (x 16 << 12 / 256)."""
+
+
+def rate_multiplier(dc_step: int, weight: float = 1.0) -> int:
+    """How much a bit x 256 weighs for a luma DC step (libvpx: 2.80 q^2 / 100, q at most 160), times `weight`."""
+    step = min(int(dc_step), 160)
+    return max(1, round(RATE_WEIGHT * weight * step * step))
+
+
+@kernel
+def rate_distortion_cost(distortion, rate, multiplier):  # type: ignore[no-untyped-def]
+    """The figure to minimise, of a distortion in squared pixel errors x 16 and a rate in bits x 256."""
+    return (np.int64(distortion) << DISTORTION_SHIFT) + np.int64(rate) * np.int64(multiplier)
