@@ -52,7 +52,9 @@ else:
 @inline_kernel
 def open_window(data, start, end):  # type: ignore[no-untyped-def]
     """Window on data[start:end] of a uint8 array."""
-    return refill(data, Window(np.int64(0), np.int64(255), np.int64(-8), np.int64(start), np.int64(end)))
+    return refill(
+        data, Window(np.int64(0), np.int64(255), np.int64(-8), np.int64(start), np.int64(end))
+    )
 
 
 @inline_kernel
@@ -85,7 +87,11 @@ def read_bool(data, window, probability):  # type: ignore[no-untyped-def]
         range_ = window.range - split
         shift = leading_zeros(range_) - 56
         moved = Window(
-            window.value - big_split, range_ << shift, window.bits - shift, window.position, window.end
+            window.value - big_split,
+            range_ << shift,
+            window.bits - shift,
+            window.position,
+            window.end,
         )
         return moved, 1
     shift = leading_zeros(split) - 56

@@ -167,13 +167,19 @@ def parse_frame_tag(data: bytes) -> FrameTag:
     if not key_frame:
         return FrameTag(False, version, show, first)
     if len(data) < KEY_FRAME_HEADER_SIZE:
-        raise InvalidBitstream(f"key frame of {len(data)} bytes is too short for its header (byte 3)")
+        raise InvalidBitstream(
+            f"key frame of {len(data)} bytes is too short for its header (byte 3)"
+        )
     if data[3:6] != START_CODE:
-        raise InvalidBitstream(f"key frame with start code {data[3:6].hex()} instead of 9d012a (byte 3)")
+        raise InvalidBitstream(
+            f"key frame with start code {data[3:6].hex()} instead of 9d012a (byte 3)"
+        )
     width, height = int.from_bytes(data[6:8], "little"), int.from_bytes(data[8:10], "little")
     if not width & 0x3FFF or not height & 0x3FFF:
         raise InvalidBitstream(f"key frame of {width & 0x3FFF}x{height & 0x3FFF} pixels (byte 6)")
-    return FrameTag(True, version, show, first, width & 0x3FFF, height & 0x3FFF, width >> 14, height >> 14)
+    return FrameTag(
+        True, version, show, first, width & 0x3FFF, height & 0x3FFF, width >> 14, height >> 14
+    )
 
 
 def serialize_frame_tag(tag: FrameTag) -> bytes:
@@ -214,7 +220,9 @@ def parse_frame_header(
     )
     filter_deltas = _parse_filter_deltas(reader)
     log2_partitions = reader.read_literal(2)
-    quantizer = QuantizerIndices(reader.read_literal(7), *(reader.read_optional(4) or 0 for _ in range(5)))
+    quantizer = QuantizerIndices(
+        reader.read_literal(7), *(reader.read_optional(4) or 0 for _ in range(5))
+    )
     golden = altref = last = True
     copy_to_golden = copy_to_altref = 0
     bias_golden = bias_altref = False
@@ -321,7 +329,9 @@ def _parse_segmentation(reader: BoolReader) -> SegmentationUpdate:
         quantizer = tuple(reader.read_optional(7) or 0 for _ in range(4))
         filter_level = tuple(reader.read_optional(6) or 0 for _ in range(4))
     if update_map:
-        first, second, third = (reader.read_literal(8) if reader.read_flag() else 255 for _ in range(3))
+        first, second, third = (
+            reader.read_literal(8) if reader.read_flag() else 255 for _ in range(3)
+        )
         probabilities = (first, second, third)
     return SegmentationUpdate(True, absolute, quantizer, filter_level, probabilities)
 
@@ -350,7 +360,9 @@ def _parse_filter_deltas(reader: BoolReader) -> FilterDeltaUpdate:
     if not reader.read_flag():
         return FilterDeltaUpdate(enabled=True)
     reference = tuple(reader.read_optional(6) for _ in range(4))
-    return FilterDeltaUpdate(True, True, reference, tuple(reader.read_optional(6) for _ in range(4)))
+    return FilterDeltaUpdate(
+        True, True, reference, tuple(reader.read_optional(6) for _ in range(4))
+    )
 
 
 def _serialize_filter_deltas(update: FilterDeltaUpdate, writer: BoolWriter) -> None:

@@ -1,0 +1,335 @@
+"""Motion vectors (RFC 6386 chapter 5 and sections 16.3 and 17): near vectors, contexts, reading and writing.
+
+Vectors are (row, column) in quarter pixels. Booleans are emitted as in tokens.py: `emit(sink, index, probability, bit)`, with
+indices into the mode probabilities of modes.py.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from codec.bool_coder import read_bool
+from codec.frame import (
+    ABOVE4X4,
+    INTRA_FRAME,
+    LEFT4X4,
+    NEW4X4,
+    SPLIT_4X4,
+    SPLIT_8X16,
+    SPLIT_16X8,
+    SPLIT_QUARTERS,
+    SPLITMV,
+    ZERO4X4,
+)
+from codec.kernel import inline_kernel, kernel
+from codec.tables import MBSPLIT_PROBS, MBSPLITS, SUB_MV_REF_PROBS
+
+# Layout of the 19 probabilities of a vector component (section 17.2)
+IS_SHORT, SIGN, SHORT_TREE, LONG_BITS = 0, 1, 2, 9
+LONG_WIDTH = 10
+LARGEST_MAGNITUDE = (1 << LONG_WIDTH) - 1
+MARGIN = 64
+"""Quarter pixels by which near vectors may move a macroblock over the picture's edge: its own 16 pixels."""
+
+SPLIT_COUNTS = np.array([2, 2, 4, 16], np.uint8)
+"""Parts of each partitioning."""
+FIRST_BLOCKS = np.array(
+    [[list(row).index(min(i, max(row))) for i in range(16)] for row in MBSPLITS], np.uint8
+)
+"""First subblock of each part, (4, 16); entries past the number of parts are not used."""
+
+
+class NearVectors(NamedTuple):
+    """Candidates from the neighbours (section 5): clamped vectors, and four counts that choose probabilities."""
+
+    nearest_row: int
+    nearest_column: int
+    near_row: int
+    near_column: int
+    best_row: int
+    best_column: int
+    count_zero: int
+    count_nearest: int
+    count_near: int
+    count_split: int
+
+
+@inline_kernel
+def wrap_vector(component):  # type: ignore[no-untyped-def]
+    """A component as libvpx keeps it: 16 bits in eighths of a pixel, so 15 bits here."""
+    return ((component + 16384) & 32767) - 16384
+
+
+@inline_kernel
+def clamp_vector(vector_row, vector_column, row, column, rows, columns):  # type: ignore[no-untyped-def]
+    """Keep a vector of macroblock (row, column) from pointing further than MARGIN out of the picture."""
+    top, left = -64 * row - MARGIN, -64 * column - MARGIN
+    bottom, right = 64 * (rows - 1 - row) + MARGIN, 64 * (columns - 1 - column) + MARGIN
+    return min(max(vector_row, top), bottom), min(max(vector_column, left), right)
+
+
+@inline_kernel
+def find_near_vectors(macroblocks, row, column, reference, sign_bias):  # type: ignore[no-untyped-def]
+    """Look at the macroblocks above, to the left and above left of (row, column); sign_bias is (4,) uint8."""
+    rows, columns = macroblocks.y_mode.shape
+    v1_row = v1_column = v2_row = v2_column = v3_row = v3_column = np.int64(0)
+    c0 = c1 = c2 = c3 = 0
+    found = 0
+    splits = 0
+    for neighbour in range(3):
+        at_row = row - (1 if neighbour != 1 else 0)
+        at_column = column - (1 if neighbour != 0 else 0)
+        weight = 1 if neighbour == 2 else 2
+        if at_row < 0 or at_column < 0:
+            continue
+        of = macroblocks.reference[at_row, at_column]
+        if of == INTRA_FRAME:
+            continue
+        if macroblocks.y_mode[at_row, at_column] == SPLITMV:
+            splits += weight
+        v_row = np.int64(macroblocks.vectors[at_row, at_column, 15, 0])
+        v_column = np.int64(macroblocks.vectors[at_row, at_column, 15, 1])
+        if v_row == 0 and v_column == 0:
+            c0 += weight
+            continue
+        if sign_bias[of] != sign_bias[reference]:
+            v_row, v_column = -v_row, -v_column
+        if found == 0 or v_row != v1_row or v_column != v1_column:
+            found += 1
+            v3_row, v3_column = v2_row, v2_column
+            v2_row, v2_column = v1_row, v1_column
+            v1_row, v1_column = v_row, v_column
+        if found == 1:
+            c1 += weight
+        elif found == 2:
+            c2 += weight
+        else:
+            c3 += weight
+    # v1 is the latest of the vectors found so far: put them in the order in which they were found
+    if found == 1:
+        nearest_row, nearest_column, near_row, near_column = (
+            v1_row,
+            v1_column,
+            np.int64(0),
+            np.int64(0),
+        )
+    elif found == 2:
+        nearest_row, nearest_column, near_row, near_column = v2_row, v2_column, v1_row, v1_column
+    else:
+        nearest_row, nearest_column, near_row, near_column = v3_row, v3_column, v2_row, v2_column
+        if found == 3 and v1_row == v3_row and v1_column == v3_column:
+            c1 += 1
+    if c2 > c1:
+        c1, c2 = c2, c1
+        nearest_row, near_row = near_row, nearest_row
+        nearest_column, near_column = near_column, nearest_column
+    best_row = best_column = np.int64(0)
+    if c1 >= c0:
+        best_row, best_column = nearest_row, nearest_column
+    nearest_row, nearest_column = clamp_vector(
+        nearest_row, nearest_column, row, column, rows, columns
+    )
+    near_row, near_column = clamp_vector(near_row, near_column, row, column, rows, columns)
+    best_row, best_column = clamp_vector(best_row, best_column, row, column, rows, columns)
+    return NearVectors(
+        nearest_row,
+        nearest_column,
+        near_row,
+        near_column,
+        best_row,
+        best_column,
+        c0,
+        c1,
+        c2,
+        splits,
+    )
+
+
+@inline_kernel
+def neighbour_vectors(macroblocks, row, column, block):  # type: ignore[no-untyped-def]
+    """Vectors of the subblocks to the left of and above a subblock: left row, column, above row, column."""
+    left_row = left_column = above_row = above_column = np.int64(0)
+    if block & 3:
+        left_row = np.int64(macroblocks.vectors[row, column, block - 1, 0])
+        left_column = np.int64(macroblocks.vectors[row, column, block - 1, 1])
+    elif column > 0:
+        left_row = np.int64(macroblocks.vectors[row, column - 1, block + 3, 0])
+        left_column = np.int64(macroblocks.vectors[row, column - 1, block + 3, 1])
+    if block >> 2:
+        above_row = np.int64(macroblocks.vectors[row, column, block - 4, 0])
+        above_column = np.int64(macroblocks.vectors[row, column, block - 4, 1])
+    elif row > 0:
+        above_row = np.int64(macroblocks.vectors[row - 1, column, block + 12, 0])
+        above_column = np.int64(macroblocks.vectors[row - 1, column, block + 12, 1])
+    return left_row, left_column, above_row, above_column
+
+
+@inline_kernel
+def sub_vector_context(left_row, left_column, above_row, above_column):  # type: ignore[no-untyped-def]
+    """Row of SUB_MV_REF_PROBS by the neighbours' vectors (section 16.3)."""
+    left_zero = left_row == 0 and left_column == 0
+    above_zero = above_row == 0 and above_column == 0
+    if left_row == above_row and left_column == above_column:
+        return 4 if above_zero else 3
+    if above_zero:
+        return 2
+    return 1 if left_zero else 0
+
+
+# Reading -----------------------------------------------------------------------------------------------------------
+
+
+@kernel
+def _read_component(data, window, probabilities, base):  # type: ignore[no-untyped-def]
+    """One component of a vector difference (section 17.2), with probabilities[base : base + 19]."""
+    window, long_form = read_bool(data, window, probabilities[base + IS_SHORT])
+    magnitude = np.int64(0)
+    if long_form:
+        for i in range(3):
+            window, bit = read_bool(data, window, probabilities[base + LONG_BITS + i])
+            magnitude += bit << i
+        for i in range(LONG_WIDTH - 1, 3, -1):
+            window, bit = read_bool(data, window, probabilities[base + LONG_BITS + i])
+            magnitude += bit << i
+        bit = 1
+        if magnitude > 15:
+            window, bit = read_bool(data, window, probabilities[base + LONG_BITS + 3])
+        magnitude += bit << 3
+    else:
+        node = 0
+        for _ in range(3):
+            window, bit = read_bool(
+                data, window, probabilities[base + SHORT_TREE + _short_node(node, magnitude)]
+            )
+            magnitude = (magnitude << 1) | bit
+            node += 1
+    if magnitude:
+        window, sign = read_bool(data, window, probabilities[base + SIGN])
+        if sign:
+            magnitude = -magnitude
+    return window, magnitude
+
+
+@inline_kernel
+def _short_node(depth, prefix):  # type: ignore[no-untyped-def]
+    """Node of small_mvtree after the bits `prefix`: 0, then 1 and 4, then 2, 3, 5 and 6."""
+    if depth == 0:
+        return 0
+    if depth == 1:
+        return 1 + 3 * prefix
+    return 2 + prefix + (prefix >> 1)
+
+
+@inline_kernel
+def read_vector(data, window, probabilities, base, best_row, best_column):  # type: ignore[no-untyped-def]
+    """A vector coded as the difference from the best one; rows come first."""
+    window, difference_row = _read_component(data, window, probabilities, base)
+    window, difference_column = _read_component(data, window, probabilities, base + 19)
+    return (
+        window,
+        wrap_vector(best_row + difference_row),
+        wrap_vector(best_column + difference_column),
+    )
+
+
+@kernel
+def read_split(data, window, probabilities, base, macroblocks, row, column, best_row, best_column):  # type: ignore[no-untyped-def]
+    """Partitioning, sub modes and vectors of a SPLITMV macroblock (section 16.3)."""
+    partitioning = SPLIT_4X4
+    window, bit = read_bool(data, window, MBSPLIT_PROBS[0])
+    if bit:
+        partitioning = SPLIT_QUARTERS
+        window, bit = read_bool(data, window, MBSPLIT_PROBS[1])
+        if bit:
+            window, bit = read_bool(data, window, MBSPLIT_PROBS[2])
+            partitioning = SPLIT_8X16 if bit else SPLIT_16X8
+    macroblocks.partitioning[row, column] = partitioning
+    for part in range(SPLIT_COUNTS[partitioning]):
+        first = np.int64(FIRST_BLOCKS[partitioning, part])
+        left_row, left_column, above_row, above_column = neighbour_vectors(
+            macroblocks, row, column, first
+        )
+        context = sub_vector_context(left_row, left_column, above_row, above_column)
+        mode, v_row, v_column = LEFT4X4, left_row, left_column
+        window, bit = read_bool(data, window, SUB_MV_REF_PROBS[context, 0])
+        if bit:
+            mode, v_row, v_column = ABOVE4X4, above_row, above_column
+            window, bit = read_bool(data, window, SUB_MV_REF_PROBS[context, 1])
+            if bit:
+                mode, v_row, v_column = ZERO4X4, np.int64(0), np.int64(0)
+                window, bit = read_bool(data, window, SUB_MV_REF_PROBS[context, 2])
+                if bit:
+                    mode = NEW4X4
+                    window, v_row, v_column = read_vector(
+                        data, window, probabilities, base, best_row, best_column
+                    )
+        for block in range(first, 16):
+            if MBSPLITS[partitioning, block] == part:
+                macroblocks.sub_modes[row, column, block] = mode
+                macroblocks.vectors[row, column, block, 0] = v_row
+                macroblocks.vectors[row, column, block, 1] = v_column
+    return window
+
+
+# Writing and counting ----------------------------------------------------------------------------------------------
+
+
+@inline_kernel
+def _visit_component(emit, sink, probabilities, base, difference):  # type: ignore[no-untyped-def]
+    magnitude = abs(difference)
+    if magnitude < 8:
+        emit(sink, base + IS_SHORT, probabilities[base + IS_SHORT], 0)
+        for depth in range(3):
+            at = base + SHORT_TREE + _short_node(depth, magnitude >> (3 - depth))
+            emit(sink, at, probabilities[at], (magnitude >> (2 - depth)) & 1)
+    else:
+        emit(sink, base + IS_SHORT, probabilities[base + IS_SHORT], 1)
+        for i in range(3):
+            at = base + LONG_BITS + i
+            emit(sink, at, probabilities[at], (magnitude >> i) & 1)
+        for i in range(LONG_WIDTH - 1, 3, -1):
+            at = base + LONG_BITS + i
+            emit(sink, at, probabilities[at], (magnitude >> i) & 1)
+        if magnitude > 15:
+            at = base + LONG_BITS + 3
+            emit(sink, at, probabilities[at], (magnitude >> 3) & 1)
+    if magnitude:
+        emit(sink, base + SIGN, probabilities[base + SIGN], 1 if difference < 0 else 0)
+
+
+@inline_kernel
+def visit_vector(emit, sink, probabilities, base, v_row, v_column, best_row, best_column):  # type: ignore[no-untyped-def]
+    """Emit a vector as its difference from the best one."""
+    _visit_component(emit, sink, probabilities, base, wrap_vector(v_row - best_row))
+    _visit_component(emit, sink, probabilities, base + 19, wrap_vector(v_column - best_column))
+
+
+@inline_kernel
+def visit_split(emit, sink, probabilities, base, macroblocks, row, column, best_row, best_column):  # type: ignore[no-untyped-def]
+    """Emit partitioning, sub modes and vectors of a SPLITMV macroblock."""
+    partitioning = macroblocks.partitioning[row, column]
+    emit(sink, -1, MBSPLIT_PROBS[0], 1 if partitioning != SPLIT_4X4 else 0)
+    if partitioning != SPLIT_4X4:
+        emit(sink, -1, MBSPLIT_PROBS[1], 1 if partitioning != SPLIT_QUARTERS else 0)
+        if partitioning != SPLIT_QUARTERS:
+            emit(sink, -1, MBSPLIT_PROBS[2], 1 if partitioning == SPLIT_8X16 else 0)
+    for part in range(SPLIT_COUNTS[partitioning]):
+        first = np.int64(FIRST_BLOCKS[partitioning, part])
+        left_row, left_column, above_row, above_column = neighbour_vectors(
+            macroblocks, row, column, first
+        )
+        context = sub_vector_context(left_row, left_column, above_row, above_column)
+        mode = macroblocks.sub_modes[row, column, first]
+        emit(sink, -1, SUB_MV_REF_PROBS[context, 0], 1 if mode != LEFT4X4 else 0)
+        if mode == LEFT4X4:
+            continue
+        emit(sink, -1, SUB_MV_REF_PROBS[context, 1], 1 if mode != ABOVE4X4 else 0)
+        if mode == ABOVE4X4:
+            continue
+        emit(sink, -1, SUB_MV_REF_PROBS[context, 2], 1 if mode == NEW4X4 else 0)
+        if mode == NEW4X4:
+            v_row = np.int64(macroblocks.vectors[row, column, first, 0])
+            v_column = np.int64(macroblocks.vectors[row, column, first, 1])
+            visit_vector(emit, sink, probabilities, base, v_row, v_column, best_row, best_column)
