@@ -193,3 +193,51 @@ def subblock(above: list[int], left: list[int], corner: int, mode: str) -> Grid:
         put(avg3(lf[2], lf[3], lf[3]), (1, 3), (2, 1))
         put(lf[3], (2, 2), (2, 3), (3, 0), (3, 1), (3, 2), (3, 3))
     return b
+
+
+# Section 18: prediction from another picture ---------------------------------------------------------------------
+
+SIXTAP = (
+    (0, 0, 128, 0, 0, 0),
+    (0, -6, 123, 12, -1, 0),
+    (2, -11, 108, 36, -8, 1),
+    (0, -9, 93, 50, -6, 0),
+    (3, -16, 77, 77, -16, 3),
+    (0, -6, 50, 93, -9, 0),
+    (1, -8, 36, 108, -11, 2),
+    (0, -1, 12, 123, -6, 0),
+)
+BILINEAR = tuple((0, 0, 128 - 16 * i, 16 * i, 0, 0) for i in range(8))
+
+
+def inter_block(inside: Any, y8: int, x8: int, height: int, width: int, bilinear: bool) -> Grid:
+    """Section 18.3: a block at (y8, x8) eighths of a pixel of a plane without border, whose edges go on for ever."""
+    rows, columns = inside.shape
+    filters = BILINEAR if bilinear else SIXTAP
+
+    def pixel(y: int, x: int) -> int:
+        return int(inside[clamp(y, 0, rows - 1), clamp(x, 0, columns - 1)])
+
+    def filtered(values: list[int], fraction: int) -> int:
+        total = sum(a * b for a, b in zip(values, filters[fraction], strict=True))
+        return clamp255((total + 64) >> 7)
+
+    y, fy, x, fx = y8 >> 3, y8 & 7, x8 >> 3, x8 & 7
+    between = [
+        [
+            filtered([pixel(y + row, x + column + tap) for tap in range(-2, 4)], fx)
+            for column in range(width)
+        ]
+        for row in range(-2, height + 3)
+    ]
+    return [
+        [filtered([between[row + tap][column] for tap in range(6)], fy) for column in range(width)]
+        for row in range(height)
+    ]
+
+
+def chroma_vector(vectors: list[int], full_pixel: bool) -> int:
+    """Section 18.1 for one component: the mean of four luma vectors, in eighths of a chroma pixel, as libvpx has it."""
+    total = 2 * sum(vectors)
+    mean = trunc_div(total + (4 if total >= 0 else -4), 8)
+    return mean & ~7 if full_pixel else mean
