@@ -8,8 +8,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from codec.bool_coder import BoolReader, BoolWriter, open_windows
+from codec.borders import extend_borders
 from codec.errors import InvalidBitstream, UnsupportedFeature
-from codec.frame import Frame, macroblock_size, new_macroblocks
+from codec.frame import (
+    Frame,
+    Image,
+    Macroblocks,
+    Picture,
+    macroblock_size,
+    new_macroblocks,
+    new_picture,
+)
 from codec.frame_header import (
     DEFAULT_PROBABILITIES,
     PARTITION_LIMIT,
@@ -21,9 +30,13 @@ from codec.frame_header import (
     serialize_frame_header,
     serialize_frame_tag,
 )
+from codec.kernel import kernel
 from codec.modes import mode_probabilities, read_modes, write_modes
-from codec.state import DecoderState, FilterDeltas, ProbabilityTables, Segmentation
-from codec.tokens import read_tokens, write_tokens
+from codec.predict_intra import set_intra_border
+from codec.quantize import segment_quantizers
+from codec.reconstruct import reconstruct_row
+from codec.state import DecoderState, FilterDeltas, ProbabilityTables, References, Segmentation
+from codec.tokens import CONTEXTS, read_tokens, read_tokens_row, write_tokens
 
 HEADER_CAPACITY = 4096
 MODES_CAPACITY = 64
@@ -55,6 +68,52 @@ def parse(state: DecoderState | None, data: bytes) -> Frame:
     read_tokens(opened.data, opened.windows, coefficients, macroblocks)
     _refuse_truncated_start(state, opened)
     return Frame(header, opened.probabilities, macroblocks)
+
+
+def decode(state: DecoderState | None, data: bytes) -> tuple[DecoderState, Image | None]:
+    """Decode a frame that comes after `state` (None at the start of a stream): the next state, and what is shown.
+
+    The image is None for hidden frames; empty data shows LAST again. Raises InvalidBitstream for data that libvpx
+    refuses, and leaves `state` as it was.
+    """
+    if not data and state is not None and state.references is not None:
+        return state, state.references.last.crop(state.width, state.height)
+    opened = _open(state, data)
+    header = opened.header
+    rows, columns = macroblock_size(header.width, header.height)
+    macroblocks = _new_row_buffered_macroblocks(rows, columns)
+    macroblocks.segment[:] = _segment_map_before(state, header)
+    _read_modes(opened, macroblocks)
+    segmentation = _segmentation_after(state, header, macroblocks.segment)
+    filter_deltas = _filter_deltas_after(state, header)
+    picture = new_picture(rows, columns)
+    _decode_rows(
+        opened.data,
+        opened.windows,
+        opened.probabilities.coefficients.reshape(-1),
+        macroblocks,
+        _quantizers(header, segmentation),
+        _references_to_read(state, header, picture),
+        header.version,
+        picture,
+    )
+    _refuse_truncated_start(state, opened)
+    if header.filter_level:
+        _filter(header, segmentation, filter_deltas, macroblocks, picture)
+    extend_borders(picture)
+    after = DecoderState(
+        header.width,
+        header.height,
+        header.horizontal_scale,
+        header.vertical_scale,
+        header.color_space,
+        header.clamping_type,
+        _probabilities_after(state, header, opened.probabilities),
+        segmentation,
+        filter_deltas,
+        references_after(state, header, picture),
+    )
+    return after, picture.crop(header.width, header.height) if header.show else None
 
 
 def serialize(state: DecoderState | None, frame: Frame) -> bytes:
@@ -195,6 +254,96 @@ def _read_modes(opened: _OpenFrame, macroblocks) -> None:  # type: ignore[no-unt
     )
 
 
+# Pixels ------------------------------------------------------------------------------------------------------------
+
+
+def _new_row_buffered_macroblocks(rows: int, columns: int) -> Macroblocks:
+    """Macroblocks of a frame, but with levels and ends of blocks of one row only."""
+    size = (rows, columns)
+    return Macroblocks(
+        *(np.zeros(size, np.uint8) for _ in range(6)),
+        sub_modes=np.zeros((*size, 16), np.uint8),
+        vectors=np.zeros((*size, 16, 2), np.int16),
+        coefficients=np.zeros((1, columns, 25, 16), np.int16),
+        eobs=np.zeros((1, columns, 25), np.uint8),
+        coded=np.zeros(size, np.uint8),
+    )
+
+
+def _quantizers(header: FrameHeader, segmentation: Segmentation) -> NDArray[np.int16]:
+    """(4, 6) int16: dequantization factors of each segment."""
+    indices = header.quantizer
+    values = segmentation.quantizer.tolist() if segmentation.enabled else None
+    return segment_quantizers(indices.y_ac, indices[1:], values, segmentation.absolute)
+
+
+def _references_to_read(
+    state: DecoderState | None, header: FrameHeader, picture: Picture
+) -> References:
+    """The pictures to predict from; key frames look at none, but the kernel wants some."""
+    if header.key_frame:
+        return References(picture, picture, picture)
+    if state is None or state.references is None:
+        raise ValueError("this state has no reference pictures: it serves for parsing only")
+    return state.references
+
+
+def _filter(
+    header: FrameHeader,
+    segmentation: Segmentation,
+    deltas: FilterDeltas,
+    macroblocks: Macroblocks,
+    picture: Picture,
+) -> None:
+    from codec.loop_filter import filter_levels, loop_filter_frame
+
+    levels = filter_levels(header.filter_level, segmentation, deltas)
+    loop_filter_frame(
+        picture, macroblocks, levels, header.sharpness, header.simple_filter, header.key_frame
+    )
+
+
+@kernel
+def _decode_rows(data, windows, probabilities, macroblocks, factors, references, version, picture):  # type: ignore[no-untyped-def]
+    """Read tokens and reconstruct, row by row; macroblocks as `_new_row_buffered_macroblocks` makes them."""
+    set_intra_border(picture)
+    rows, columns = macroblocks.y_mode.shape
+    levels, eobs = macroblocks.coefficients[0], macroblocks.eobs[0]
+    flat_levels = levels.reshape(columns, 400)
+    above = np.zeros((columns, CONTEXTS), np.uint8)
+    left = np.zeros(CONTEXTS, np.uint8)
+    coefficients = np.zeros((25, 16), np.int16)
+    for row in range(rows):
+        coded = macroblocks.coded[row]
+        read_tokens_row(
+            data,
+            windows[row % len(windows)],
+            probabilities,
+            macroblocks.skip[row],
+            macroblocks.y_mode[row],
+            above,
+            left,
+            flat_levels,
+            eobs,
+            coded,
+        )
+        reconstruct_row(
+            macroblocks,
+            levels,
+            eobs,
+            coded,
+            factors,
+            references,
+            version,
+            picture,
+            row,
+            coefficients,
+        )
+        for column in range(columns):
+            if coded[column]:
+                levels[column] = 0
+
+
 # What a frame leaves behind ----------------------------------------------------------------------------------------
 
 
@@ -239,6 +388,22 @@ def _probabilities_after(
     if header.refresh_entropy:
         return in_force
     return DEFAULT_PROBABILITIES if header.key_frame or state is None else state.probabilities
+
+
+def references_after(
+    state: DecoderState | None, header: FrameHeader, picture: Picture
+) -> References:
+    """Sections 9.7 and 9.8, in libvpx's order: ALTREF is copied before GOLDEN, and both before they are refreshed."""
+    if header.key_frame or state is None or state.references is None:
+        return References(picture, picture, picture)
+    last, golden, altref = state.references
+    altref = (altref, last, golden)[header.copy_to_altref]
+    golden = (golden, last, altref)[header.copy_to_golden]
+    return References(
+        picture if header.refresh_last else last,
+        picture if header.refresh_golden else golden,
+        picture if header.refresh_altref else altref,
+    )
 
 
 # Serializing -------------------------------------------------------------------------------------------------------

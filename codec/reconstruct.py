@@ -1,0 +1,128 @@
+"""Macroblocks to pixels: prediction plus residue (RFC 6386 chapters 12, 14 and 18)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from codec.frame import B_PRED, BORDER, INTRA_FRAME, SPLITMV
+from codec.kernel import inline_kernel, kernel
+from codec.predict_inter import predict_inter_macroblock
+from codec.predict_intra import extend_above_right, predict_16x16, predict_chroma, predict_subblock
+from codec.quantize import dequantize
+from codec.tokens import has_y2
+from codec.transform import (
+    add_residue,
+    inverse_dc_add,
+    inverse_dct_add,
+    inverse_dct_add_2x2,
+    inverse_wht,
+)
+
+
+@kernel
+def _reconstruct_subblocks(coefficients, eobs, sub_modes, picture, mb_row, mb_col):  # type: ignore[no-untyped-def]
+    """The luma of a B_PRED macroblock, subblock by subblock."""
+    top, left = BORDER + 16 * mb_row, BORDER + 16 * mb_col
+    extend_above_right(picture.y, mb_row, mb_col)
+    for block in range(16):
+        y, x = top + 4 * (block >> 2), left + 4 * (block & 3)
+        right_y = top - 1 if block & 3 == 3 else y - 1
+        predict_subblock(picture.y, y, x, sub_modes[block], right_y, picture.y, y, x)
+        if eobs[block] > 1:
+            inverse_dct_add(coefficients, block, picture.y, y, x)
+        elif eobs[block] == 1:
+            inverse_dc_add(np.int64(coefficients[block, 0]), picture.y, y, x)
+
+
+@inline_kernel
+def _add_chroma(coefficients, eobs, block, plane, y, x):  # type: ignore[no-untyped-def]
+    if eobs[block] | eobs[block + 1] | eobs[block + 2] | eobs[block + 3]:
+        inverse_dct_add_2x2(coefficients, block, plane, y, x)
+
+
+@kernel
+def reconstruct_macroblock(
+    levels,
+    eobs,
+    coded,
+    factors,
+    y_mode,
+    uv_mode,
+    sub_modes,
+    vectors,
+    partitioning,
+    reference,
+    references,
+    version,
+    picture,
+    mb_row,
+    mb_col,
+    coefficients,
+):  # type: ignore[no-untyped-def]
+    """Predict one macroblock of `picture` and add its residue.
+
+    levels (25, 16) int16, zero where there is no token; eobs (25,) uint8; coded: any token at all. factors (6,) int16.
+    sub_modes (16,), vectors (16, 2) and the modes are those of a Macroblocks; references are the Pictures LAST,
+    GOLDEN and ALTREF. coefficients (25, 16) int16 is room to work in.
+    """
+    with_y2 = has_y2(y_mode)
+    if coded:
+        dequantize(levels, factors, with_y2, coefficients)
+        if with_y2:
+            inverse_wht(coefficients)
+    else:
+        coefficients[:] = 0
+    if reference != INTRA_FRAME:
+        predict_inter_macroblock(
+            references[reference - 1],
+            vectors,
+            y_mode == SPLITMV,
+            partitioning,
+            version,
+            picture,
+            mb_row,
+            mb_col,
+        )
+    else:
+        predict_chroma(picture, mb_row, mb_col, uv_mode)
+        if y_mode == B_PRED:
+            _reconstruct_subblocks(coefficients, eobs, sub_modes, picture, mb_row, mb_col)
+        else:
+            y, x = BORDER + 16 * mb_row, BORDER + 16 * mb_col
+            predict_16x16(picture.y, y, x, y_mode, picture.y, y, x)
+    if coded and y_mode == B_PRED:
+        y, x = BORDER + 8 * mb_row, BORDER + 8 * mb_col
+        _add_chroma(coefficients, eobs, 16, picture.u, y, x)
+        _add_chroma(coefficients, eobs, 20, picture.v, y, x)
+    elif coded:
+        add_residue(coefficients, eobs, picture, mb_row, mb_col)
+
+
+@kernel
+def reconstruct_row(
+    macroblocks, levels, eobs, coded, factors, references, version, picture, mb_row, coefficients
+):  # type: ignore[no-untyped-def]
+    """Reconstruct one row of macroblocks, not yet loop-filtered.
+
+    levels (C, 25, 16) int16, eobs (C, 25) and coded (C,) uint8 are the row's; factors (4, 6) int16 by segment. The
+    rest as in `reconstruct_macroblock`.
+    """
+    for mb_col in range(macroblocks.y_mode.shape[1]):
+        reconstruct_macroblock(
+            levels[mb_col],
+            eobs[mb_col],
+            coded[mb_col],
+            factors[macroblocks.segment[mb_row, mb_col]],
+            macroblocks.y_mode[mb_row, mb_col],
+            macroblocks.uv_mode[mb_row, mb_col],
+            macroblocks.sub_modes[mb_row, mb_col],
+            macroblocks.vectors[mb_row, mb_col],
+            macroblocks.partitioning[mb_row, mb_col],
+            macroblocks.reference[mb_row, mb_col],
+            references,
+            version,
+            picture,
+            mb_row,
+            mb_col,
+            coefficients,
+        )
