@@ -1,0 +1,49 @@
+"""VP8 (RFC 6386) in state-passing style: pure functions from states and data to states, pictures and frames.
+
+Names are loaded when they are first used, so that importing this package costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from codec.decoder import decode, parse, serialize
+    from codec.errors import CodecError, InvalidBitstream, InvalidState, UnsupportedFeature
+    from codec.frame import Frame, Image, Macroblocks, Picture
+    from codec.frame_header import FrameHeader
+    from codec.state import DecoderState, ProbabilityTables, References
+
+_HOMES = {
+    "codec.decoder": ("decode", "parse", "serialize"),
+    "codec.errors": ("CodecError", "InvalidBitstream", "InvalidState", "UnsupportedFeature"),
+    "codec.frame": ("Frame", "Image", "Macroblocks", "Picture"),
+    "codec.frame_header": ("FrameHeader",),
+    "codec.state": ("DecoderState", "ProbabilityTables", "References"),
+}
+
+__all__ = [
+    "CodecError",
+    "DecoderState",
+    "Frame",
+    "FrameHeader",
+    "Image",
+    "InvalidBitstream",
+    "InvalidState",
+    "Macroblocks",
+    "Picture",
+    "ProbabilityTables",
+    "References",
+    "UnsupportedFeature",
+    "decode",
+    "parse",
+    "serialize",
+]
+
+
+def __getattr__(name: str) -> Any:
+    for home, names in _HOMES.items():
+        if name in names:
+            return getattr(importlib.import_module(home), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
