@@ -25,7 +25,7 @@ def decode(
     \b
     excamera decode out.webm -o out.y4m
     excamera decode out.webm -o - | mpv -
-    excamera decode out.ivf --md5            the same line as vpxdec --i420 --md5 out.ivf
+    excamera decode out.ivf --md5            the MD5 that vpxdec --i420 --md5 prints
     """
     if md5 == (output is not None):
         raise click.UsageError("give either -o OUT.y4m or --md5")

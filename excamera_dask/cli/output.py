@@ -11,7 +11,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import click
 
@@ -23,10 +23,11 @@ def notice(text: str) -> None:
     click.echo(text, err=True)
 
 
-def print_json(value: Any) -> None:
-    """The result of the command as JSON on stdout: indented on a terminal, one line elsewhere."""
-    indent = 2 if sys.stdout.isatty() else None
-    click.echo(json.dumps(value, indent=indent, default=_plain, allow_nan=False))
+def print_json(value: Any, file: IO[str] | None = None) -> None:
+    """The result of the command as JSON on stdout (or `file`): indented on a terminal, one line elsewhere."""
+    target = file or sys.stdout
+    indent = 2 if target.isatty() else None
+    click.echo(json.dumps(value, indent=indent, default=_plain, allow_nan=False), file=target)
 
 
 def _plain(value: Any) -> Any:

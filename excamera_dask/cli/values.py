@@ -15,9 +15,9 @@ class BatchChunks(click.ParamType):
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> int | str:
-        if value == "unlimited":
-            return "unlimited"
+    ) -> int | None:
+        if value in (None, "unlimited"):
+            return None
         try:
             chunks = int(value)
         except ValueError:
@@ -64,3 +64,43 @@ class Executor(click.ParamType):
             param,
             ctx,
         )
+
+
+class CqLevels(click.ParamType):
+    """Comma-separated quality levels 0..63, at least two different ones, as an ascending tuple."""
+
+    name = "Q,Q[,Q...]"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, ...]:
+        if isinstance(value, tuple):
+            return value
+        try:
+            levels = tuple(sorted({int(text) for text in value.split(",")}))
+        except ValueError:
+            self.fail(f"{value!r} is not a list of levels such as 20,30,40", param, ctx)
+        if len(levels) < 2 or levels[0] < 0 or levels[-1] > 63:
+            self.fail("at least two different levels from 0 to 63", param, ctx)
+        return levels
+
+
+class Methods(click.ParamType):
+    """Pairs "N,x" between blanks, x a number or "unlimited" (None)."""
+
+    name = '"N,x N,x ..."'
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[tuple[int, int | None], ...]:
+        if isinstance(value, tuple):
+            return value
+        return tuple(self._pair(text, param, ctx) for text in value.split())
+
+    def _pair(
+        self, text: str, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, int | None]:
+        match = re.fullmatch(r"\[?(\d+),(\d+|unlimited)\]?", text)
+        if match is None or match[1] == "0" or match[2] == "0":
+            self.fail(f"{text!r} is not a pair such as 6,16 or 6,unlimited", param, ctx)
+        return int(match[1]), None if match[2] == "unlimited" else int(match[2])

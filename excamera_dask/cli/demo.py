@@ -1,0 +1,127 @@
+"""`excamera demo`: the whole path on one clip, beside plain libvpx: encode, play with libvpx, compare."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from excamera_dask.cli.encode import method_options, run
+from excamera_dask.cli.failures import Failure
+from excamera_dask.cli.output import notice, print_json
+
+if TYPE_CHECKING:
+    from excamera_dask.rd_curves import Point
+    from excamera_dask.sources import SourceInfo
+
+
+@click.command(short_help="Encode a clip, play it with libvpx, compare with plain libvpx.")
+@click.argument("source", metavar="CLIP", type=click.Path(path_type=Path))
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Keep the encoded clip here (.webm or .ivf).")
+@click.option("--limit", type=click.IntRange(min=1), help="Frames to encode at most.")
+@click.option(
+    "--progress", type=click.Choice(["auto", "rich", "json", "none"]), default="auto", show_default=True,
+    help="As for encode.",
+)  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="Print the table as JSON on stdout.")
+@method_options
+def demo(
+    source: Path,
+    output: Path | None,
+    limit: int | None,
+    progress: str,
+    as_json: bool,
+    cq_level: int,
+    **method: Any,
+) -> None:
+    """Show on CLIP what the method does, beside libvpx encoding it in one piece with the same settings.
+
+    \b
+    excamera demo clip.mp4
+    excamera demo clip.mp4 --crf 40 -o clip.webm
+    """
+    from excamera_dask.first_pass import FirstPassSettings, encoder_version
+    from excamera_dask.sources import open_source
+
+    chosen = open_source(source).select(0, limit)
+    settings = FirstPassSettings(cq_level=cq_level).choose()
+    notice(f"{source.name}: {chosen.frame_count} frames, {chosen.width}x{chosen.height}")
+    notice(f"First pass by {encoder_version(settings.encoder)}, {settings.passes} passes, cq-level {cq_level}")
+    with tempfile.TemporaryDirectory(prefix="excamera-demo-") as folder:
+        target = output or Path(folder) / "demo.webm"
+        _warm_up()
+        begin = time.perf_counter()
+        run(source, target, progress, limit=limit, cq_level=cq_level, **method)
+        ours = _play(chosen, target, method, cq_level, time.perf_counter() - begin)
+    notice("Encoding the same frames in one piece with libvpx alone ...")
+    from excamera_dask.rd_curves import serial_point
+
+    plain = [serial_point(chosen, settings)]
+    threads = len(os.sched_getaffinity(0))
+    if threads > 1:
+        plain.append(serial_point(chosen, settings, threads))
+    rows = list(zip(["excamera", "libvpx, 1 thread", f"libvpx, {threads} threads"], [ours, *plain], strict=False))
+    if as_json:
+        print_json({name: point for name, point in rows})
+    else:
+        _print_table(rows)
+
+
+def _warm_up() -> None:
+    """Compile the kernels before the clock runs; the demo's time is that of encoding."""
+    import codec
+
+    codec.warm_up()
+
+
+def _play(
+    source: SourceInfo, target: Path, method: dict[str, Any], cq_level: int, seconds: float
+) -> Point:
+    """Decode the result with libvpx, check the number of pictures, and measure it."""
+    from excamera_dask.rd_curves import measure, method_name
+
+    pictures = _decode_with_libvpx(target)
+    if pictures != source.frame_count:
+        raise Failure(f"libvpx shows {pictures} pictures of {source.frame_count}")
+    notice(f"libvpx decodes it: {pictures} pictures")
+    name = method_name(method["chunk_frames"], method["batch_chunks"])
+    return measure(name, cq_level, source, target, seconds)
+
+
+def _decode_with_libvpx(path: Path) -> int:
+    import av
+
+    from excamera_dask.containers import read_packets, stream_info
+
+    info = stream_info(path)
+    decoder = av.CodecContext.create("libvpx", "r")
+    decoder.width, decoder.height = info.width, info.height
+    packets = [av.Packet(packet.data) for packet in read_packets(path)]
+    return sum(len(decoder.decode(packet)) for packet in [*packets, None])
+
+
+def _print_table(rows: list[tuple[str, Point]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    serial = rows[1][1]
+    table = Table("", title="The same clip", title_justify="left")
+    for name in ("frames", "key frames", "bytes", "", "SSIM", "SSIM dB", "PSNR dB", "seconds"):
+        table.add_column(name, justify="right")
+    for name, point in rows:
+        table.add_row(
+            name if name != "excamera" else f"excamera {point.method}",
+            str(point.frames),
+            str(point.key_frames),
+            f"{point.bytes:,}",
+            f"{100 * (point.bytes / serial.bytes - 1):+.1f} %" if point is not serial else "",
+            f"{point.ssim:.4f}",
+            f"{point.ssim_db:.2f}",
+            f"{point.psnr:.2f}",
+            f"{point.seconds:.1f}",
+        )
+    Console(highlight=False, markup=False).print(table)

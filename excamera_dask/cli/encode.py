@@ -1,0 +1,142 @@
+"""`excamera encode`: a video to VP8, chunk by chunk, on this machine or on a Dask cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from excamera_dask.cli.failures import Failure
+from excamera_dask.cli.libvpx_options import cq_level_option, libvpx_options
+from excamera_dask.cli.output import claim_output, notice, print_json
+from excamera_dask.cli.values import BatchChunks, Executor, Times
+
+if TYPE_CHECKING:
+    from excamera_dask.report import EncodeReport
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+PATH = click.Path(path_type=Path)
+LOG_LEVELS = ("debug", "info", "warning", "error")
+
+
+def method_options(command: Command) -> Command:
+    """Add the options that say how a video is cut and where it is encoded."""
+    for option in (
+        click.option(
+            "-w", "--workers", type=click.IntRange(min=1),
+            help="Processes of the local executor; by default as cores and memory allow.",
+        ),
+        click.option(
+            "--executor", type=Executor(), default="local", show_default=True,
+            help="sync (this process), local (processes here) or a scheduler: tcp://host:8786, tls://...",
+        ),
+        click.option(
+            "-x", "--batch-chunks", type=BatchChunks(), default=16, show_default=True,
+            help="Chunks behind one key frame, the x of [N, x]; 1 is plain chunking.",
+        ),
+        click.option(
+            "-N", "--chunk-frames", type=click.IntRange(min=1), default=6, show_default=True,
+            help="Frames a chunk, the N of [N, x].",
+        ),
+    ):  # fmt: skip
+        command = option(command)
+    return cq_level_option(command)
+
+
+@click.command(short_help="Encode a video to VP8 in WebM or IVF.")
+@click.argument("source", metavar="IN", type=PATH)
+@click.option("-o", "--output", type=PATH, required=True, help="Output: .webm or .ivf.")
+@click.option("-y", "overwrite", flag_value=True, type=bool, default=None, help="Overwrite an existing output.")
+@click.option("-n", "overwrite", flag_value=False, type=bool, help="Never overwrite; by default ask.")
+@method_options
+@click.option("--skip", type=click.IntRange(min=0), default=0, show_default=True, help="Frames of IN to leave out first.")
+@click.option("--limit", type=click.IntRange(min=1), help="Frames to encode at most.")
+@click.option(
+    "--force-key-frames", "key_frame_times", type=Times(), default=(),
+    help="Times of the output, as seconds or H:MM:SS.",
+)  # fmt: skip
+@click.option("--scene-cuts/--no-scene-cuts", default=False, show_default=True, help="Start a batch at each scene cut.")
+@click.option(
+    "--kf-q-weight", type=click.FloatRange(0, 1),
+    help="Weight of a replaced key frame's quantizer against the next frame's.",
+)  # fmt: skip
+@click.option("--keep", type=PATH, help="Keep the intermediate frames of each chunk in this folder.")
+@click.option(
+    "--progress", type=click.Choice(["auto", "rich", "json", "none"]), default="auto", show_default=True,
+    help="How to tell of the progress, on stderr; auto is rich on a terminal, else none.",
+)  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on stdout.")
+@click.option("--log-level", type=click.Choice(LOG_LEVELS), default="error", help="Of Dask and excamera.")
+@libvpx_options
+def encode(
+    source: Path,
+    output: Path,
+    overwrite: bool | None,
+    progress: str,
+    as_json: bool,
+    log_level: str,
+    executor: str,
+    workers: int | None,
+    keep: Path | None,
+    first_pass: str | None,
+    kf_q_weight: float | None,
+    **options: Any,
+) -> None:
+    """Encode the video IN to VP8.
+
+    libvpx encodes chunks of N frames in parallel; then all key frames but one in x chunks are replaced by inter frames
+    and the rest is rebased onto them. The same input and settings give the same bytes on every executor. An interrupted
+    job goes on where it stopped when the same command is given again.
+
+    \b
+    excamera encode in.mp4 -o out.webm
+    excamera encode in.mp4 -o out.webm --crf 20 -w 8
+    excamera encode in.mkv -o part.ivf --skip 240 --limit 96 -x unlimited
+    excamera encode film.mkv -o film.webm --executor tcp://scheduler:8786 --json > report.json
+
+    The options from --first-pass on are vpxenc's, under vpxenc's names, and hold for the first pass.
+    """
+    _check_output(source, output, overwrite)
+    configure_logging(log_level)
+    if kf_q_weight is not None:
+        options["kf_q_weight"] = kf_q_weight
+    report = run(
+        source, output, progress, executor=executor, workers=workers, keep=keep, encoder=first_pass, **options
+    )
+    if as_json:
+        print_json(report.to_dict())
+    else:
+        notice(f"{output}: {report}")
+
+
+def run(source: Path, output: Path, progress: str, **arguments: Any) -> EncodeReport:
+    """Encode with the given display of progress; `arguments` are those of `excamera_dask.encode`."""
+    from excamera_dask.api import encode as encode_video
+    from excamera_dask.cli.display import open_display
+
+    with open_display(progress) as display:
+        return encode_video(source, output, on_event=display, **arguments)
+
+
+def _check_output(source: Path, output: Path, overwrite: bool | None) -> None:
+    from excamera_dask.containers import output_suffix
+
+    if not source.exists():
+        raise Failure(f"{source}: no such file")
+    output_suffix(output)
+    if output.exists() and source.samefile(output):
+        raise Failure(f"{output}: is the input itself")
+    claim_output(output, overwrite)
+
+
+def configure_logging(level: str) -> None:
+    """Let Dask and its libraries speak on stderr from `level` on, in this process and in those it starts."""
+    import logging
+    import os
+
+    os.environ["DASK_DISTRIBUTED__LOGGING__DISTRIBUTED"] = level
+    logging.basicConfig(level=level.upper(), format="%(levelname)s %(name)s: %(message)s")
+    for name in ("distributed", "asyncio", "tornado", "bokeh"):
+        logging.getLogger(name).setLevel(level.upper())

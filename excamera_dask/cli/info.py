@@ -1,0 +1,46 @@
+"""`excamera info`: what each frame of a VP8 file says of itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from excamera_dask.cli.failures import Failure
+from excamera_dask.cli.output import print_json
+
+
+@click.command(short_help="Type, size, quantizer, flags and references of each frame, as JSON.")
+@click.argument("source", metavar="IN", type=click.Path(path_type=Path))
+@click.option("--macroblocks", is_flag=True, help="Mode, reference, vector and tokens of each macroblock.")
+@click.option("--skip", type=click.IntRange(min=0), default=0, help="Frames to leave out first.")
+@click.option("--limit", type=click.IntRange(min=1), help="At most this many frames.")
+def info(source: Path, macroblocks: bool, skip: int, limit: int | None) -> None:
+    """Describe the frames of an IVF or WebM file as JSON, hidden frames included.
+
+    \b
+    excamera info out.webm | jq '.frames[] | select(.type == "key") | .frame'
+    excamera info out.webm | jq '[.frames[].bytes] | add'
+    excamera info out.ivf --macroblocks --skip 7 --limit 1
+    """
+    from itertools import islice
+
+    from excamera_dask.containers import stream_info
+    from excamera_dask.inspection import inspect
+
+    stream = stream_info(source)
+    stop = None if limit is None else skip + limit
+    frames = list(islice(inspect(source, macroblocks), skip, stop))
+    if not frames:
+        raise Failure(f"{source}: has {stream.frame_count} frames, none from frame {skip} on")
+    print_json(
+        {
+            "file": str(source),
+            "container": stream.container,
+            "width": stream.width,
+            "height": stream.height,
+            "time_base": str(stream.time_base),
+            "frame_count": stream.frame_count,
+            "frames": frames,
+        }
+    )
