@@ -1,0 +1,213 @@
+"""Search for motion vectors: whole pixels first, then halves and quarters, by SATD and the vector's rate.
+
+Vectors are (row, column) in quarter pixels. Blocks are compared with `interpolate_half_pixels`' planes; a vector of odd
+quarters is measured on the average of its two nearest half-pixel blocks. The figure to minimise is
+``(satd << SATD_SHIFT) + rate * multiplier`` with rates in bits x 256.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from codec.frame import BORDER
+from codec.kernel import inline_kernel, kernel
+from codec.rate_distortion import MAX_VECTOR
+from codec.satd import satd4x4_of_average, satd8x8_of_average, satd16x16_of_average
+
+SATD_SHIFT = 12
+SATD_WEIGHT = 16 * 0.167
+"""The square root of the weight of a bit against squared errors (0.028 a squared quantizer step), in sixteenths."""
+
+REACH = 18
+"""Pixels by which a searched block may lie outside the picture, above and to the left; 16 more below and to the right."""
+
+_HEXAGON = np.array([[0, -8], [0, 8], [-8, -4], [-8, 4], [8, -4], [8, 4]], np.int64)
+_SQUARE = np.array(
+    [[-1, 0], [0, -1], [0, 1], [1, 0], [-1, -1], [-1, 1], [1, -1], [1, 1]], np.int64
+)
+
+
+def satd_multiplier(dc_step: int) -> int:
+    """How much a bit x 256 weighs against a SATD for a luma DC step."""
+    return max(1, round(SATD_WEIGHT * min(int(dc_step), 160)))
+
+
+class Window(NamedTuple):
+    """Vectors that a search may try, both ends included."""
+
+    top: int
+    bottom: int
+    left: int
+    right: int
+
+
+@inline_kernel
+def search_window(height, width, y, x, best_row, best_column):  # type: ignore[no-untyped-def]
+    """The window of a macroblock at (y, x) of a padded plane: what the planes hold and a difference from the best can say."""
+    longest = MAX_VECTOR - 8
+    return Window(
+        max(4 * (BORDER - REACH - y), best_row - longest, -16000),
+        min(4 * (height - BORDER + REACH - 16 - y), best_row + longest, 16000),
+        max(4 * (BORDER - REACH - x), best_column - longest, -16000),
+        min(4 * (width - BORDER + REACH - 16 - x), best_column + longest, 16000),
+    )
+
+
+@inline_kernel
+def _is_inside(window, v_row, v_column):  # type: ignore[no-untyped-def]
+    return (
+        (v_row >= window.top)
+        & (v_row <= window.bottom)
+        & (v_column >= window.left)
+        & (v_column <= window.right)
+    )
+
+
+@inline_kernel
+def vector_rate(rates, v_row, v_column, best_row, best_column):  # type: ignore[no-untyped-def]
+    """Rate of a vector's difference from the best one, under `vector_rates`."""
+    return np.int64(rates[0, v_row - best_row + MAX_VECTOR]) + np.int64(
+        rates[1, v_column - best_column + MAX_VECTOR]
+    )
+
+
+class Target(NamedTuple):
+    """What a search looks for, and what vectors cost."""
+
+    source: Any  # (H, W) uint8 padded luma
+    planes: Any  # (4, H, W) uint8 half-pixel planes of the reference
+    y: int
+    x: int
+    best_row: int
+    best_column: int
+    rates: Any  # (2, 2 MAX_VECTOR + 1) int32
+    multiplier: int
+
+
+def _block_search(satd_of_average: Callable[..., Any]) -> tuple[Callable[..., Any], ...]:
+    """Make the kernels for one block size: measure one vector; walk to the best near a start; go to quarter pixels."""
+
+    @kernel
+    def measure(source, planes, y, x, v_row, v_column):  # type: ignore[no-untyped-def]
+        """SATD of a vector."""
+        r0 = v_row & ~1
+        c0 = v_column & ~1
+        r1 = r0 + 2 * (v_row & 1)
+        c1 = c0 + 2 * (v_column & 1)
+        if (v_row & v_column & 1) and (((r0 >> 1) + (c0 >> 1)) & 1) == 0:
+            c0, c1 = c1, c0
+        return satd_of_average(
+            source,
+            y,
+            x,
+            planes,
+            (r0 & 2) + ((c0 >> 1) & 1),
+            y + (r0 >> 2),
+            x + (c0 >> 2),
+            (r1 & 2) + ((c1 >> 1) & 1),
+            y + (r1 >> 2),
+            x + (c1 >> 2),
+        )
+
+    @inline_kernel
+    def cost(target, v_row, v_column):  # type: ignore[no-untyped-def]
+        satd = measure(target.source, target.planes, target.y, target.x, v_row, v_column)
+        rate = vector_rate(target.rates, v_row, v_column, target.best_row, target.best_column)
+        return (np.int64(satd) << SATD_SHIFT) + rate * target.multiplier
+
+    @kernel
+    def step(target, window, pattern, scale, best, found):  # type: ignore[no-untyped-def]
+        """Try the points of a pattern around found (2,) int64, and move there; gives the least cost."""
+        v_row, v_column = found[0], found[1]
+        for i in range(len(pattern)):
+            row = v_row + pattern[i, 0] * scale
+            column = v_column + pattern[i, 1] * scale
+            if _is_inside(window, row, column):
+                candidate = cost(target, row, column)
+                if candidate < best:
+                    best = candidate
+                    found[0] = row
+                    found[1] = column
+        return best
+
+    @kernel
+    def start(target, window, candidates, count, found):  # type: ignore[no-untyped-def]
+        """Move found to the best of the first `count` candidates (N, 2) int64, rounded to whole pixels."""
+        best = np.int64(1) << 60
+        for i in range(count):
+            row = min(max((candidates[i, 0] + 2) & ~3, (window.top + 3) & ~3), window.bottom & ~3)
+            column = min(
+                max((candidates[i, 1] + 2) & ~3, (window.left + 3) & ~3), window.right & ~3
+            )
+            candidate = cost(target, row, column)
+            if candidate < best:
+                best = candidate
+                found[0] = row
+                found[1] = column
+        return best
+
+    @kernel
+    def walk(target, window, widest, best, found):  # type: ignore[no-untyped-def]
+        """From found, leap by `widest` pixels and ever less, then walk by hexagons, and end by a square."""
+        scale = widest
+        while scale > 2:
+            best = step(target, window, _SQUARE, 4 * scale, best, found)
+            scale >>= 1
+        for _ in range(16):
+            before = best
+            best = step(target, window, _HEXAGON, 1, best, found)
+            if best == before:
+                break
+        for _ in range(2):
+            before = best
+            best = step(target, window, _SQUARE, 4, best, found)
+            if best == before:
+                break
+        return best
+
+    @kernel
+    def refine(target, window, best, found):  # type: ignore[no-untyped-def]
+        """Move found to the best half, then quarter pixel around it."""
+        best = step(target, window, _SQUARE, 2, best, found)
+        return step(target, window, _SQUARE, 1, best, found)
+
+    return measure, start, walk, refine
+
+
+measure_16x16, start_16x16, walk_16x16, refine_16x16 = _block_search(satd16x16_of_average)
+measure_8x8, start_8x8, walk_8x8, refine_8x8 = _block_search(satd8x8_of_average)
+measure_4x4, start_4x4, walk_4x4, refine_4x4 = _block_search(satd4x4_of_average)
+
+
+@kernel
+def search_16x16(target, candidates, count, widest, found):  # type: ignore[no-untyped-def]
+    """Find a vector of a macroblock, into found (2,) int64; gives its cost.
+
+    candidates (N, 2) int64: the first `count` are tried first. `widest` is the longest leap in pixels, 0 for none.
+    """
+    height, width = target.source.shape
+    window = search_window(
+        height, width, target.y, target.x, target.best_row, target.best_column
+    )
+    best = start_16x16(target, window, candidates, count, found)
+    best = walk_16x16(target, window, widest, best, found)
+    return refine_16x16(target, window, best, found)
+
+
+@kernel
+def search_8x8(target, window, candidates, count, found):  # type: ignore[no-untyped-def]
+    """Find a vector of a quarter of a macroblock near the candidates."""
+    best = start_8x8(target, window, candidates, count, found)
+    best = walk_8x8(target, window, 0, best, found)
+    return refine_8x8(target, window, best, found)
+
+
+@kernel
+def search_4x4(target, window, candidates, count, found):  # type: ignore[no-untyped-def]
+    """Find a vector of a subblock near the candidates."""
+    best = start_4x4(target, window, candidates, count, found)
+    best = walk_4x4(target, window, 0, best, found)
+    return refine_4x4(target, window, best, found)
