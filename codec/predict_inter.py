@@ -1,7 +1,7 @@
 """Prediction from a reference picture: RFC 6386 section 18.
 
 Positions count whole pixels from the corner of the padded plane, fractions are eighths of a pixel. The borders of
-the reference must be extended. Blocks further out than the border are moved back to where every pixel is the same edge pixel.
+the reference must be extended. Blocks further out than the border are moved back to where they see the same edge.
 """
 
 from __future__ import annotations

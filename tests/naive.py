@@ -241,3 +241,87 @@ def chroma_vector(vectors: list[int], full_pixel: bool) -> int:
     total = 2 * sum(vectors)
     mean = trunc_div(total + (4 if total >= 0 else -4), 8)
     return mean & ~7 if full_pixel else mean
+
+
+# Section 15: the loop filter -------------------------------------------------------------------------------------
+
+
+def _signed(value: int) -> int:
+    return clamp(value, -128, 127)
+
+
+def _common_adjust(use_outer_taps: bool, px: list[int]) -> int:
+    """Section 15.2: adjust p0 and q0 of p1 p0 q0 q1, signed, in place; what the subblock filter goes on with."""
+    p1, p0, q0, q1 = px
+    a = _signed((_signed(p1 - q1) if use_outer_taps else 0) + 3 * (q0 - p0))
+    b = _signed(a + 3) >> 3
+    a = _signed(a + 4) >> 3
+    px[1], px[2] = _signed(p0 + b), _signed(q0 - a)
+    return a
+
+
+def filter_edge(px: list[int], kind: str, edge: int, interior: int, threshold: int) -> list[int]:
+    """Sections 15.2 and 15.3: p3 p2 p1 p0 q0 q1 q2 q3 after the filter "simple", "inner" or "outer"."""
+    p3, p2, p1, p0, q0, q1, q2, q3 = (value - 128 for value in px)
+    if abs(p0 - q0) * 2 + (abs(p1 - q1) >> 1) > edge:
+        return px
+    if kind == "simple":
+        middle = [p1, p0, q0, q1]
+        _common_adjust(True, middle)
+        return px[:3] + [middle[1] + 128, middle[2] + 128] + px[5:]
+    pairs = ((p3, p2), (p2, p1), (p1, p0), (q1, q0), (q2, q1), (q3, q2))
+    if any(abs(a - b) > interior for a, b in pairs):
+        return px
+    hev = abs(p1 - p0) > threshold or abs(q1 - q0) > threshold
+    middle = [p1, p0, q0, q1]
+    if kind == "inner":
+        a = (_common_adjust(hev, middle) + 1) >> 1
+        if not hev:
+            middle[0], middle[3] = _signed(p1 + a), _signed(q1 - a)
+        new = [p3, p2, *middle, q2, q3]
+    elif hev:
+        _common_adjust(True, middle)
+        new = [p3, p2, *middle, q2, q3]
+    else:
+        w = _signed(_signed(p1 - q1) + 3 * (q0 - p0))
+        new = [p3, p2, p1, p0, q0, q1, q2, q3]
+        for weight, p, q in ((27, 3, 4), (18, 2, 5), (9, 1, 6)):
+            a = _signed((weight * w + 63) >> 7)
+            new[p], new[q] = _signed(new[p] + a), _signed(new[q] - a)
+    return [value + 128 for value in new]
+
+
+def loop_filter(
+    planes: Any, levels: Any, inner: Any, sharpness: int, simple: bool, key_frame: bool
+) -> None:
+    """Sections 15.1 to 15.4 on planes without border, in place."""
+    for row in range(len(levels)):
+        for column in range(len(levels[0])):
+            level = int(levels[row][column])
+            if not level:
+                continue
+            interior = level
+            if sharpness:
+                interior = min(interior >> (2 if sharpness > 4 else 1), 9 - sharpness)
+            interior = max(interior, 1)
+            if key_frame:
+                threshold = 2 if level >= 40 else 1 if level >= 15 else 0
+            else:
+                threshold = 3 if level >= 40 else 2 if level >= 20 else 1 if level >= 15 else 0
+            for plane, size in zip(planes[:1] if simple else planes, (16, 8, 8), strict=False):
+                edges: list[tuple[bool, int]] = []
+                inside = [(True, step) for step in range(4, size, 4)] if inner[row][column] else []
+                edges += [(True, 0)] if column else []
+                edges += inside
+                edges += [(False, 0)] if row else []
+                edges += [(False, step) for _, step in inside]
+                for across_columns, step in edges:
+                    limit = 2 * (level + (0 if step else 2)) + interior
+                    kind = "simple" if simple else "inner" if step else "outer"
+                    for place in range(size):
+                        y, x = size * row, size * column
+                        if across_columns:
+                            line = plane[y + place, x + step - 4 : x + step + 4]
+                        else:
+                            line = plane[y + step - 4 : y + step + 4, x + place]
+                        line[:] = filter_edge(line.tolist(), kind, limit, interior, threshold)

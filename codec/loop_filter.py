@@ -1,0 +1,425 @@
+"""The loop filter: RFC 6386 section 15, with limits and levels as libvpx derives them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from codec import simd
+from codec.frame import B_PRED, BORDER, INTRA_FRAME, SPLITMV, ZEROMV
+from codec.kernel import inline_kernel, kernel
+
+MAX_LEVEL = 63
+
+_join = simd.shuffle(tuple(range(16)))
+_first_half = simd.shuffle(tuple(range(8)))
+_second_half = simd.shuffle(tuple(range(8, 16)))
+
+
+# Levels ----------------------------------------------------------------------------------------------------------
+
+
+def _clamped_level(level: int) -> int:
+    return min(max(level, 0), MAX_LEVEL)
+
+
+def level_table(
+    level: int,
+    segment_values: Sequence[int] | None = None,
+    absolute: bool = False,
+    reference_deltas: Sequence[int] | None = None,
+    mode_deltas: Sequence[int] | None = None,
+) -> NDArray[np.uint8]:
+    """Filter level (4, 4, 10) uint8 by segment, reference and luma mode (sections 9.3, 9.6 and 15).
+
+    `segment_values` are the four segments' levels (or what they add, if not `absolute`), None without segmentation;
+    the deltas, four of each, are None where mode_ref_lf_delta_enabled is 0. Mode deltas are, in order, of B_PRED,
+    ZEROMV, the other whole-macroblock vectors, and SPLITMV.
+    """
+    table = np.zeros((4, 4, SPLITMV + 1), np.uint8)
+    for segment in range(4):
+        base = level
+        if segment_values is not None:
+            base = int(segment_values[segment]) + (0 if absolute else level)
+            base = _clamped_level(base)
+        if reference_deltas is None or mode_deltas is None:
+            table[segment] = base
+            continue
+        for reference in range(4):
+            for mode in range(SPLITMV + 1):
+                delta = int(reference_deltas[reference])
+                if reference == INTRA_FRAME:
+                    delta += int(mode_deltas[0]) if mode == B_PRED else 0
+                else:
+                    delta += int(mode_deltas[1 if mode == ZEROMV else 3 if mode == SPLITMV else 2])
+                table[segment, reference, mode] = _clamped_level(base + delta)
+    return table
+
+
+@kernel
+def macroblock_levels(macroblocks, table, levels, inner):  # type: ignore[no-untyped-def]
+    """Look up the levels (R, C) uint8 of a frame's macroblocks, and where their inner edges are filtered too.
+
+    inner (R, C) uint8 is 0 where a macroblock without coefficients was predicted as a whole.
+    """
+    rows, columns = levels.shape
+    for row in range(rows):
+        for column in range(columns):
+            mode = macroblocks.y_mode[row, column]
+            segment = macroblocks.segment[row, column]
+            levels[row, column] = table[segment, macroblocks.reference[row, column], mode]
+            split = mode in (B_PRED, SPLITMV)
+            inner[row, column] = 1 if split or macroblocks.coded[row, column] != 0 else 0
+
+
+@inline_kernel
+def _interior_limit(level, sharpness):  # type: ignore[no-untyped-def]
+    limit = level
+    if sharpness > 0:
+        limit >>= 2 if sharpness > 4 else 1
+        limit = min(limit, 9 - sharpness)
+    return max(limit, 1)
+
+
+@inline_kernel
+def _variance_threshold(level, key_frame):  # type: ignore[no-untyped-def]
+    """Above which a neighbouring difference counts as high edge variance (section 15.5)."""
+    if level >= 40:
+        return 2 if key_frame else 3
+    if level >= 20:
+        return 1 if key_frame else 2
+    return 1 if level >= 15 else 0
+
+
+# Filters across an edge, p3 p2 p1 p0 | q0 q1 q2 q3, sixteen places at a time: vectors of i16 lanes, 0..255 ----------
+# Signed clamping to -128..127 of a pixel less 128 is the same as saturation to 0..255, which storing does.
+
+
+@inline_kernel
+def _clamp(vector):  # type: ignore[no-untyped-def]
+    return simd.maximum(simd.minimum(vector, 127), -128)
+
+
+@inline_kernel
+def _keep(mask, vector):  # type: ignore[no-untyped-def]
+    return simd.select(mask, vector, vector ^ vector)
+
+
+@inline_kernel
+def _simple_mask(p1, p0, q0, q1, edge_limit):  # type: ignore[no-untyped-def]
+    return simd.absolute(p0 - q0) * 2 + (simd.absolute(p1 - q1) >> 1) <= edge_limit
+
+
+@inline_kernel
+def _normal_mask(p3, p2, p1, p0, q0, q1, q2, q3, edge_limit, interior_limit):  # type: ignore[no-untyped-def]
+    steps = simd.maximum(
+        simd.maximum(
+            simd.maximum(simd.absolute(p3 - p2), simd.absolute(p2 - p1)),
+            simd.maximum(simd.absolute(q3 - q2), simd.absolute(q2 - q1)),
+        ),
+        simd.maximum(simd.absolute(p1 - p0), simd.absolute(q1 - q0)),
+    )
+    return (steps <= interior_limit) & _simple_mask(p1, p0, q0, q1, edge_limit)
+
+
+@inline_kernel
+def _high_variance(p1, p0, q0, q1, threshold):  # type: ignore[no-untyped-def]
+    return simd.maximum(simd.absolute(p1 - p0), simd.absolute(q1 - q0)) > threshold
+
+
+@inline_kernel
+def _simple(p1, p0, q0, q1, mask):  # type: ignore[no-untyped-def]
+    """Section 15.2: new p0 and q0."""
+    a = _keep(mask, _clamp(_clamp(p1 - q1) + (q0 - p0) * 3))
+    return p0 + (simd.minimum(a + 3, 127) >> 3), q0 - (simd.minimum(a + 4, 127) >> 3)
+
+
+@inline_kernel
+def _inner(p1, p0, q0, q1, mask, high_variance):  # type: ignore[no-untyped-def]
+    """Section 15.3, subblock_filter: new p1, p0, q0, q1."""
+    a = _keep(high_variance, _clamp(p1 - q1))
+    a = _keep(mask, _clamp(a + (q0 - p0) * 3))
+    down = simd.minimum(a + 4, 127) >> 3
+    up = simd.minimum(a + 3, 127) >> 3
+    outer = _keep(~high_variance, (down + 1) >> 1)
+    return p1 + outer, p0 + up, q0 - down, q1 - outer
+
+
+@inline_kernel
+def _outer(p2, p1, p0, q0, q1, q2, mask, high_variance):  # type: ignore[no-untyped-def]
+    """Section 15.3, MBfilter: new p2, p1, p0, q0, q1, q2."""
+    w = _keep(mask, _clamp(_clamp(p1 - q1) + (q0 - p0) * 3))
+    sharp = _keep(high_variance, w)
+    smooth = _keep(~high_variance, w)
+    down = simd.minimum(sharp + 4, 127) >> 3
+    up = simd.minimum(sharp + 3, 127) >> 3
+    ninth = smooth * 9
+    a0 = (ninth * 3 + 63) >> 7
+    a1 = (ninth * 2 + 63) >> 7
+    a2 = (ninth + 63) >> 7
+    return p2 + a2, p1 + a1, p0 + up + a0, q0 - down - a0, q1 - a1, q2 - a2
+
+
+# The same at a place in planes: across a row boundary ("row") or a column boundary ("column") -----------------------
+
+
+@inline_kernel
+def _load_pair(u, v, y, x):  # type: ignore[no-untyped-def]
+    return _join(simd.load8(u, y, x), simd.load8(v, y, x))
+
+
+@inline_kernel
+def _store_pair(vector, u, v, y, x):  # type: ignore[no-untyped-def]
+    simd.store(_first_half(vector, vector), u, y, x)
+    simd.store(_second_half(vector, vector), v, y, x)
+
+
+@inline_kernel
+def _load_column_pair(u, v, y, x):  # type: ignore[no-untyped-def]
+    a = simd.load_columns8(u, y, x)
+    b = simd.load_columns8(v, y, x)
+    return (
+        _join(a[0], b[0]),
+        _join(a[1], b[1]),
+        _join(a[2], b[2]),
+        _join(a[3], b[3]),
+        _join(a[4], b[4]),
+        _join(a[5], b[5]),
+        _join(a[6], b[6]),
+        _join(a[7], b[7]),
+    )
+
+
+@inline_kernel
+def _store_column_pair(c, u, v, y, x):  # type: ignore[no-untyped-def]
+    a0, a1, a2, a3 = (
+        _first_half(c[0], c[0]),
+        _first_half(c[1], c[1]),
+        _first_half(c[2], c[2]),
+        _first_half(c[3], c[3]),
+    )
+    a4, a5, a6, a7 = (
+        _first_half(c[4], c[4]),
+        _first_half(c[5], c[5]),
+        _first_half(c[6], c[6]),
+        _first_half(c[7], c[7]),
+    )
+    simd.store_columns((a0, a1, a2, a3, a4, a5, a6, a7), u, y, x)
+    a0, a1 = _second_half(c[0], c[0]), _second_half(c[1], c[1])
+    a2, a3 = _second_half(c[2], c[2]), _second_half(c[3], c[3])
+    a4, a5 = _second_half(c[4], c[4]), _second_half(c[5], c[5])
+    a6, a7 = _second_half(c[6], c[6]), _second_half(c[7], c[7])
+    simd.store_columns((a0, a1, a2, a3, a4, a5, a6, a7), v, y, x)
+
+
+@kernel
+def _luma_row_outer(plane, y, x, edge_limit, interior_limit, threshold):  # type: ignore[no-untyped-def]
+    p3 = simd.load16(plane, y - 4, x)
+    p2 = simd.load16(plane, y - 3, x)
+    p1 = simd.load16(plane, y - 2, x)
+    p0 = simd.load16(plane, y - 1, x)
+    q0 = simd.load16(plane, y, x)
+    q1 = simd.load16(plane, y + 1, x)
+    q2 = simd.load16(plane, y + 2, x)
+    q3 = simd.load16(plane, y + 3, x)
+    mask = _normal_mask(p3, p2, p1, p0, q0, q1, q2, q3, edge_limit, interior_limit)
+    if simd.any_lane(mask):
+        high_variance = _high_variance(p1, p0, q0, q1, threshold)
+        p2, p1, p0, q0, q1, q2 = _outer(p2, p1, p0, q0, q1, q2, mask, high_variance)
+        simd.store(p2, plane, y - 3, x)
+        simd.store(p1, plane, y - 2, x)
+        simd.store(p0, plane, y - 1, x)
+        simd.store(q0, plane, y, x)
+        simd.store(q1, plane, y + 1, x)
+        simd.store(q2, plane, y + 2, x)
+
+
+@kernel
+def _luma_rows_inner(plane, top, x, edge_limit, interior_limit, threshold):  # type: ignore[no-untyped-def]
+    for y in range(top + 4, top + 16, 4):
+        p3 = simd.load16(plane, y - 4, x)
+        p2 = simd.load16(plane, y - 3, x)
+        p1 = simd.load16(plane, y - 2, x)
+        p0 = simd.load16(plane, y - 1, x)
+        q0 = simd.load16(plane, y, x)
+        q1 = simd.load16(plane, y + 1, x)
+        q2 = simd.load16(plane, y + 2, x)
+        q3 = simd.load16(plane, y + 3, x)
+        mask = _normal_mask(p3, p2, p1, p0, q0, q1, q2, q3, edge_limit, interior_limit)
+        if simd.any_lane(mask):
+            high_variance = _high_variance(p1, p0, q0, q1, threshold)
+            p1, p0, q0, q1 = _inner(p1, p0, q0, q1, mask, high_variance)
+            simd.store(p1, plane, y - 2, x)
+            simd.store(p0, plane, y - 1, x)
+            simd.store(q0, plane, y, x)
+            simd.store(q1, plane, y + 1, x)
+
+
+@kernel
+def _luma_column_outer(plane, y, x, edge_limit, interior_limit, threshold):  # type: ignore[no-untyped-def]
+    p3, p2, p1, p0, q0, q1, q2, q3 = simd.load_columns16(plane, y, x - 4)
+    mask = _normal_mask(p3, p2, p1, p0, q0, q1, q2, q3, edge_limit, interior_limit)
+    if simd.any_lane(mask):
+        high_variance = _high_variance(p1, p0, q0, q1, threshold)
+        p2, p1, p0, q0, q1, q2 = _outer(p2, p1, p0, q0, q1, q2, mask, high_variance)
+        simd.store_columns((p3, p2, p1, p0, q0, q1, q2, q3), plane, y, x - 4)
+
+
+@kernel
+def _luma_columns_inner(plane, y, left, edge_limit, interior_limit, threshold):  # type: ignore[no-untyped-def]
+    for x in range(left + 4, left + 16, 4):
+        p3, p2, p1, p0, q0, q1, q2, q3 = simd.load_columns16(plane, y, x - 4)
+        mask = _normal_mask(p3, p2, p1, p0, q0, q1, q2, q3, edge_limit, interior_limit)
+        if simd.any_lane(mask):
+            high_variance = _high_variance(p1, p0, q0, q1, threshold)
+            p1, p0, q0, q1 = _inner(p1, p0, q0, q1, mask, high_variance)
+            simd.store_columns((p3, p2, p1, p0, q0, q1, q2, q3), plane, y, x - 4)
+
+
+@kernel
+def _chroma_row_outer(u, v, y, x, edge_limit, interior_limit, threshold):  # type: ignore[no-untyped-def]
+    p3 = _load_pair(u, v, y - 4, x)
+    p2 = _load_pair(u, v, y - 3, x)
+    p1 = _load_pair(u, v, y - 2, x)
+    p0 = _load_pair(u, v, y - 1, x)
+    q0 = _load_pair(u, v, y, x)
+    q1 = _load_pair(u, v, y + 1, x)
+    q2 = _load_pair(u, v, y + 2, x)
+    q3 = _load_pair(u, v, y + 3, x)
+    mask = _normal_mask(p3, p2, p1, p0, q0, q1, q2, q3, edge_limit, interior_limit)
+    if simd.any_lane(mask):
+        high_variance = _high_variance(p1, p0, q0, q1, threshold)
+        p2, p1, p0, q0, q1, q2 = _outer(p2, p1, p0, q0, q1, q2, mask, high_variance)
+        _store_pair(p2, u, v, y - 3, x)
+        _store_pair(p1, u, v, y - 2, x)
+        _store_pair(p0, u, v, y - 1, x)
+        _store_pair(q0, u, v, y, x)
+        _store_pair(q1, u, v, y + 1, x)
+        _store_pair(q2, u, v, y + 2, x)
+
+
+@kernel
+def _chroma_row_inner(u, v, y, x, edge_limit, interior_limit, threshold):  # type: ignore[no-untyped-def]
+    p3 = _load_pair(u, v, y - 4, x)
+    p2 = _load_pair(u, v, y - 3, x)
+    p1 = _load_pair(u, v, y - 2, x)
+    p0 = _load_pair(u, v, y - 1, x)
+    q0 = _load_pair(u, v, y, x)
+    q1 = _load_pair(u, v, y + 1, x)
+    q2 = _load_pair(u, v, y + 2, x)
+    q3 = _load_pair(u, v, y + 3, x)
+    mask = _normal_mask(p3, p2, p1, p0, q0, q1, q2, q3, edge_limit, interior_limit)
+    if simd.any_lane(mask):
+        high_variance = _high_variance(p1, p0, q0, q1, threshold)
+        p1, p0, q0, q1 = _inner(p1, p0, q0, q1, mask, high_variance)
+        _store_pair(p1, u, v, y - 2, x)
+        _store_pair(p0, u, v, y - 1, x)
+        _store_pair(q0, u, v, y, x)
+        _store_pair(q1, u, v, y + 1, x)
+
+
+@kernel
+def _chroma_column_outer(u, v, y, x, edge_limit, interior_limit, threshold):  # type: ignore[no-untyped-def]
+    p3, p2, p1, p0, q0, q1, q2, q3 = _load_column_pair(u, v, y, x - 4)
+    mask = _normal_mask(p3, p2, p1, p0, q0, q1, q2, q3, edge_limit, interior_limit)
+    if simd.any_lane(mask):
+        high_variance = _high_variance(p1, p0, q0, q1, threshold)
+        p2, p1, p0, q0, q1, q2 = _outer(p2, p1, p0, q0, q1, q2, mask, high_variance)
+        _store_column_pair((p3, p2, p1, p0, q0, q1, q2, q3), u, v, y, x - 4)
+
+
+@kernel
+def _chroma_column_inner(u, v, y, x, edge_limit, interior_limit, threshold):  # type: ignore[no-untyped-def]
+    p3, p2, p1, p0, q0, q1, q2, q3 = _load_column_pair(u, v, y, x - 4)
+    mask = _normal_mask(p3, p2, p1, p0, q0, q1, q2, q3, edge_limit, interior_limit)
+    if simd.any_lane(mask):
+        high_variance = _high_variance(p1, p0, q0, q1, threshold)
+        p1, p0, q0, q1 = _inner(p1, p0, q0, q1, mask, high_variance)
+        _store_column_pair((p3, p2, p1, p0, q0, q1, q2, q3), u, v, y, x - 4)
+
+
+@kernel
+def _simple_row(plane, y, x, edge_limit):  # type: ignore[no-untyped-def]
+    p1 = simd.load16(plane, y - 2, x)
+    p0 = simd.load16(plane, y - 1, x)
+    q0 = simd.load16(plane, y, x)
+    q1 = simd.load16(plane, y + 1, x)
+    p0, q0 = _simple(p1, p0, q0, q1, _simple_mask(p1, p0, q0, q1, edge_limit))
+    simd.store(p0, plane, y - 1, x)
+    simd.store(q0, plane, y, x)
+
+
+@kernel
+def _simple_column(plane, y, x, edge_limit):  # type: ignore[no-untyped-def]
+    p3, p2, p1, p0, q0, q1, q2, q3 = simd.load_columns16(plane, y, x - 4)
+    p0, q0 = _simple(p1, p0, q0, q1, _simple_mask(p1, p0, q0, q1, edge_limit))
+    simd.store_columns((p3, p2, p1, p0, q0, q1, q2, q3), plane, y, x - 4)
+
+
+# Pictures --------------------------------------------------------------------------------------------------------
+
+
+@kernel
+def _filter_macroblock(picture, row, column, level, inner, sharpness, key_frame):  # type: ignore[no-untyped-def]
+    interior = _interior_limit(level, sharpness)
+    interior_limit = simd.i16x16(interior)
+    threshold = simd.i16x16(_variance_threshold(level, key_frame))
+    outer_limit = simd.i16x16(2 * (level + 2) + interior)
+    inner_limit = simd.i16x16(2 * level + interior)
+    y = BORDER + 16 * row
+    x = BORDER + 16 * column
+    v = BORDER + 8 * row
+    h = BORDER + 8 * column
+    if column > 0:
+        _luma_column_outer(picture.y, y, x, outer_limit, interior_limit, threshold)
+        _chroma_column_outer(picture.u, picture.v, v, h, outer_limit, interior_limit, threshold)
+    if inner:
+        _luma_columns_inner(picture.y, y, x, inner_limit, interior_limit, threshold)
+        _chroma_column_inner(picture.u, picture.v, v, h + 4, inner_limit, interior_limit, threshold)
+    if row > 0:
+        _luma_row_outer(picture.y, y, x, outer_limit, interior_limit, threshold)
+        _chroma_row_outer(picture.u, picture.v, v, h, outer_limit, interior_limit, threshold)
+    if inner:
+        _luma_rows_inner(picture.y, y, x, inner_limit, interior_limit, threshold)
+        _chroma_row_inner(picture.u, picture.v, v + 4, h, inner_limit, interior_limit, threshold)
+
+
+@kernel
+def _filter_macroblock_simply(plane, row, column, level, inner, sharpness):  # type: ignore[no-untyped-def]
+    interior = _interior_limit(level, sharpness)
+    outer_limit = simd.i16x16(2 * (level + 2) + interior)
+    inner_limit = simd.i16x16(2 * level + interior)
+    y = BORDER + 16 * row
+    x = BORDER + 16 * column
+    if column > 0:
+        _simple_column(plane, y, x, outer_limit)
+    if inner:
+        for step in range(4, 16, 4):
+            _simple_column(plane, y, x + step, inner_limit)
+    if row > 0:
+        _simple_row(plane, y, x, outer_limit)
+    if inner:
+        for step in range(4, 16, 4):
+            _simple_row(plane, y + step, x, inner_limit)
+
+
+@kernel
+def loop_filter_picture(picture, levels, inner, sharpness, simple, key_frame):  # type: ignore[no-untyped-def]
+    """Filter a whole picture in place, macroblock after macroblock in raster order; its borders stay as they are.
+
+    levels (R, C) uint8 0..63, 0 for none; inner (R, C) uint8, see `macroblock_levels`; sharpness 0..7; `simple` for the
+    filter of section 15.2, which leaves chroma alone.
+    """
+    rows, columns = levels.shape
+    for row in range(rows):
+        for column in range(columns):
+            level = np.int64(levels[row, column])
+            if level == 0:
+                continue
+            inside = inner[row, column] != 0
+            if simple:
+                _filter_macroblock_simply(picture.y, row, column, level, inside, sharpness)
+            else:
+                _filter_macroblock(picture, row, column, level, inside, sharpness, key_frame)
