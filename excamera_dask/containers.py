@@ -15,6 +15,7 @@ from typing import IO, Any, NamedTuple, Protocol
 import av
 from codec.frame import Image
 
+from excamera_dask.display_size import DISPLAY_PLACEHOLDER, write_display_size
 from excamera_dask.errors import ContainerError
 from excamera_dask.sources.description import Colour
 
@@ -333,13 +334,15 @@ class _WebmFormat:
         stream = self.container.add_stream_from_template(self.template.streams.video[0], opaque=True)
         context = stream.codec_context
         stream.time_base = WEBM_TIME_BASE
-        context.sample_aspect_ratio = writer.sample_aspect
         context.framerate = writer.average_rate or Fraction(0, 1)
         colour = writer.colour
         context.color_range = colour.range
         context.color_primaries = colour.primaries
         context.color_trc = colour.transfer
         context.colorspace = colour.matrix
+        if writer.sample_aspect != 1:
+            stream.metadata["title"] = DISPLAY_PLACEHOLDER
+        self.file = file
         self.stream = stream
         self.held: tuple[bytes, int] | None = None
 
@@ -365,6 +368,9 @@ class _WebmFormat:
             self._mux(*self.held, max(1, time - self.held[1]))
         self.container.close()
         self.template.close()
+        if self.writer.sample_aspect != 1:
+            width = round(self.writer.width * self.writer.sample_aspect)
+            write_display_size(self.file, max(1, width), self.writer.height)
 
 
 def _tiny_ivf(writer: Writer, first: bytes) -> bytes:
