@@ -1,7 +1,7 @@
-"""What things cost: bits of tokens, modes and vectors under given probabilities, and how bits weigh against errors.
+"""What things cost: bits of tokens, modes and vectors, and how bits weigh against errors.
 
-Rates are in bits x 256. Distortions are squared pixel errors x 16: the squared error of a Y2 coefficient as it stands, of
-any other coefficient x 4 (the transforms of RFC 6386 section 14 scale squares by 4 and 16). A decision minimises
+Rates are in bits x 256. Distortions are squared pixel errors x 16: the squared error of a Y2 coefficient as it stands,
+of any other coefficient x 4 (the transforms of RFC 6386 section 14 scale squares by 4 and 16). A decision minimises
 ``(distortion << DISTORTION_SHIFT) + rate * rate_multiplier``.
 """
 
@@ -241,7 +241,7 @@ def _component_rates(probabilities: NDArray[np.uint8]) -> Rates:
 # Rate against distortion -----------------------------------------------------------------------------------------
 
 RATE_WEIGHT = 7.168
-"""libvpx's 0.028 squared pixel errors a bit and squared quantizer step, in the units of this module (x 16 << 12 / 256)."""
+"""libvpx's 0.028 squared pixel errors a bit and squared step, in this module's units (x 16 << 12 / 256)."""
 
 
 def rate_multiplier(dc_step: int, weight: float = 1.0) -> int:

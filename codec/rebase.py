@@ -1,0 +1,223 @@
+"""A frame made against one state, made again against another: `rebase` (the serial step of the ExCamera method).
+
+Modes, vectors, references, quantizers, filter and what the frame refreshes are kept; the prediction comes from the
+new state, the residue from the original picture, and the probabilities are fitted anew. What the frame leaves unsaid
+because its own state already held it (segments, loop-filter deltas) is said where the new state holds something else.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from codec.adaptation import skip_rates
+from codec.decoder import (
+    _filter_deltas_after,
+    _quantizers,
+    _segmentation_after,
+    decode,
+    parse,
+    serialize,
+)
+from codec.errors import UnsupportedFeature
+from codec.frame import (
+    B_PRED,
+    BORDER,
+    INTRA_FRAME,
+    SPLITMV,
+    Frame,
+    Image,
+    Macroblocks,
+    new_picture,
+    picture_from_image,
+)
+from codec.frame_coding import Encoded, finish_frame
+from codec.frame_header import FilterDeltaUpdate, FrameHeader
+from codec.kernel import kernel
+from codec.predict_inter import predict_inter_macroblock
+from codec.predict_intra import predict_16x16, predict_chroma, set_intra_border
+from codec.residual import (
+    Tuning,
+    code_macroblock,
+    new_buffers,
+    new_contexts,
+    new_residual_coder,
+)
+from codec.state import DecoderState, FilterDeltas, Segmentation
+
+REBASE_TUNING = Tuning()
+
+
+def rebase(
+    state: DecoderState,
+    image: Image,
+    frame: bytes | Frame,
+    source_state: DecoderState | None,
+    *,
+    tuning: Tuning = REBASE_TUNING,
+) -> Encoded:
+    """Make a frame again so that it follows `state` instead of `source_state`, the state it was made against.
+
+    `image` is the original picture. Key frames and empty frames lean on no state and come out as they are. Raises
+    UnsupportedFeature where the two states' sizes differ, InvalidBitstream for bytes that are no frame.
+    """
+    if isinstance(frame, bytes):
+        if not frame:
+            return Encoded(frame, state)
+        frame = parse(source_state, frame)
+    if frame.header.key_frame:
+        data = serialize(state, frame)
+        return Encoded(data, decode(state, data)[0])
+    _check_sizes(state, image, frame.header)
+    if source_state is None or state.references is None:
+        raise ValueError(
+            "an inter frame can only be rebased from one state to another with pictures"
+        )
+    header, segmentation = _header_for(state, frame, source_state)
+    macroblocks = _with_segments(frame.macroblocks, segmentation)
+    coder = new_residual_coder(
+        _quantizers(header, segmentation),
+        frame.probabilities.coefficients,
+        skip_rates(frame.header),
+        np.full(macroblocks.y_mode.shape, 256, np.int32),
+        tuning=tuning,
+    )
+    rows, columns = macroblocks.y_mode.shape
+    picture = new_picture(rows, columns)
+    _code_frame(
+        coder,
+        picture_from_image(image),
+        macroblocks,
+        state.references,
+        header.version,
+        new_contexts(columns),
+        picture,
+        new_buffers(),
+    )
+    return finish_frame(state, header, macroblocks, picture)
+
+
+def _check_sizes(state: DecoderState, image: Image, header: FrameHeader) -> None:
+    sizes = {
+        (state.width, state.height),
+        (image.width, image.height),
+        (header.width, header.height),
+    }
+    if len(sizes) > 1:
+        raise UnsupportedFeature(
+            f"cannot rebase a frame of {header.width}x{header.height} pixels onto a state of "
+            f"{state.width}x{state.height} for a picture of {image.width}x{image.height}"
+        )
+
+
+# What the frame says of its state ----------------------------------------------------------------------------------
+
+
+def _header_for(
+    state: DecoderState, frame: Frame, source_state: DecoderState
+) -> tuple[FrameHeader, Segmentation]:
+    """The frame's header so that after `state` it means what it meant, and the segmentation then in force."""
+    header = frame.header
+    wanted = _segmentation_after(source_state, header, frame.macroblocks.segment)
+    deltas = _filter_deltas_after(source_state, header)
+    header = header._replace(
+        horizontal_scale=state.horizontal_scale,
+        vertical_scale=state.vertical_scale,
+        color_space=state.color_space,
+        clamping_type=state.clamping_type,
+    )
+    if deltas.enabled:
+        header = _say_filter_deltas(state, header, deltas)
+    if wanted.enabled:
+        header = _say_segmentation(state, header, wanted)
+        return header, wanted
+    return header, _segmentation_after(state, header, state.segmentation.map)
+
+
+def _say_segmentation(
+    state: DecoderState, header: FrameHeader, wanted: Segmentation
+) -> FrameHeader:
+    """Add to the header's update what the state does not hold of the wanted values and map."""
+    update = header.segmentation
+    held = _segmentation_after(state, header, state.segmentation.map)
+    same_values = (
+        held.absolute == wanted.absolute
+        and np.array_equal(held.quantizer, wanted.quantizer)
+        and np.array_equal(held.filter_level, wanted.filter_level)
+    )
+    if not same_values:
+        update = update._replace(
+            absolute=wanted.absolute,
+            quantizer=tuple(wanted.quantizer.tolist()),
+            filter_level=tuple(wanted.filter_level.tolist()),
+        )
+    if not np.array_equal(held.map, wanted.map):
+        update = update._replace(tree_probabilities=(128, 128, 128))
+    elif update.update_map:
+        update = update._replace(tree_probabilities=None)
+    return header._replace(segmentation=update)
+
+
+def _say_filter_deltas(
+    state: DecoderState, header: FrameHeader, wanted: FilterDeltas
+) -> FrameHeader:
+    """Replace the header's update by what leads from the state's deltas to the wanted ones."""
+    held = state.filter_deltas
+    reference = _differences(held.reference, wanted.reference)
+    mode = _differences(held.mode, wanted.mode)
+    update = any(value is not None for value in reference + mode)
+    return header._replace(filter_deltas=FilterDeltaUpdate(True, update, reference, mode))
+
+
+def _differences(held: np.ndarray, wanted: np.ndarray) -> tuple[int | None, ...]:
+    pairs = zip(held.tolist(), wanted.tolist(), strict=True)
+    return tuple(None if old == new else new for old, new in pairs)
+
+
+def _with_segments(macroblocks: Macroblocks, segmentation: Segmentation) -> Macroblocks:
+    """The macroblocks with room of their own for what rebasing writes, in the segments that are in force."""
+    return macroblocks._replace(
+        segment=segmentation.map.copy(),
+        skip=np.zeros_like(macroblocks.skip),
+        coefficients=np.zeros_like(macroblocks.coefficients),
+        eobs=np.zeros_like(macroblocks.eobs),
+        coded=np.zeros_like(macroblocks.coded),
+    )
+
+
+# Macroblocks -------------------------------------------------------------------------------------------------------
+
+
+@kernel
+def _predict(macroblocks, mb_row, mb_col, references, version, picture):  # type: ignore[no-untyped-def]
+    """Predict a macroblock in place, the luma of B_PRED apart."""
+    y_mode = macroblocks.y_mode[mb_row, mb_col]
+    reference = macroblocks.reference[mb_row, mb_col]
+    if reference != INTRA_FRAME:
+        predict_inter_macroblock(
+            references[reference - 1],
+            macroblocks.vectors[mb_row, mb_col],
+            y_mode == SPLITMV,
+            macroblocks.partitioning[mb_row, mb_col],
+            version,
+            picture,
+            mb_row,
+            mb_col,
+        )
+        return
+    predict_chroma(picture, mb_row, mb_col, macroblocks.uv_mode[mb_row, mb_col])
+    if y_mode != B_PRED:
+        y, x = BORDER + 16 * mb_row, BORDER + 16 * mb_col
+        predict_16x16(picture.y, y, x, y_mode, picture.y, y, x)
+
+
+@kernel
+def _code_frame(coder, source, macroblocks, references, version, contexts, picture, buffers):  # type: ignore[no-untyped-def]
+    """Predict, code and reconstruct all macroblocks; the picture is left without loop filter and border."""
+    set_intra_border(picture)
+    rows, columns = macroblocks.y_mode.shape
+    contexts.above[:] = 0
+    for mb_row in range(rows):
+        contexts.left[:] = 0
+        for mb_col in range(columns):
+            _predict(macroblocks, mb_row, mb_col, references, version, picture)
+            code_macroblock(coder, source, mb_row, mb_col, macroblocks, contexts, picture, buffers)

@@ -1,0 +1,463 @@
+"""The residue of one macroblock: transformed, quantized for the least rate-distortion cost, and reconstructed.
+
+The macroblock's prediction stands in the picture under construction; `code_macroblock` writes its levels, turns the
+prediction into what a decoder will show, and keeps the contexts of the tokens. B_PRED macroblocks are predicted here
+too, since each subblock leans on the ones before it.
+
+Levels are chosen by a trellis: a shortest path over the positions of a block whose nodes are the contexts (the class of
+the token before), with the true rates of the tokens, and which may end the block anywhere.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from codec import simd
+from codec.forward_transform import (
+    forward_dct_2x2,
+    forward_dct_block,
+    forward_dct_row,
+    forward_wht,
+)
+from codec.frame import B_PRED, BORDER, INTRA_FRAME
+from codec.kernel import inline_kernel, kernel
+from codec.predict_intra import extend_above_right, predict_subblock
+from codec.quantize import UV_AC, UV_DC, Y1_AC, Y1_DC, Y2_AC, Y2_DC
+from codec.rate_distortion import (
+    DCT_EOB,
+    DISTORTION_SHIFT,
+    LEVELS,
+    MAX_LEVEL,
+    position_token_rates,
+    rate_multiplier,
+)
+from codec.tables import ZIGZAG
+from codec.tokens import BLOCK_ABOVE, BLOCK_LEFT, CONTEXTS, Y2_BLOCK, has_y2
+from codec.transform import (
+    add_residue,
+    inverse_dct_add,
+    inverse_dct_add_2x2,
+    inverse_wht,
+)
+
+Y_AFTER_Y2, Y2, CHROMA, Y_WITH_DC = range(4)
+"""Block types, as they index the coefficient probabilities (section 13.3)."""
+
+DISTORTION_WEIGHTS = (4, 1, 4, 4)
+"""Squared pixel errors x 16 in a squared error of a coefficient, by block type."""
+
+_TOKEN = LEVELS.token
+_LEVEL_RATE = LEVELS.rate
+_INFINITE = np.int64(1) << 60
+
+
+class Tuning(NamedTuple):
+    """What the residual coder weighs, found by measurement (benchmarks/rebase_rd.py)."""
+
+    rate_weight: float = 1.0  # of rates against distortions, 1: libvpx's
+    chroma_weight: float = 1.0  # of chroma's distortion against luma's
+    intra_weight: float = 1.0  # of rates in intra macroblocks (libvpx: 9/16)
+    dead_zone: float = 0.5  # blocks without a coefficient of so many steps are not looked at
+
+
+DEFAULT_TUNING = Tuning()
+
+
+class ResidualCoder(NamedTuple):
+    """What the residual coder needs to know of a frame; arrays of segments and block types come first."""
+
+    steps: NDArray[np.int16]  # (4 segments, 4 block types, 16)
+    thresholds: NDArray[np.int16]  # (4, 4, 16) least magnitude that may become a level
+    multipliers: NDArray[np.int64]  # (4 segments, 2) rate multiplier of inter and intra macroblocks
+    weights: NDArray[
+        np.int64
+    ]  # (4 block types,) distortion of a squared coefficient error, shifted
+    token_rates: NDArray[np.int32]  # (4, 16, 3, 12)
+    skip_rates: NDArray[np.int32]  # (2,) rates of mb_skip_coeff
+    skip_enabled: bool
+    masking: NDArray[np.int32]  # (R, C) factor of the rate multiplier, x 256
+
+
+class ResidualBuffers(NamedTuple):
+    """Room for one macroblock's work; contents mean nothing between calls."""
+
+    coefficients: NDArray[np.int16]  # (25, 16) before quantization
+    dequantized: NDArray[np.int16]  # (25, 16)
+    origin: NDArray[np.int64]  # (17, 3) context from which the best path comes
+    choice: NDArray[np.int64]  # (17, 3) magnitude that it takes there
+
+
+class TokenContexts(NamedTuple):
+    """Which neighbouring blocks hold tokens (section 13.3): `left` is cleared by the caller at each row's start."""
+
+    above: NDArray[np.uint8]  # (C, 9)
+    left: NDArray[np.uint8]  # (9,)
+
+
+def new_contexts(columns: int) -> TokenContexts:
+    """Contexts at the start of a frame."""
+    return TokenContexts(np.zeros((columns, CONTEXTS), np.uint8), np.zeros(CONTEXTS, np.uint8))
+
+
+def new_buffers() -> ResidualBuffers:
+    """Buffers for `code_macroblock`."""
+    return ResidualBuffers(
+        np.zeros((25, 16), np.int16),
+        np.zeros((25, 16), np.int16),
+        np.zeros((17, 3), np.int64),
+        np.zeros((17, 3), np.int64),
+    )
+
+
+def new_residual_coder(
+    quantizers: NDArray[np.int16],
+    coefficient_probabilities: NDArray[np.uint8],
+    skip_rates: NDArray[np.int32],
+    masking: NDArray[np.int32],
+    *,
+    skip_enabled: bool = True,
+    tuning: Tuning = DEFAULT_TUNING,
+) -> ResidualCoder:
+    """A coder for a frame.
+
+    quantizers (4, 6) as `segment_quantizers` gives them; coefficient_probabilities (4, 8, 3, 11) are those under which
+    tokens are costed; skip_rates (2,) bits x 256; masking (R, C) factors of the rate multiplier x 256.
+    """
+    steps = np.empty((4, 4, 16), np.int16)
+    for block_type, (dc, ac) in enumerate(
+        ((Y1_DC, Y1_AC), (Y2_DC, Y2_AC), (UV_DC, UV_AC), (Y1_DC, Y1_AC))
+    ):
+        steps[:, block_type] = quantizers[:, ac, np.newaxis]
+        steps[:, block_type, 0] = quantizers[:, dc]
+    thresholds = np.maximum(np.ceil(steps * tuning.dead_zone), 1).astype(np.int16)
+    thresholds[:, Y_AFTER_Y2, 0] = np.iinfo(np.int16).max
+    weight = tuning.rate_weight
+    multipliers = [
+        (rate_multiplier(step, weight), rate_multiplier(step, weight * tuning.intra_weight))
+        for step in quantizers[:, Y1_DC]
+    ]
+    chroma = np.array((1, 1, tuning.chroma_weight, 1))
+    weights = np.rint(np.array(DISTORTION_WEIGHTS) * chroma * (1 << DISTORTION_SHIFT))
+    return ResidualCoder(
+        steps,
+        thresholds,
+        np.array(multipliers, np.int64),
+        weights.astype(np.int64),
+        position_token_rates(coefficient_probabilities),
+        skip_rates,
+        skip_enabled,
+        masking,
+    )
+
+
+# One block -------------------------------------------------------------------------------------------------------
+
+
+@inline_kernel
+def _cheapest(c0, c1, c2, rates, token, multiplier):  # type: ignore[no-untyped-def]
+    """The context from which this token comes cheapest, and the cost then; rates is (3, 12)."""
+    best = c0 + np.int64(rates[0, token]) * multiplier
+    origin = 0
+    other = c1 + np.int64(rates[1, token]) * multiplier
+    if other < best:
+        best, origin = other, 1
+    other = c2 + np.int64(rates[2, token]) * multiplier
+    if other < best:
+        best, origin = other, 2
+    return best, origin
+
+
+@kernel
+def optimize_block(
+    coefficients, steps, rates, context, first, weight, multiplier, levels, origins, choices
+):  # type: ignore[no-untyped-def]
+    """Fill levels (16,) int16, zero before, with those of least cost; gives the end of the block and that cost.
+
+    coefficients and steps are (16,) int16 in raster order, rates (16, 3, 12) of this block type; `weight` is the
+    cost of a squared coefficient error. Costs leave out the energy of the coefficients: an empty block costs its
+    end-of-block token. The end is 0 for an empty block.
+    """
+    last = first - 1
+    for position in range(15, first - 1, -1):
+        raster = ZIGZAG[position]
+        if 2 * abs(np.int64(coefficients[raster])) >= np.int64(steps[raster]):
+            last = position
+            break
+    c0 = c1 = c2 = _INFINITE
+    if context == 0:
+        c0 = np.int64(0)
+    elif context == 1:
+        c1 = np.int64(0)
+    else:
+        c2 = np.int64(0)
+    best_cost = np.int64(rates[first, context, DCT_EOB]) * multiplier
+    best_end, best_context = first, 0
+    for position in range(first, last + 1):
+        raster = ZIGZAG[position]
+        at = rates[position]
+        magnitude = abs(np.int64(coefficients[raster]))
+        step = np.int64(steps[raster])
+        n0, origin = _cheapest(c0, c1, c2, at, 0, multiplier)
+        origins[position, 0] = origin
+        n1 = n2 = _INFINITE
+        nearest = min((2 * magnitude + step) // (2 * step), np.int64(MAX_LEVEL))
+        for value in range(nearest, max(nearest - 2, np.int64(0)), -1):  # type: ignore[call-overload]
+            error = value * step - magnitude
+            cost, origin = _cheapest(c0, c1, c2, at, _TOKEN[value], multiplier)
+            cost += np.int64(_LEVEL_RATE[value]) * multiplier
+            cost += (error * error - magnitude * magnitude) * weight
+            if value == 1:
+                n1 = cost
+                origins[position, 1] = origin
+            elif cost < n2:
+                n2 = cost
+                origins[position, 2] = origin
+                choices[position, 2] = value
+        c0, c1, c2 = n0, n1, n2
+        end_cost, end_context = c1, 1
+        if position < 15:
+            end_cost += np.int64(rates[position + 1, 1, DCT_EOB]) * multiplier
+            other = c2 + np.int64(rates[position + 1, 2, DCT_EOB]) * multiplier
+        else:
+            other = c2
+        if other < end_cost:
+            end_cost, end_context = other, 2
+        if end_cost < best_cost:
+            best_cost, best_end, best_context = end_cost, position + 1, end_context
+    node = best_context
+    for position in range(best_end - 1, first - 1, -1):
+        raster = ZIGZAG[position]
+        value = np.int64(node)
+        if node == 2:
+            value = choices[position, 2]
+        levels[raster] = -value if coefficients[raster] < 0 else value
+        node = origins[position, node]
+    return (best_end if best_end > first else 0), best_cost
+
+
+@inline_kernel
+def _code_block(
+    coder, segment, block_type, block, first, multiplier, contexts, mb_col, levels, eobs, buffers
+):  # type: ignore[no-untyped-def]
+    """Choose the levels of one transformed block, dequantize them, and keep its context; gives its cost."""
+    over, beside = BLOCK_ABOVE[block], BLOCK_LEFT[block]
+    context = np.int64(contexts.above[mb_col, over]) + np.int64(contexts.left[beside])
+    rates = coder.token_rates[block_type]
+    magnitudes = simd.absolute(simd.load16(buffers.coefficients, block, 0))
+    if simd.any_lane(magnitudes >= simd.load16(coder.thresholds, segment, block_type, 0)):
+        end, cost = optimize_block(
+            buffers.coefficients[block],
+            coder.steps[segment, block_type],
+            rates,
+            context,
+            first,
+            coder.weights[block_type],
+            multiplier,
+            levels[block],
+            buffers.origin,
+            buffers.choice,
+        )
+    else:
+        end, cost = 0, np.int64(rates[first, context, DCT_EOB]) * multiplier
+    dequantized = simd.load16(levels, block, 0) * simd.load16(coder.steps, segment, block_type, 0)
+    simd.store(dequantized, buffers.dequantized, block, 0)
+    eobs[block] = end
+    contexts.above[mb_col, over] = contexts.left[beside] = 1 if end > 0 else 0
+    return cost
+
+
+# One macroblock --------------------------------------------------------------------------------------------------
+
+
+@kernel
+def _code_subblocks(
+    coder,
+    source,
+    mb_row,
+    mb_col,
+    sub_modes,
+    segment,
+    multiplier,
+    contexts,
+    levels,
+    eobs,
+    picture,
+    buffers,
+):  # type: ignore[no-untyped-def]
+    """Predict, code and reconstruct the luma of a B_PRED macroblock, one subblock after another; gives its cost."""
+    cost = np.int64(0)
+    top = BORDER + 16 * mb_row
+    left = BORDER + 16 * mb_col
+    plane = picture.y
+    extend_above_right(plane, mb_row, mb_col)
+    for block in range(16):
+        y = top + 4 * (block >> 2)
+        x = left + 4 * (block & 3)
+        right_y = top - 1 if block & 3 == 3 else y - 1
+        predict_subblock(plane, y, x, sub_modes[block], right_y, plane, y, x)
+        forward_dct_block(source.y, plane, y, x, buffers.coefficients, block)
+        cost += _code_block(
+            coder, segment, Y_WITH_DC, block, 0, multiplier, contexts, mb_col, levels, eobs, buffers
+        )
+        if eobs[block] > 0:
+            inverse_dct_add(buffers.dequantized, block, plane, y, x)
+    return cost
+
+
+@kernel
+def _code_luma(
+    coder,
+    source,
+    mb_row,
+    mb_col,
+    with_y2,
+    segment,
+    multiplier,
+    contexts,
+    levels,
+    eobs,
+    picture,
+    buffers,
+):  # type: ignore[no-untyped-def]
+    """Code the luma of a predicted macroblock, Y2 first; gives its cost."""
+    y = BORDER + 16 * mb_row
+    x = BORDER + 16 * mb_col
+    for block in range(0, 16, 4):
+        forward_dct_row(source.y, picture.y, y + block, x, buffers.coefficients, block)
+    cost = np.int64(0)
+    first, block_type = 0, Y_WITH_DC
+    if with_y2:
+        first, block_type = 1, Y_AFTER_Y2
+        forward_wht(buffers.coefficients)
+        cost += _code_block(
+            coder, segment, Y2, Y2_BLOCK, 0, multiplier, contexts, mb_col, levels, eobs, buffers
+        )
+    for block in range(16):
+        cost += _code_block(
+            coder,
+            segment,
+            block_type,
+            block,
+            first,
+            multiplier,
+            contexts,
+            mb_col,
+            levels,
+            eobs,
+            buffers,
+        )
+    if with_y2:
+        inverse_wht(buffers.dequantized)
+    return cost
+
+
+@kernel
+def _code_chroma(
+    coder, source, mb_row, mb_col, segment, multiplier, contexts, levels, eobs, picture, buffers
+):  # type: ignore[no-untyped-def]
+    y = BORDER + 8 * mb_row
+    x = BORDER + 8 * mb_col
+    forward_dct_2x2(source.u, picture.u, y, x, buffers.coefficients, 16)
+    forward_dct_2x2(source.v, picture.v, y, x, buffers.coefficients, 20)
+    cost = np.int64(0)
+    for block in range(16, 24):
+        cost += _code_block(
+            coder, segment, CHROMA, block, 0, multiplier, contexts, mb_col, levels, eobs, buffers
+        )
+    return cost
+
+
+@inline_kernel
+def _drop_residue(contexts, mb_col, with_y2, levels, eobs):  # type: ignore[no-untyped-def]
+    """Leave a macroblock without tokens."""
+    zero = simd.i16x16(0)
+    for block in range(25):
+        simd.store(zero, levels, block, 0)
+        eobs[block] = 0
+    kinds = CONTEXTS if with_y2 else CONTEXTS - 1
+    for i in range(kinds):
+        contexts.above[mb_col, i] = 0
+        contexts.left[i] = 0
+
+
+@inline_kernel
+def _add_chroma(dequantized, eobs, picture, mb_row, mb_col):  # type: ignore[no-untyped-def]
+    y = BORDER + 8 * mb_row
+    x = BORDER + 8 * mb_col
+    if eobs[16] | eobs[17] | eobs[18] | eobs[19]:
+        inverse_dct_add_2x2(dequantized, 16, picture.u, y, x)
+    if eobs[20] | eobs[21] | eobs[22] | eobs[23]:
+        inverse_dct_add_2x2(dequantized, 20, picture.v, y, x)
+
+
+@kernel
+def code_macroblock(coder, source, mb_row, mb_col, macroblocks, contexts, picture, buffers):  # type: ignore[no-untyped-def]
+    """Code the residue of a macroblock and reconstruct it in place; gives whether it has any.
+
+    source and picture are Pictures; the picture holds the prediction of luma (not needed of B_PRED) and chroma. Of
+    macroblocks the segment, y_mode, reference and sub_modes are read, and coefficients, eobs, coded and skip written.
+    """
+    y_mode = macroblocks.y_mode[mb_row, mb_col]
+    with_y2 = has_y2(y_mode)
+    segment = np.int64(macroblocks.segment[mb_row, mb_col])
+    intra = 1 if macroblocks.reference[mb_row, mb_col] == INTRA_FRAME else 0
+    multiplier = (coder.multipliers[segment, intra] * coder.masking[mb_row, mb_col]) >> 8
+    levels = macroblocks.coefficients[mb_row, mb_col]
+    eobs = macroblocks.eobs[mb_row, mb_col]
+    zero = simd.i16x16(0)
+    for block in range(25):
+        simd.store(zero, levels, block, 0)
+    eobs[Y2_BLOCK] = 0
+    if y_mode == B_PRED:
+        sub_modes = macroblocks.sub_modes[mb_row, mb_col]
+        cost = _code_subblocks(
+            coder,
+            source,
+            mb_row,
+            mb_col,
+            sub_modes,
+            segment,
+            multiplier,
+            contexts,
+            levels,
+            eobs,
+            picture,
+            buffers,
+        )
+    else:
+        cost = _code_luma(
+            coder,
+            source,
+            mb_row,
+            mb_col,
+            with_y2,
+            segment,
+            multiplier,
+            contexts,
+            levels,
+            eobs,
+            picture,
+            buffers,
+        )
+    cost += _code_chroma(
+        coder, source, mb_row, mb_col, segment, multiplier, contexts, levels, eobs, picture, buffers
+    )
+    coded = 0
+    for block in range(25):
+        coded |= eobs[block]
+    if coder.skip_enabled:
+        saved = (np.int64(coder.skip_rates[1]) - np.int64(coder.skip_rates[0])) * multiplier
+        if coded == 0 or (y_mode != B_PRED and cost >= saved):
+            coded = 0
+            _drop_residue(contexts, mb_col, with_y2, levels, eobs)
+    macroblocks.coded[mb_row, mb_col] = 1 if coded else 0
+    macroblocks.skip[mb_row, mb_col] = 1 if coded == 0 and coder.skip_enabled else 0
+    if coded:
+        if y_mode == B_PRED:
+            _add_chroma(buffers.dequantized, eobs, picture, mb_row, mb_col)
+        else:
+            add_residue(buffers.dequantized, eobs, picture, mb_row, mb_col)
+    return coded != 0
