@@ -11,13 +11,16 @@ from dask.highlevelgraph import HighLevelGraph
 
 Key = str | tuple[Any, ...]
 Graph = HighLevelGraph
-"""One layer a stage; a layer's annotations (`priority`, `retries`) are Dask's own."""
+"""Annotations of its layers (`priority`, `retries`) are Dask's own."""
+
+COUNTS_INTERVAL = 0.5
+"""Seconds between two looks at how far a graph is."""
 
 OnResult = Callable[[Key, Any], None]
 
 
 class Counts(NamedTuple):
-    """How far one layer of a running graph is, in tasks."""
+    """How far one kind of task of a running graph is: those whose keys begin with the same name."""
 
     total: int
     running: int
@@ -70,7 +73,7 @@ class Executor(ABC):
         """Run `graph` until each of `keys` has been handed to `on_result`, in order of completion.
 
         A result is let go after its `on_result`, which is called in the caller's thread. `on_counts` hears about every
-        layer from time to time. A task's exception is raised here as itself; then, as after an exception in a callback
+        kind of task from time to time. A task's exception is raised here as itself; then, as after an exception in a callback
         or KeyboardInterrupt, what has not started never will.
 
         Raises: WorkerLost, Cancelled, and whatever tasks and callbacks raise.
@@ -95,6 +98,6 @@ class Executor(ABC):
         self.close()
 
 
-def layer_of(key: Key) -> str:
-    """Name of the layer a task belongs to: the first element of its key."""
+def kind_of(key: Key) -> str:
+    """What tasks are counted by: the first element of their keys."""
     return key[0] if isinstance(key, tuple) else key

@@ -12,6 +12,7 @@ from typing import Any, Self
 from distributed import Client, Future, KilledWorker, WorkerPlugin
 
 from executors.base import (
+    COUNTS_INTERVAL,
     Cancelled,
     Counts,
     Executor,
@@ -21,9 +22,8 @@ from executors.base import (
     OnCounts,
     OnResult,
     WorkerLost,
+    kind_of,
 )
-
-COUNTS_INTERVAL = 0.5  # seconds between two looks at the scheduler's counts
 
 
 class WarmUp(WorkerPlugin):  # type: ignore[misc]
@@ -141,7 +141,7 @@ class _Watch:
     def __init__(self, client: Client, graph: Graph, on_counts: OnCounts | None) -> None:
         self._client = client
         self._on_counts = on_counts
-        self._totals = Counter({name: len(layer) for name, layer in graph.layers.items()})
+        self._totals = Counter(map(kind_of, graph))
         self._seen: set[str] = set()
         self._next = time.monotonic()
 

@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -17,7 +18,17 @@ from dask.local import get_sync
 from dask.system import CPU_COUNT
 from dask.utils import ensure_dict
 
-from executors.base import Cancelled, Counts, Executor, Graph, Key, OnCounts, OnResult, layer_of
+from executors.base import (
+    COUNTS_INTERVAL,
+    Cancelled,
+    Counts,
+    Executor,
+    Graph,
+    Key,
+    OnCounts,
+    OnResult,
+    kind_of,
+)
 from executors.dask import DaskExecutor
 
 ALLOWED_FAILURES = 10  # workers that may die under one task before it is given up
@@ -75,32 +86,35 @@ class _HandOver(Callback):  # type: ignore[misc]
         self._on_result = on_result
         self._on_counts = on_counts
         self._cancelled = cancelled
-        self._totals = {name: len(layer) for name, layer in graph.layers.items()}
+        self._totals = Counter(map(kind_of, graph))
         self._done: Counter[str] = Counter()
+        self._next = time.monotonic()
         super().__init__(pretask=self._start_task, posttask=self._end_task)
 
     def _start_task(self, key: Key, graph: Any, state: Any) -> None:
         if self._cancelled.is_set():
             raise Cancelled("cancelled")
-        self._tell(layer_of(key))
+        self._tell(kind_of(key))
 
     def _end_task(self, key: Key, value: Any, graph: Any, state: Any, worker: Any) -> None:
-        self._done[layer_of(key)] += 1
+        self._done[kind_of(key)] += 1
         if key in self._wanted:
             self._on_result(key, value)
         for finished in (key, *state["dependencies"][key]):
             if finished in self._wanted and not state["waiting_data"].get(finished):
                 state["cache"][finished] = None
-        self._tell(None)
+        self._tell(None, last=self._done.total() == self._totals.total())
 
-    def _tell(self, running: str | None) -> None:
-        if self._on_counts is not None:
-            self._on_counts(
-                {
-                    name: Counts(total, int(name == running), self._done[name])
-                    for name, total in self._totals.items()
-                }
-            )
+    def _tell(self, running: str | None, last: bool = False) -> None:
+        if self._on_counts is None or (time.monotonic() < self._next and not last):
+            return
+        self._on_counts(
+            {
+                name: Counts(total, int(name == running), self._done[name])
+                for name, total in self._totals.items()
+            }
+        )
+        self._next = time.monotonic() + COUNTS_INTERVAL
 
 
 class LocalExecutor(DaskExecutor):

@@ -1,0 +1,306 @@
+"""What Dask users call: `encode` (blocking), `submit` (a Future), `plan` (look before you leap)."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import time
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from codec.kernel import INTERPRETED, cache_directory
+from excamera_dask import journal as journals
+from excamera_dask import stages
+from excamera_dask.containers import output_suffix
+from excamera_dask.errors import ExcameraError, SourceError
+from excamera_dask.first_pass import encoder_version
+from excamera_dask.graph import Job, Resumed, build_graph, window_spans, with_priorities
+from excamera_dask.intermediates import Intermediates
+from excamera_dask.journal import Journal
+from excamera_dask.muxing import Draft, Muxer, mux
+from excamera_dask.planning import Plan, make_plan
+from excamera_dask.progress import STAGES, ChunkDone, Notice, OnEvent, StageCounts, Started, ignore
+from excamera_dask.report import EncodeReport, versions
+from excamera_dask.settings import Settings
+from excamera_dask.sources import SourceInfo, open_source
+from executors import Counts, Executor, open_executor
+
+if TYPE_CHECKING:
+    from distributed import Client, Future
+
+PathLike = str | os.PathLike[str]
+ENCODER_MEMORY = 64 << 20
+"""Bytes that a worker needs besides pictures: interpreter, kernels, the first-pass encoder's own."""
+PICTURES_A_TASK = 60
+"""Raw pictures' worth of memory that one worker's tasks touch at most with short chunks: chunks, references, encoder."""
+
+
+def encode(
+    src: PathLike,
+    out: PathLike,
+    *,
+    executor: str | Client | Executor = "local",
+    workers: int | None = None,
+    settings: Settings | None = None,
+    keep: PathLike | None = None,
+    resume: bool = True,
+    on_event: OnEvent = ignore,
+    **options: Any,
+) -> EncodeReport:
+    """Encode a video file into `out` (.webm or .ivf by its suffix) and wait for it.
+
+    executor: "sync", "local" (`workers` processes), a scheduler's address, a `distributed.Client` or an open Executor;
+    the bytes are the same on each. settings, or options by name: those of Settings and FirstPassSettings, e.g.
+    `cq_level=30, chunk_frames=6, batch_chunks=16`. keep: a folder for each chunk's intermediates as IVF. resume: go on
+    with what an interrupted job of the same input, settings and output has finished. on_event: see `progress`.
+
+    The output appears whole or not at all. Raises: ExcameraError (bad input, bad setting, failing encoder),
+    executors.ExecutorError, codec.errors.CodecError.
+    """
+    began = time.time()
+    chosen = _settings(settings, options).chosen()
+    source = _opened(src, chosen, on_event)
+    target = _checked_output(out, source)
+    keeper = None if keep is None else Intermediates(keep, source)
+    identity = _fingerprint(source, chosen)
+    made = _plan(source, chosen, identity, keep=keep is not None)
+    with _executor(executor, workers, made, on_event) as runner:
+        draft = _draft(made, source, target, chosen, runner.name, runner.workers, began)
+        journal = Journal(target, identity)
+        try:
+            return _Run(draft, runner, journal, keeper, on_event).run(resume)
+        finally:
+            journal.remove_if_empty()
+
+
+def submit(
+    src: PathLike,
+    out: PathLike | None = None,
+    *,
+    client: Client | None = None,
+    settings: Settings | None = None,
+    container: str = ".webm",
+    **options: Any,
+) -> Future:
+    """Start an encode on a cluster and return Dask's Future of its EncodeReport at once.
+
+    The last task of the graph writes `out` on the worker that runs it, so `out` must lie where workers can write and you
+    can read. Without `out` the Future's result is an EncodedVideo: the whole file's bytes (`container` ".webm" or ".ivf")
+    and the report. client: default the current one. Cancelling the Future stops the job. The compressed video is held in
+    the cluster's memory until it is written; raw pictures are bounded as in `encode`.
+    """
+    from distributed import get_client
+
+    client = client or get_client()
+    began = time.time()
+    chosen = _settings(settings, options).chosen()
+    source = _opened(src, chosen, ignore)
+    target = None if out is None else _checked_output(out, source)
+    made = _plan(source, chosen, _fingerprint(source, chosen))
+    with open_executor(client) as cluster:
+        count, memory, name = cluster.workers, cluster.memory, cluster.name
+    suffix = output_suffix(f"out{container}" if target is None else target)
+    draft = _draft(made, source, target, chosen, name, count, began)._replace(suffix=suffix)
+    graph, keys = build_graph(made, window=window_spans(made, count, memory))
+    last = (f"mux-{made.job.name}", 0)
+    tasks = {**graph, last: (mux, draft._replace(plan=made), keys)}
+    return client.get(with_priorities(made.job.name, tasks), last, sync=False)
+
+
+def plan(src: PathLike, *, settings: Settings | None = None, **options: Any) -> Plan:
+    """How a video would be cut into chunks, batches and tasks; `.visualize()` draws the graph."""
+    chosen = _settings(settings, options).chosen()
+    source = _opened(src, chosen, ignore)
+    return _plan(source, chosen, _fingerprint(source, chosen))
+
+
+class _Run:
+    """One blocking encode: results as they complete go to the journal, and in order to the output."""
+
+    def __init__(
+        self,
+        draft: Draft,
+        executor: Executor,
+        journal: Journal,
+        keeper: Intermediates | None,
+        on_event: OnEvent,
+    ) -> None:
+        self.draft, self.executor, self.journal = draft, executor, journal
+        self.keeper, self.on_event = keeper, on_event
+        self.plan = draft.plan
+        self.muxer = Muxer(draft, str(draft.output))
+        self.finished: set[int] = set()
+        self.frames = 0
+        self.bytes = 0
+
+    def run(self, resume: bool) -> EncodeReport:
+        done, resumed = _where_to_go_on(self.plan, self.journal) if resume else (set(), {})
+        for index in sorted(done):
+            self._count(index, self.journal.read(index) or ())
+        if done:
+            text = f"continuing an interrupted job: {len(done)} of {len(self.plan.chunks)} chunks are done"
+            self.on_event(Notice(text))
+        executor = self.executor
+        self.on_event(Started(self.plan, executor.name, executor.workers, self.frames, self.bytes))
+        window = window_spans(self.plan, executor.workers, executor.memory)
+        graph, keys = build_graph(self.plan, window=window, done=done, resumed=resumed)
+        with self.muxer:
+            self._mux_ready(None)
+            executor.run(graph, keys, self._take, self._tell_counts)
+        self.journal.remove()
+        return self.muxer.report(len(done))
+
+    def _take(self, key: Any, result: stages.ChunkResult) -> None:
+        """A chunk is finished: keep it, write what is next in order, tell."""
+        self.journal.write(result.index, result.packets)
+        if self.keeper is not None:
+            self.keeper.write(result)
+        self._count(result.index, result.packets)
+        self.muxer.count(dict(result.seconds))
+        self._mux_ready(result)
+        self.on_event(ChunkDone(result.index, self.frames, self.bytes, len(self.finished)))
+
+    def _count(self, index: int, packets: tuple[bytes, ...]) -> None:
+        self.finished.add(index)
+        self.frames += self.plan.chunks[index].frames
+        self.bytes += sum(map(len, packets))
+
+    def _mux_ready(self, result: stages.ChunkResult | None) -> None:
+        """Write all chunks that are next in order; those that came early are read back."""
+        while (index := self.muxer.chunks) in self.finished:
+            if result is not None and result.index == index:
+                packets: tuple[bytes, ...] | None = result.packets
+            else:
+                packets = self.journal.read(index)
+            if packets is None:
+                raise ExcameraError(
+                    f"{self.journal.folder}: chunk {index} is damaged; run the encode again"
+                )
+            self.muxer.write(packets)
+
+    def _tell_counts(self, counts: Mapping[str, Counts]) -> None:
+        by_stage = {name.split("-")[0]: value for name, value in counts.items()}
+        told = {stage: by_stage[stage] for stage in STAGES if stage in by_stage}
+        told["mux"] = Counts(len(self.plan.chunks), 0, self.muxer.chunks)
+        self.on_event(StageCounts(told))
+
+
+def _where_to_go_on(plan: Plan, journal: Journal) -> tuple[set[int], dict[int, Resumed]]:
+    """Chunks that need no work any more, and the state behind them in each batch that is not complete."""
+    present = journal.chunks()
+    done: set[int] = set()
+    resumed: dict[int, Resumed] = {}
+    for batch in plan.batches:
+        finished = 0
+        while finished < len(batch) and batch[finished].index in present:
+            finished += 1
+        done.update(chunk.index for chunk in batch[:finished])
+        if 0 < finished < len(batch):
+            packets = (
+                packet for chunk in batch[:finished] for packet in journal.read(chunk.index) or ()
+            )
+            state = stages.state_after(packets).to_bytes()
+            resumed[batch[0].batch] = Resumed(batch[finished].index, state)
+    return done, resumed
+
+
+def _settings(settings: Settings | None, options: Mapping[str, Any]) -> Settings:
+    if settings is not None and options:
+        raise TypeError("give settings or options by name, not both")
+    return settings or Settings.of(**options)
+
+
+def _opened(src: PathLike, settings: Settings, on_event: OnEvent) -> SourceInfo:
+    """The source with the frames to encode; its warnings are told."""
+    whole = open_source(src)
+    for warning in whole.warnings:
+        on_event(Notice(f"{whole.path}: {warning}", is_warning=True))
+    source = whole.select(settings.skip, settings.limit)
+    if source.frame_count == 0:
+        raise SourceError(
+            f"{whole.path}: nothing to encode after skipping {settings.skip} of {whole.frame_count} frames"
+        )
+    return source
+
+
+def _checked_output(out: PathLike, source: SourceInfo) -> str:
+    """The absolute path of the output; raises ContainerError for a suffix that says nothing."""
+    target = os.path.abspath(os.fspath(out))
+    output_suffix(target)
+    if os.path.exists(target) and os.path.samefile(target, source.path):
+        raise ExcameraError(f"{target}: the output is the input; give it another name")
+    if os.path.isdir(target) or not os.path.isdir(os.path.dirname(target)):
+        raise ExcameraError(f"{target}: cannot be written (no such folder, or a folder itself)")
+    return target
+
+
+def _plan(source: SourceInfo, settings: Settings, identity: str, keep: bool = False) -> Plan:
+    name = f"{identity[:8]}-{secrets.token_hex(4)}"
+    return make_plan(
+        source.frame_count,
+        settings.chunk_frames,
+        settings.batch_chunks,
+        frame_bytes=source.frame_bytes,
+        cuts=_forced(source, settings.key_frame_times),
+        anchors=[int(frame) for frame in source.keyframes],
+        job=Job(name, source, settings.first_pass, settings.kf_q_weight, keep),
+    )
+
+
+def _forced(source: SourceInfo, times: tuple[float, ...]) -> set[int]:
+    """Frames that are the first shown at or after the given seconds."""
+    shown = [float(moment * source.time_base) for moment in source.times.tolist()]
+    return {bisect_left(shown, moment - 1e-9) for moment in times}
+
+
+def _fingerprint(source: SourceInfo, settings: Settings) -> str:
+    """What stands for everything that determines the bytes."""
+    encoder = encoder_version(settings.first_pass.encoder)
+    return journals.fingerprint(
+        source.identity, source.skip, source.frame_count, settings, encoder, cache_directory().name
+    )
+
+
+def _draft(
+    made: Plan,
+    source: SourceInfo,
+    target: str | None,
+    settings: Settings,
+    executor: str,
+    workers: int,
+    began: float,
+) -> Draft:
+    encoder = encoder_version(settings.first_pass.encoder)
+    return Draft(
+        made, source, target, ".webm", executor, workers, settings.as_dict(), versions(encoder),
+        source.warnings, began,
+    )  # fmt: skip
+
+
+@contextlib.contextmanager
+def _executor(
+    spec: str | Client | Executor, workers: int | None, made: Plan, on_event: OnEvent
+) -> Iterator[Executor]:
+    """The executor to run on; one that was given open stays open."""
+    if isinstance(spec, Executor):
+        yield spec
+        return
+    warm_up = _compile_once(on_event) if any(map(made.is_decoded, made.chunks)) else None
+    need = ENCODER_MEMORY + (PICTURES_A_TASK + 2 * made.chunk_frames) * made.frame_bytes
+    with open_executor(spec, workers=workers, memory_per_worker=need, warm_up=warm_up) as opened:
+        yield opened
+
+
+def _compile_once(on_event: OnEvent) -> Callable[[], None]:
+    """Compile the kernels here if nobody has, so that workers only load them; gives what workers call to load."""
+    marker = Path(os.environ.get("NUMBA_CACHE_DIR") or cache_directory()) / "complete"
+    if not INTERPRETED and not marker.exists():
+        on_event(Notice("compiling the codec's kernels, once for this version (about a minute)"))
+        stages.warm_up()
+        with contextlib.suppress(OSError):
+            marker.parent.mkdir(parents=True, exist_ok=True)
+            marker.touch()
+    return stages.warm_up

@@ -1,0 +1,218 @@
+"""The whole encode as one Dask graph.
+
+Keys are ("load-<job>", span), ("chunk-<job>", chunk), ("encode-<job>", chunk) and so on, one for each stage; a job's result
+for a chunk is ("result-<job>", chunk). The graph holds the description of the source and the settings, no pictures.
+
+Memory stays bounded on every scheduler because of the graph itself: a load waits for the results of the span `window`
+spans before it, so at most `window` spans of raw pictures exist at any time (docs/memory.md). Priorities make the serial
+chain of rebases run as soon as it can: rebase, replace, final_state, encode, load.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
+
+from excamera_dask import stages
+from excamera_dask.errors import ExcameraError
+from excamera_dask.first_pass import FirstPassSettings
+from excamera_dask.planning import Chunk, LoadSpan, Plan
+from excamera_dask.sources import SourceInfo
+from executors import Graph, Key
+
+RANKS = {
+    "load": 0,
+    "encode": 1,
+    "final_state": 2,
+    "replace": 3,
+    "rebase": 4,
+    "resume": 4,
+    "chunk": 5,
+    "result": 5,
+    "mux": 5,
+}
+"""Later stages go first, and the tasks without work of their own before all."""
+RANK_STEP = 1 << 24
+SMALLEST_WINDOW = 2
+CHUNKS_A_WORKER = 4
+MEMORY_SHARE = 0.4
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is done to every chunk of a plan; `name` makes the keys of this job its own."""
+
+    name: str
+    source: SourceInfo | None
+    first_pass: FirstPassSettings
+    kf_q_weight: float
+    keep: bool = False
+
+
+class Resumed(NamedTuple):
+    """Where a batch of an interrupted job goes on: its first chunk without a result, and the state before that."""
+
+    chunk: int
+    state: bytes
+
+
+@dataclass(frozen=True)
+class Priority:
+    """A task's priority by its key: later stages first, then earlier chunks."""
+
+    def __call__(self, key: Key) -> int:
+        return RANKS[str(key[0]).split("-")[0]] * RANK_STEP - int(key[1])
+
+
+def window_spans(plan: Plan, workers: int, memory: int) -> int:
+    """Load spans that may be in work at once: CHUNKS_A_WORKER chunks a worker within MEMORY_SHARE of the memory.
+
+    memory: bytes of all workers together, 0 if unknown. At least SMALLEST_WINDOW. The output does not depend on it.
+    """
+    if not plan.spans:
+        return SMALLEST_WINDOW
+    chunks = max(span.stop - span.first for span in plan.spans)
+    wanted = 1 + -(-CHUNKS_A_WORKER * workers // chunks)
+    if memory:
+        wanted = min(wanted, int(MEMORY_SHARE * memory) // span_bytes(plan))
+    return max(SMALLEST_WINDOW, wanted)
+
+
+def span_bytes(plan: Plan) -> int:
+    """Raw bytes of the longest load span."""
+    frames = (sum(chunk.frames for chunk in plan.span_chunks(span)) for span in plan.spans)
+    return plan.frame_bytes * max(frames, default=0)
+
+
+def build_graph(
+    plan: Plan,
+    *,
+    window: int,
+    done: Collection[int] = (),
+    resumed: Mapping[int, Resumed] | None = None,
+) -> tuple[Graph, list[Key]]:
+    """The graph of a plan's job and the keys of its results, in the order of chunks.
+
+    done: chunks whose results exist already; resumed: by batch, where to go on behind such chunks.
+    """
+    tasks = _Tasks(plan, plan.job, window, set(done), dict(resumed or {}))
+    return tasks.graph(), tasks.results
+
+
+class _Tasks:
+    """Collects the tasks of a job that are still to be done."""
+
+    def __init__(
+        self, plan: Plan, job: Job, window: int, done: set[int], resumed: dict[int, Resumed]
+    ) -> None:
+        self.plan, self.job, self.window, self.done, self.resumed = plan, job, window, done, resumed
+        self.tasks: dict[Key, Any] = {}
+        self.results: list[Key] = []
+        self.decoded_again = {place.chunk - 1 for place in resumed.values() if place.chunk > 0}
+        """Chunks with a result whose first pass is needed once more, to go on behind them."""
+
+    def graph(self) -> Graph:
+        loaded: list[list[Key]] = []
+        for span in self.plan.spans:
+            chunks = [c for c in self.plan.span_chunks(span) if self._is_wanted(c)]
+            if chunks:
+                self._add_span(span, chunks, loaded)
+        return with_priorities(self.job.name, self.tasks)
+
+    def key(self, stage: str, index: int) -> Key:
+        return (f"{stage}-{self.job.name}", index)
+
+    def _is_wanted(self, chunk: Chunk) -> bool:
+        return chunk.index not in self.done or chunk.index in self.decoded_again
+
+    def _add_span(self, span: LoadSpan, chunks: list[Chunk], loaded: list[list[Key]]) -> None:
+        """Load runs of wanted chunks; the load waits for what must have left memory before."""
+        after = loaded[-self.window] if len(loaded) >= self.window else []
+        runs = _runs(chunks)
+        for run in runs:
+            load = self.key("load", run[0].index)
+            self.tasks[load] = (stages.load_span, self.job.source, list(run), *after)
+            for place, chunk in enumerate(run):
+                self.tasks[self.key("chunk", chunk.index)] = (stages.take, load, place)
+                self._add_chunk(chunk)
+        loaded.append(self._ends(chunks))
+
+    def _ends(self, chunks: list[Chunk]) -> list[Key]:
+        """Tasks that end only when all of these chunks have left memory: the last of each batch."""
+        last = {chunk.batch: chunk for chunk in chunks}
+        return [
+            self.key("result" if chunk.index not in self.done else "final_state", chunk.index)
+            for chunk in last.values()
+        ]
+
+    def _add_chunk(self, chunk: Chunk) -> None:
+        """One chunk's way from its pictures to its result."""
+        index, job, key = chunk.index, self.job, self.key
+        pictures, first_pass = key("chunk", index), key("encode", index)
+        self.tasks[first_pass] = (stages.encode, pictures, job.first_pass)
+        decoded: Key | None = None
+        if self.plan.is_decoded(chunk):
+            decoded = key("final_state", index)
+            self.tasks[decoded] = (stages.final_state, first_pass)
+        if index in self.done:
+            return
+        result = key("result", index)
+        if chunk.position == 0:
+            self.tasks[result] = (stages.finish_first, index, first_pass, decoded, job.keep)
+        else:
+            assert decoded is not None
+            replaced, rebased = key("replace", index), key("rebase", index)
+            previous = key("final_state", index - 1)
+            self.tasks[replaced] = (stages.replace, pictures, first_pass, previous, job.kf_q_weight)
+            self.tasks[rebased] = (
+                stages.rebase, pictures, first_pass, decoded, replaced, previous, self._true_state(chunk),
+            )  # fmt: skip
+            self.tasks[result] = (
+                stages.finish, index, first_pass, decoded, replaced, rebased, job.keep,
+            )  # fmt: skip
+        self.results.append(result)
+
+    def _true_state(self, chunk: Chunk) -> Key:
+        """The task whose result holds the true final state of the chunk before."""
+        place = self.resumed.get(chunk.batch)
+        if place is not None and place.chunk == chunk.index:
+            resume = self.key("resume", chunk.index)
+            self.tasks[resume] = (stages.resume, place.state)
+            return resume
+        return self.key("final_state" if chunk.position == 1 else "rebase", chunk.index - 1)
+
+
+def with_priorities(name: str, tasks: Mapping[Key, Any]) -> Graph:
+    """Tasks as one layer of Dask's, with a priority for each."""
+    layer = MaterializedLayer(dict(tasks), annotations={"priority": Priority()})
+    return HighLevelGraph({name: layer}, {name: set()})
+
+
+def _runs(chunks: list[Chunk]) -> list[list[Chunk]]:
+    """Chunks grouped into runs without a gap."""
+    runs: list[list[Chunk]] = []
+    for chunk in chunks:
+        if not runs or chunk.index != runs[-1][-1].index + 1:
+            runs.append([])
+        runs[-1].append(chunk)
+    return runs
+
+
+def visualize(plan: Plan, filename: str | None = "excamera", **options: Any) -> Any:
+    """Draw a plan's graph with graphviz, as `dask.visualize` does."""
+    import dask.base
+
+    if plan.job is None:
+        raise ExcameraError(
+            "this plan belongs to no source: make it with excamera_dask.plan(source)"
+        )
+    graph, _ = build_graph(plan, window=SMALLEST_WINDOW)
+    try:
+        return dask.base.visualize_dsk(dict(graph), filename=filename, **options)
+    except (ImportError, RuntimeError) as error:
+        raise ExcameraError(
+            "drawing a plan needs graphviz: pip install graphviz, and the program dot (Debian: graphviz)"
+        ) from error

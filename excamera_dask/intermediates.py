@@ -1,0 +1,43 @@
+"""Each chunk's intermediates as IVF files, for those who want to look into a job (`--keep`)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from excamera_dask.containers import Writer, is_shown
+from excamera_dask.errors import ExcameraError
+from excamera_dask.sources import SourceInfo
+from excamera_dask.stages import ChunkResult
+
+
+class Intermediates:
+    """A folder with NNNNNNNN.first-pass.ivf, .replaced.ivf (one frame) and .final.ivf for each chunk."""
+
+    def __init__(self, folder: str | os.PathLike[str], source: SourceInfo) -> None:
+        self.folder = Path(folder)
+        self._source = source
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ExcameraError(
+                f"{self.folder}: cannot keep intermediates there ({error.strerror})"
+            ) from None
+
+    def write(self, result: ChunkResult) -> None:
+        """Write what a chunk has."""
+        if result.first_pass is not None:
+            self._write_ivf(result.index, "first-pass", result.first_pass)
+        if result.replaced is not None:
+            self._write_ivf(result.index, "replaced", [result.replaced])
+        self._write_ivf(result.index, "final", result.packets)
+
+    def _write_ivf(self, chunk: int, name: str, packets: Sequence[bytes]) -> None:
+        path = self.folder / f"{chunk:08d}.{name}.ivf"
+        source = self._source
+        with Writer(path, source.width, source.height, 1 / source.average_rate) as writer:
+            shown = 0
+            for packet in packets:
+                writer.write(packet, shown)
+                shown += is_shown(packet)

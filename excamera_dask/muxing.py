@@ -1,0 +1,134 @@
+"""Finished chunks into a container, in order, with the source's times and tags."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from excamera_dask.containers import Writer, is_shown
+from excamera_dask.planning import Plan
+from excamera_dask.report import EncodeReport
+from excamera_dask.sources import SourceInfo
+from excamera_dask.stages import ChunkResult
+
+
+class EncodedVideo(NamedTuple):
+    """A whole file in memory, as `submit` without an output gives it."""
+
+    data: bytes
+    report: EncodeReport
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the file, whole or not at all."""
+        target = Path(path)
+        temporary = target.with_name(f".{target.name}.part")
+        temporary.write_bytes(self.data)
+        os.replace(temporary, target)
+
+
+class Draft(NamedTuple):
+    """What is known of a job before its bytes are; `output` is None for a file in memory."""
+
+    plan: Plan
+    source: SourceInfo
+    output: str | None
+    suffix: str
+    executor: str
+    workers: int
+    settings: dict[str, object]
+    versions: dict[str, str]
+    warnings: tuple[str, ...]
+    began: float  # time.time()
+
+
+class Muxer:
+    """Writes chunks in order into the output, which appears when the block ends with all frames there."""
+
+    def __init__(self, draft: Draft, path: str | os.PathLike[str]) -> None:
+        source = draft.source
+        self._draft = draft
+        self._times = [int(moment) for moment in source.times]
+        self._frame = 0
+        self.chunks = 0
+        self.stage_seconds: dict[str, float] = {}
+        self.writer = Writer(
+            path,
+            source.width,
+            source.height,
+            source.time_base,
+            expected_frames=source.frame_count,
+            average_rate=source.average_rate,
+            colour=source.colour,
+            sample_aspect=source.sample_aspect,
+        )
+
+    def __enter__(self) -> Muxer:
+        self.writer.__enter__()
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self.writer.__exit__(*raised)  # type: ignore[arg-type]
+
+    def write(self, packets: Sequence[bytes]) -> None:
+        """Append the next chunk."""
+        begin = time.perf_counter()
+        for packet in packets:
+            shown = self._times[min(self._frame, len(self._times) - 1)]
+            self.writer.write(packet, shown)
+            self._frame += is_shown(packet)
+        self.chunks += 1
+        self.count({"mux": time.perf_counter() - begin})
+
+    def count(self, seconds: dict[str, float]) -> None:
+        """Add to the seconds of stages."""
+        for stage, spent in seconds.items():
+            self.stage_seconds[stage] = self.stage_seconds.get(stage, 0.0) + spent
+
+    def report(self, resumed_chunks: int = 0) -> EncodeReport:
+        """Facts and figures, once everything is written."""
+        draft, writer = self._draft, self.writer
+        seconds = time.time() - draft.began
+
+        return EncodeReport(
+            source=draft.source.path,
+            output=draft.output,
+            width=draft.source.width,
+            height=draft.source.height,
+            frames=writer.frames,
+            key_frames=writer.key_frames,
+            chunks=len(draft.plan.chunks),
+            batches=len(draft.plan.key_frames),
+            bytes=writer.bytes,
+            duration=draft.source.duration,
+            seconds=seconds,
+            fps=writer.frames / seconds if seconds > 0 else 0.0,
+            stage_seconds=dict(self.stage_seconds),
+            resumed_chunks=resumed_chunks,
+            executor=draft.executor,
+            workers=draft.workers,
+            settings=draft.settings,
+            versions=draft.versions,
+            warnings=draft.warnings,
+        )
+
+
+def mux(draft: Draft, results: Sequence[ChunkResult]) -> EncodeReport | EncodedVideo:
+    """The last task of a submitted job: write all chunks where this task runs, or into memory."""
+    if draft.output is not None:
+        return _mux_to(draft, draft.output, results)
+    with tempfile.TemporaryDirectory(prefix="excamera-") as folder:
+        path = os.path.join(folder, f"out{draft.suffix}")
+        report = _mux_to(draft, path, results)
+        return EncodedVideo(Path(path).read_bytes(), report)
+
+
+def _mux_to(draft: Draft, path: str, results: Sequence[ChunkResult]) -> EncodeReport:
+    with Muxer(draft, path) as muxer:
+        for result in results:
+            muxer.write(result.packets)
+            muxer.count(dict(result.seconds))
+    return muxer.report()

@@ -1,0 +1,179 @@
+"""How a film is cut: into chunks, batches and load spans; pure arithmetic on frame numbers.
+
+`[N, x]` means N frames a chunk and x chunks a batch. A batch starts with the one key frame that it has; a key frame
+that is asked for, or a scene cut, ends the chunk and the batch before it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+SPAN_BYTES = 64 << 20
+"""Raw pictures that one load task reads at most, where a few chunks are not more."""
+SPAN_CHUNKS = 4
+LARGEST_SPAN_BYTES = 512 << 20
+
+
+class Chunk(NamedTuple):
+    """Frames start .. start + frames - 1; `position` counts the chunks of its batch from 0."""
+
+    index: int
+    start: int
+    frames: int
+    batch: int
+    position: int
+
+
+class LoadSpan(NamedTuple):
+    """Chunks first .. stop - 1, read by one task."""
+
+    index: int
+    first: int
+    stop: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The chunks of a film in order, and the spans in which they are loaded."""
+
+    frame_count: int
+    chunk_frames: int
+    batch_chunks: int | None
+    frame_bytes: int
+    chunks: tuple[Chunk, ...] = field(repr=False)
+    spans: tuple[LoadSpan, ...] = field(repr=False)
+    job: Any = field(default=None, repr=False, compare=False)
+    """What is done to the chunks (`graph.Job`), when the plan was made for a source."""
+
+    @property
+    def batches(self) -> list[tuple[Chunk, ...]]:
+        """The chunks of each batch."""
+        found: list[list[Chunk]] = []
+        for chunk in self.chunks:
+            if chunk.position == 0:
+                found.append([])
+            found[-1].append(chunk)
+        return [tuple(batch) for batch in found]
+
+    @property
+    def key_frames(self) -> list[int]:
+        """Numbers of the frames that will be key frames: the first of each batch."""
+        return [chunk.start for chunk in self.chunks if chunk.position == 0]
+
+    @property
+    def task_count(self) -> int:
+        """Tasks of the whole graph."""
+        chunks, batches = len(self.chunks), len(self.key_frames)
+        linked = chunks - batches
+        return len(self.spans) + 3 * chunks + linked * 2 + sum(map(self.is_decoded, self.chunks))
+
+    def is_decoded(self, chunk: Chunk) -> bool:
+        """Whether the first pass of a chunk has to be decoded: all of a batch of more than one chunk."""
+        return chunk.position > 0 or self.has_next(chunk)
+
+    def has_next(self, chunk: Chunk) -> bool:
+        """Whether a chunk follows in the same batch."""
+        return chunk.index + 1 < len(self.chunks) and self.chunks[chunk.index + 1].position > 0
+
+    def span_chunks(self, span: LoadSpan) -> tuple[Chunk, ...]:
+        return self.chunks[span.first : span.stop]
+
+    def visualize(self, filename: str | None = "excamera", **options: Any) -> Any:
+        """Draw the graph as Dask does (`dask.visualize`); needs graphviz. Cut long films with `limit` first."""
+        from excamera_dask.graph import visualize
+
+        return visualize(self, filename, **options)
+
+    def __str__(self) -> str:
+        limit = "unlimited" if self.batch_chunks is None else self.batch_chunks
+        return (
+            f"[{self.chunk_frames}, {limit}]: {self.frame_count} frames, {len(self.chunks)} chunks, "
+            f"{len(self.key_frames)} batches, {len(self.spans)} load spans, {self.task_count} tasks"
+        )
+
+    def _repr_html_(self) -> str:
+        limit = "unlimited" if self.batch_chunks is None else self.batch_chunks
+        rows = {
+            "[N, x]": f"[{self.chunk_frames}, {limit}]",
+            "frames": self.frame_count,
+            "chunks": len(self.chunks),
+            "batches (key frames)": len(self.key_frames),
+            "load spans": len(self.spans),
+            "tasks": self.task_count,
+        }
+        cells = "".join(f"<tr><th>{name}</th><td>{value}</td></tr>" for name, value in rows.items())
+        return f"<table><caption>Encoding plan</caption>{cells}</table>"
+
+
+def make_plan(
+    frame_count: int,
+    chunk_frames: int,
+    batch_chunks: int | None,
+    *,
+    frame_bytes: int,
+    cuts: Iterable[int] = (),
+    anchors: Sequence[int] = (),
+    job: Any = None,
+) -> Plan:
+    """Cut `frame_count` frames into chunks of `chunk_frames` and batches of `batch_chunks` (None: unlimited).
+
+    cuts: frames at which a new batch must start, numbers outside the film are ignored; frame_bytes: bytes of a raw
+    picture; anchors: frames from which the source can be decoded, near which load spans are cut.
+
+    Raises: ValueError.
+    """
+    if frame_count < 0 or frame_bytes < 1:
+        raise ValueError("a film has 0 or more frames, of at least a byte each")
+    if chunk_frames < 1 or (batch_chunks is not None and batch_chunks < 1):
+        raise ValueError("[N, x] needs N >= 1 frames a chunk and x >= 1 chunks a batch")
+    chunks = tuple(_chunks(frame_count, chunk_frames, batch_chunks, cuts))
+    largest = max(SPAN_BYTES, min(SPAN_CHUNKS * chunk_frames * frame_bytes, LARGEST_SPAN_BYTES))
+    spans = tuple(_spans(chunks, max(1, largest // frame_bytes), anchors))
+    return Plan(frame_count, chunk_frames, batch_chunks, frame_bytes, chunks, spans, job)
+
+
+def _chunks(
+    frame_count: int, chunk_frames: int, batch_chunks: int | None, cuts: Iterable[int]
+) -> Iterator[Chunk]:
+    inside = {cut for cut in cuts if 0 < cut < frame_count}
+    index, batch = 0, -1
+    for begin, end in pairwise([0, *sorted(inside), frame_count]):
+        for number, start in enumerate(range(begin, end, chunk_frames)):
+            position = number if batch_chunks is None else number % batch_chunks
+            batch += position == 0
+            yield Chunk(index, start, min(chunk_frames, end - start), batch, position)
+            index += 1
+
+
+def _spans(chunks: Sequence[Chunk], longest: int, anchors: Sequence[int]) -> Iterator[LoadSpan]:
+    """Runs of whole chunks of at most `longest` frames (or one chunk), each ended as late as an anchor allows."""
+    good = _anchored(chunks, anchors)
+    first, index = 0, 0
+    while first < len(chunks):
+        stop = first + 1
+        while stop < len(chunks) and _end(chunks[stop]) - chunks[first].start <= longest:
+            stop += 1
+        if stop < len(chunks):
+            stop = max(
+                (chunk for chunk in range(first + 1, stop + 1) if chunk in good), default=stop
+            )
+        yield LoadSpan(index, first, stop)
+        first, index = stop, index + 1
+
+
+def _anchored(chunks: Sequence[Chunk], anchors: Sequence[int]) -> set[int]:
+    """Chunks at whose start, or within the chunk before it, the source can be entered."""
+    found: set[int] = set()
+    chunk = 0
+    for anchor in sorted(anchors):
+        while chunk < len(chunks) and chunks[chunk].start < anchor:
+            chunk += 1
+        found.add(chunk)
+    return found
+
+
+def _end(chunk: Chunk) -> int:
+    return chunk.start + chunk.frames

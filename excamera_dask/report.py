@@ -1,0 +1,67 @@
+"""What a finished encode has to say of itself."""
+
+from __future__ import annotations
+
+import json
+import platform
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from typing import Any
+
+from excamera_dask.version import __version__
+
+_PACKAGES = ("numpy", "numba", "dask", "distributed", "av")
+
+
+@dataclass(frozen=True)
+class EncodeReport:
+    """Facts and figures of one encode; `stage_seconds` sums the time of all workers by stage."""
+
+    source: str
+    output: str | None
+    width: int
+    height: int
+    frames: int
+    key_frames: int
+    chunks: int
+    batches: int
+    bytes: int
+    duration: float
+    seconds: float
+    fps: float
+    stage_seconds: dict[str, float]
+    resumed_chunks: int
+    executor: str
+    workers: int
+    settings: dict[str, Any]
+    versions: dict[str, str]
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def bits_per_second(self) -> float:
+        """Mean rate of the video."""
+        return 8 * self.bytes / self.duration if self.duration else 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, as in the JSON."""
+        return {**asdict(self), "bits_per_second": self.bits_per_second}
+
+    def to_json(self, **options: Any) -> str:
+        """The report as a JSON object."""
+        return json.dumps(self.to_dict(), **options)
+
+    def __str__(self) -> str:
+        return (
+            f"{self.frames} frames, {self.key_frames} key frames, {self.bytes} bytes "
+            f"in {self.seconds:.1f} s ({self.fps:.1f} fps)"
+        )
+
+
+def versions(encoder: str) -> dict[str, str]:
+    """Versions of what makes the bytes and runs the job."""
+    found = {
+        "excamera_dask": __version__,
+        "python": platform.python_version(),
+        "first_pass": encoder,
+    }
+    return found | {name: metadata.version(name) for name in _PACKAGES}

@@ -1,0 +1,93 @@
+"""All options of an encode in one immutable value, checked when it is made."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from typing import Any
+
+from excamera_dask.errors import ExcameraError
+from excamera_dask.first_pass import FirstPassSettings
+from excamera_dask.stages import KEY_FRAME_Q_WEIGHT
+
+
+class InvalidSetting(ExcameraError):
+    """An option has a value that it cannot have."""
+
+
+_FIRST_PASS = {field.name for field in dataclasses.fields(FirstPassSettings)} - {"encoder"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What to encode, and how; the same settings and input give the same bytes on every executor.
+
+    chunk_frames, batch_chunks: the method's [N, x], batch_chunks None for one batch as long as the film; skip, limit:
+    frames of the source to leave out at the start, and to encode at most; key_frame_times: seconds from the first encoded
+    frame at which a key frame is forced; scene_cuts: start a new batch at scene cuts; kf_q_weight: weight 0 .. 1 of the
+    key frame's quantizer in the frame that replaces it; encoder: "vpxenc", "libvpx" or None for the better one that is
+    here; first_pass: everything else about the first pass.
+
+    Raises: InvalidSetting.
+    """
+
+    chunk_frames: int = 6
+    batch_chunks: int | None = 16
+    skip: int = 0
+    limit: int | None = None
+    key_frame_times: tuple[float, ...] = ()
+    scene_cuts: bool = False
+    kf_q_weight: float = KEY_FRAME_Q_WEIGHT
+    encoder: str | None = None
+    first_pass: FirstPassSettings = FirstPassSettings()
+
+    def __post_init__(self) -> None:
+        _at_least(
+            1, chunk_frames=self.chunk_frames, batch_chunks=self.batch_chunks, limit=self.limit
+        )
+        _at_least(0, skip=self.skip)
+        if not 0 <= self.kf_q_weight <= 1:
+            raise InvalidSetting(f"kf_q_weight is {self.kf_q_weight}; it must lie in 0 .. 1")
+        for time in self.key_frame_times:
+            if not 0 <= time < float("inf"):
+                raise InvalidSetting(f"key frame at {time} s; times count from 0")
+        if self.encoder not in (None, "vpxenc", "libvpx"):
+            raise InvalidSetting(f"encoder {self.encoder!r}; it must be vpxenc or libvpx")
+
+    @classmethod
+    def of(cls, **options: Any) -> Settings:
+        """Settings from options by name: this class's, and FirstPassSettings's beside them (`cq_level=20`)."""
+        own = {field.name for field in dataclasses.fields(cls)}
+        unknown = set(options) - own - _FIRST_PASS
+        if unknown:
+            raise InvalidSetting(f"no such setting: {', '.join(sorted(unknown))}")
+        first_pass = options.pop("first_pass", FirstPassSettings())
+        changes = {name: options.pop(name) for name in list(options) if name in _FIRST_PASS}
+        try:
+            first_pass = dataclasses.replace(first_pass, **changes)
+        except ValueError as error:
+            raise InvalidSetting(str(error)) from None
+        options["key_frame_times"] = tuple(_times(options.get("key_frame_times", ())))
+        return cls(**options, first_pass=first_pass)
+
+    def chosen(self) -> Settings:
+        """These settings with the encoder that the whole job will use; raises FirstPassUnavailable."""
+        first_pass = self.first_pass.choose(self.encoder)
+        return dataclasses.replace(self, encoder=first_pass.encoder, first_pass=first_pass)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return dataclasses.asdict(self)
+
+
+def _at_least(least: int, **values: int | None) -> None:
+    for name, value in values.items():
+        if value is not None and (not isinstance(value, int) or value < least):
+            raise InvalidSetting(f"{name} is {value!r}; it must be a whole number, {least} or more")
+
+
+def _times(times: Any) -> Iterable[float]:
+    try:
+        return [float(time) for time in times]
+    except (TypeError, ValueError):
+        raise InvalidSetting(f"key_frame_times {times!r}; give seconds") from None

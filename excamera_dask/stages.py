@@ -1,0 +1,303 @@
+"""The steps of a chunk's life as plain functions: load, encode, final_state, replace, rebase.
+
+A notebook can `client.submit` each of them; the graph is made of nothing else. Results are small and picklable but for the
+raw pictures of `load`. The result of each step carries the seconds that led to it, by stage.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+import codec
+from codec.bool_coder import BoolReader
+from codec.frame import Image
+from codec.frame_header import (
+    DEFAULT_PROBABILITIES,
+    Carried,
+    parse_frame_header,
+    parse_frame_tag,
+)
+from codec.state import DecoderState
+from excamera_dask.containers import is_shown
+from excamera_dask.first_pass import FirstPassSettings, encode_chunk
+from excamera_dask.planning import Chunk
+from excamera_dask.sources import SourceInfo, iter_frames
+
+KEY_FRAME_Q_WEIGHT = 0.75
+"""Weight of the key frame's quantizer against the next inter frame's in the frame that replaces it."""
+
+Seconds = Mapping[str, float]
+
+
+class PassedState:
+    """A decoder state on its way to another task: as it is within a process, as bytes between processes.
+
+    With a `base`, the bytes are a delta, and whoever opens it gives an equal base.
+    """
+
+    def __init__(self, state: DecoderState, base: DecoderState | None = None) -> None:
+        self._state: DecoderState | None = state
+        self._data: bytes | None = None
+        self._base = base
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> PassedState:
+        """A state that arrives as the bytes of `DecoderState.to_bytes`."""
+        passed = cls.__new__(cls)
+        passed._state, passed._data, passed._base = None, data, None
+        return passed
+
+    def open(self, base: PassedState | None = None) -> DecoderState:
+        """The state; `base` is what it was made a delta against, if anything."""
+        if self._state is None:
+            assert self._data is not None
+            known = None if base is None else base.open()
+            self._state = DecoderState.from_bytes(self._data, base=known)
+        return self._state
+
+    def to_bytes(self) -> bytes:
+        if self._data is None:
+            assert self._state is not None
+            self._data = self._state.to_bytes(base=self._base)
+        return self._data
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return PassedState.from_bytes, (self.to_bytes(),)
+
+    def __sizeof__(self) -> int:
+        """Bytes that the pictures take here, which is how Dask judges what moving the state costs."""
+        size = object.__sizeof__(self) + len(self._data or b"")
+        if self._state is not None and self._state.references is not None:
+            distinct = {id(p): p for p in self._state.references}.values()
+            size += sum(plane.nbytes for picture in distinct for plane in picture)
+        return size
+
+
+class Pictures(NamedTuple):
+    """The original pictures of a chunk."""
+
+    images: list[Image]
+    seconds: Seconds
+
+
+class FirstPass(NamedTuple):
+    """A chunk by itself: VP8 frames in decoding order, the first a key frame."""
+
+    packets: tuple[bytes, ...]
+    seconds: Seconds
+
+
+class Decoded(NamedTuple):
+    """What decoding a first pass leaves behind."""
+
+    state: PassedState  # at the end
+    parsing_states: tuple[DecoderState, ...]  # before each frame but the first, without pictures
+    hidden: Mapping[int, Image]  # pictures of the frames that are not shown, by their place
+    seconds: Seconds
+
+
+class Replaced(NamedTuple):
+    """The inter frame in place of a chunk's key frame."""
+
+    packet: bytes
+    seconds: Seconds
+
+
+class Rebased(NamedTuple):
+    """A chunk's final frames, and the state that they lead to."""
+
+    packets: tuple[bytes, ...]
+    state: PassedState  # a delta against the first pass's
+    seconds: Seconds
+
+
+class ChunkResult(NamedTuple):
+    """What a job keeps of a chunk; the intermediates are None unless they were asked for."""
+
+    index: int
+    packets: tuple[bytes, ...]
+    seconds: Seconds
+    first_pass: tuple[bytes, ...] | None = None
+    replaced: bytes | None = None
+
+
+def load(source: SourceInfo, start: int, count: int) -> Pictures:
+    """Read `count` pictures from frame `start` on."""
+    begin = time.perf_counter()
+    images = list(iter_frames(source, start, count))
+    return Pictures(images, {"load": time.perf_counter() - begin})
+
+
+def load_span(source: SourceInfo, chunks: Sequence[Chunk], *after: object) -> list[Pictures]:
+    """Read the pictures of consecutive chunks in one go; `after` only says what must have ended before."""
+    first, last = chunks[0], chunks[-1]
+    count = last.start + last.frames - first.start
+    frames = iter_frames(source, first.start, count)
+    loaded = []
+    for chunk in chunks:
+        begin = time.perf_counter()
+        images = [next(frames) for _ in range(chunk.frames)]
+        loaded.append(Pictures(images, {"load": time.perf_counter() - begin}))
+    frames.close()  # type: ignore[attr-defined]
+    return loaded
+
+
+def take(span: Sequence[Pictures], place: int) -> Pictures:
+    """One chunk out of a span; its pictures are not copied."""
+    return span[place]
+
+
+def encode(pictures: Pictures, settings: FirstPassSettings) -> FirstPass:
+    """Encode a chunk by itself with the production encoder."""
+    begin = time.perf_counter()
+    packets = tuple(encode_chunk(pictures.images, settings))
+    return FirstPass(packets, {**pictures.seconds, "encode": time.perf_counter() - begin})
+
+
+def final_state(first_pass: FirstPass) -> Decoded:
+    """Decode a chunk's first pass from nothing: its state at the end, and what parsing its frames again needs."""
+    begin = time.perf_counter()
+    state: DecoderState | None = None
+    before: list[DecoderState] = []
+    hidden: dict[int, Image] = {}
+    for place, packet in enumerate(first_pass.packets):
+        if state is not None:
+            before.append(state.without_references())
+        after, _ = codec.decode(state, packet)
+        if not is_shown(packet):
+            hidden[place] = _hidden_picture(state, after)
+        state = after
+    assert state is not None
+    seconds = {"final_state": time.perf_counter() - begin}
+    return Decoded(PassedState(state), tuple(before), hidden, seconds)
+
+
+def replace(
+    pictures: Pictures,
+    first_pass: FirstPass,
+    previous: Decoded,
+    kf_q_weight: float = KEY_FRAME_Q_WEIGHT,
+) -> Replaced:
+    """Encode a chunk's first picture as an inter frame against the final state of the chunk before it.
+
+    kf_q_weight: 1 takes the quantizer of the key frame that is replaced, 0 that of the frame after it.
+    """
+    begin = time.perf_counter()
+    state = previous.state.open()
+    q_index = _replacement_q_index(first_pass.packets, kf_q_weight)
+    encoded = codec.encode_given_state(state, pictures.images[0], q_index=q_index)
+    return Replaced(encoded.data, {"replace": time.perf_counter() - begin})
+
+
+def rebase(
+    pictures: Pictures,
+    first_pass: FirstPass,
+    decoded: Decoded,
+    replaced: Replaced,
+    previous: Decoded,
+    true: Decoded | Rebased,
+) -> Rebased:
+    """Move a chunk from the first-pass state of the chunk before it onto the true one.
+
+    decoded: of this chunk; previous: of the chunk before, against which `replaced` was made; true: what the chunk before
+    became, or `previous` itself for the second chunk of a batch.
+    """
+    begin = time.perf_counter()
+    made_against = previous.state.open()
+    encoded = codec.rebase(
+        true.state.open(previous.state), pictures.images[0], replaced.packet, made_against
+    )
+    packets = [encoded.data]
+    images = iter(pictures.images[1:])
+    for place, packet in enumerate(first_pass.packets[1:], start=1):
+        if not packet:  # a frame of no bytes repeats the one before
+            next(images)
+            packets.append(packet)
+            continue
+        image = decoded.hidden[place] if place in decoded.hidden else next(images)
+        source_state = decoded.parsing_states[place - 1]
+        encoded = codec.rebase(encoded.state, image, packet, source_state)
+        packets.append(encoded.data)
+    final = PassedState(encoded.state, base=decoded.state.open())
+    return Rebased(tuple(packets), final, {"rebase": time.perf_counter() - begin})
+
+
+def finish_first(
+    index: int, first_pass: FirstPass, decoded: Decoded | None, keep: bool
+) -> ChunkResult:
+    """The result of a batch's first chunk, which stays as the first pass made it."""
+    seconds = _together(first_pass, decoded)
+    kept = first_pass.packets if keep else None
+    return ChunkResult(index, first_pass.packets, seconds, kept)
+
+
+def finish(
+    index: int,
+    first_pass: FirstPass,
+    decoded: Decoded,
+    replaced: Replaced,
+    rebased: Rebased,
+    keep: bool,
+) -> ChunkResult:
+    """The result of any other chunk: its rebased frames."""
+    seconds = _together(first_pass, decoded, replaced, rebased)
+    if not keep:
+        return ChunkResult(index, rebased.packets, seconds)
+    return ChunkResult(index, rebased.packets, seconds, first_pass.packets, replaced.packet)
+
+
+def resume(state: bytes) -> Rebased:
+    """Stand in for the chunk at which an interrupted job stopped: only its true final state is wanted."""
+    return Rebased((), PassedState.from_bytes(state), {})
+
+
+def state_after(packets: Sequence[bytes], state: DecoderState | None = None) -> DecoderState:
+    """The state of a decoder that has read `packets`."""
+    for packet in packets:
+        state, _ = codec.decode(state, packet)
+    if state is None:
+        raise ValueError("no frames, no state")
+    return state
+
+
+def warm_up() -> None:
+    """Load the codec's compiled kernels, so that no task has to."""
+    if hasattr(codec, "warm_up"):
+        codec.warm_up()
+
+
+def _together(*results: Any) -> Seconds:
+    total: dict[str, float] = {}
+    for result in results:
+        if result is not None:
+            total |= result.seconds
+    return total
+
+
+def _hidden_picture(before: DecoderState | None, after: DecoderState) -> Image:
+    """The picture of a hidden frame: what is new among the references after it."""
+    assert after.references is not None
+    known = {id(picture) for picture in (before.references if before and before.references else ())}
+    for picture in (after.references.altref, after.references.golden, after.references.last):
+        if id(picture) not in known:
+            return picture.crop(after.width, after.height)
+    return after.references.altref.crop(after.width, after.height)
+
+
+def _replacement_q_index(packets: Sequence[bytes], weight: float) -> int:
+    """The quantizer index of a replaced key frame, between its own and the next frame's."""
+    key = _q_index(packets[0])
+    following = next((packet for packet in packets[1:] if packet), packets[0])
+    return round(weight * key + (1 - weight) * _q_index(following))
+
+
+def _q_index(packet: bytes) -> int:
+    """The quantizer index that a frame's header names; it stands before all that depends on the state."""
+    tag = parse_frame_tag(packet)
+    reader = BoolReader(np.frombuffer(packet, np.uint8), tag.size, len(packet))
+    carried = Carried(0, 0, 0, 0, 0, 0, DEFAULT_PROBABILITIES)
+    return parse_frame_header(tag, carried, reader)[0].quantizer.y_ac
