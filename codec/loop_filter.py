@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +10,10 @@ from numpy.typing import NDArray
 from codec import simd
 from codec.frame import B_PRED, BORDER, INTRA_FRAME, SPLITMV, ZEROMV
 from codec.kernel import inline_kernel, kernel
+
+if TYPE_CHECKING:
+    from codec.frame import Macroblocks, Picture
+    from codec.state import FilterDeltas, Segmentation
 
 MAX_LEVEL = 63
 
@@ -25,44 +29,42 @@ def _clamped_level(level: int) -> int:
     return min(max(level, 0), MAX_LEVEL)
 
 
-def level_table(
-    level: int,
-    segment_values: Sequence[int] | None = None,
-    absolute: bool = False,
-    reference_deltas: Sequence[int] | None = None,
-    mode_deltas: Sequence[int] | None = None,
+def filter_levels(
+    level: int, segmentation: Segmentation, deltas: FilterDeltas
 ) -> NDArray[np.uint8]:
-    """Filter level (4, 4, 10) uint8 by segment, reference and luma mode (sections 9.3, 9.6 and 15).
+    """Filter levels (4, 4, 10) uint8 by segment, reference and luma mode (sections 9.3, 9.6 and 15).
 
-    `segment_values` are the four segments' levels (or what they add, if not `absolute`), None without segmentation;
-    the deltas, four of each, are None where mode_ref_lf_delta_enabled is 0. Mode deltas are, in order, of B_PRED,
-    ZEROMV, the other whole-macroblock vectors, and SPLITMV.
+    `level` is the frame header's; where that is 0, libvpx filters nothing at all, whatever segments say.
     """
     table = np.zeros((4, 4, SPLITMV + 1), np.uint8)
+    if level == 0:
+        return table
     for segment in range(4):
         base = level
-        if segment_values is not None:
-            base = int(segment_values[segment]) + (0 if absolute else level)
-            base = _clamped_level(base)
-        if reference_deltas is None or mode_deltas is None:
-            table[segment] = base
-            continue
+        if segmentation.enabled:
+            value = int(segmentation.filter_level[segment])
+            base = _clamped_level(value if segmentation.absolute else level + value)
         for reference in range(4):
             for mode in range(SPLITMV + 1):
-                delta = int(reference_deltas[reference])
-                if reference == INTRA_FRAME:
-                    delta += int(mode_deltas[0]) if mode == B_PRED else 0
-                else:
-                    delta += int(mode_deltas[1 if mode == ZEROMV else 3 if mode == SPLITMV else 2])
+                delta = _delta(deltas, reference, mode) if deltas.enabled else 0
                 table[segment, reference, mode] = _clamped_level(base + delta)
     return table
+
+
+def _delta(deltas: FilterDeltas, reference: int, mode: int) -> int:
+    """What a macroblock's reference and mode add to its level (section 9.6): of intra modes, B_PRED only."""
+    by_reference = int(deltas.reference[reference])
+    if reference == INTRA_FRAME:
+        return by_reference + (int(deltas.mode[0]) if mode == B_PRED else 0)
+    return by_reference + int(deltas.mode[{ZEROMV: 1, SPLITMV: 3}.get(mode, 2)])
 
 
 @kernel
 def macroblock_levels(macroblocks, table, levels, inner):  # type: ignore[no-untyped-def]
     """Look up the levels (R, C) uint8 of a frame's macroblocks, and where their inner edges are filtered too.
 
-    inner (R, C) uint8 is 0 where a macroblock without coefficients was predicted as a whole.
+    table (4, 4, 10) uint8 is of `filter_levels`; inner (R, C) uint8 is 0 where a macroblock without coefficients was
+    predicted as a whole.
     """
     rows, columns = levels.shape
     for row in range(rows):
@@ -423,3 +425,18 @@ def loop_filter_picture(picture, levels, inner, sharpness, simple, key_frame):  
                 _filter_macroblock_simply(picture.y, row, column, level, inside, sharpness)
             else:
                 _filter_macroblock(picture, row, column, level, inside, sharpness, key_frame)
+
+
+def loop_filter_frame(
+    picture: Picture,
+    macroblocks: Macroblocks,
+    table: NDArray[np.uint8],
+    sharpness: int,
+    simple: bool,
+    key_frame: bool,
+) -> None:
+    """Filter a reconstructed picture in place, by the table of `filter_levels`."""
+    levels = np.empty(macroblocks.y_mode.shape, np.uint8)
+    inner = np.empty(macroblocks.y_mode.shape, np.uint8)
+    macroblock_levels(macroblocks, table, levels, inner)
+    loop_filter_picture(picture, levels, inner, sharpness, simple, key_frame)

@@ -24,6 +24,7 @@ from codec.frame import (
     new_macroblocks,
     new_picture,
 )
+from codec.state import FilterDeltas, Segmentation
 
 
 def _picture(seed: int, rows: int, columns: int) -> Picture:
@@ -67,19 +68,32 @@ def test_one_macroblock_has_no_outer_edges() -> None:
         assert np.array_equal(plane, wanted)
 
 
+def _segmentation(values: tuple[int, ...] | None, absolute: bool = False) -> Segmentation:
+    """Segmentation by filter level."""
+    zeros = np.zeros(4, np.int8)
+    levels = zeros if values is None else np.array(values, np.int8)
+    return Segmentation(values is not None, absolute, zeros, levels, np.zeros((1, 1), np.uint8))
+
+
+def _deltas(
+    reference: tuple[int, ...], mode: tuple[int, ...], enabled: bool = True
+) -> FilterDeltas:
+    return FilterDeltas(enabled, np.array(reference, np.int8), np.array(mode, np.int8))
+
+
 def test_levels_without_deltas() -> None:
-    assert np.all(loop_filter.level_table(17) == 17)
-    assert loop_filter.level_table(17, (0, -20, 60, 5))[:, 0, 0].tolist() == [17, 0, 63, 22]
-    assert loop_filter.level_table(17, (0, 20, 63, 5), absolute=True)[:, 3, 9].tolist() == [
-        0,
-        20,
-        63,
-        5,
-    ]
+    none = _deltas((63, 63, 63, 63), (63, 63, 63, 63), enabled=False)
+    filter_levels = loop_filter.filter_levels
+    assert np.all(filter_levels(17, _segmentation(None), none) == 17)
+    relative, absolute = _segmentation((0, -20, 60, 5)), _segmentation((0, 20, 63, 5), True)
+    assert filter_levels(17, relative, none)[:, 0, 0].tolist() == [17, 0, 63, 22]
+    assert filter_levels(17, absolute, none)[:, 3, 9].tolist() == [0, 20, 63, 5]
+    assert not filter_levels(0, absolute, none).any()
 
 
 def test_levels_with_deltas() -> None:
-    table = loop_filter.level_table(20, None, False, (2, 0, -2, -30), (4, -3, 2, 50))[3]
+    deltas = _deltas((2, 0, -2, -30), (4, -3, 2, 50))
+    table = loop_filter.filter_levels(20, _segmentation(None), deltas)[3]
     assert table[INTRA_FRAME, DC_PRED] == table[INTRA_FRAME, TM_PRED] == 22
     assert table[INTRA_FRAME, B_PRED] == 26
     assert table[LAST_FRAME, ZEROMV] == 17
@@ -99,3 +113,16 @@ def test_levels_of_macroblocks() -> None:
     loop_filter.macroblock_levels(macroblocks, table, levels, inner)
     assert levels[0].tolist() == [0, 40 + 4, 80 + 10 + 7, 120 + 20 + 9, 30 + 8]
     assert inner[0].tolist() == [1, 1, 0, 1, 1]
+
+
+def test_frame_is_the_picture_at_its_levels() -> None:
+    macroblocks = new_macroblocks(2, 2)
+    macroblocks.y_mode[0] = [B_PRED, DC_PRED]
+    table = loop_filter.filter_levels(30, _segmentation(None), _deltas((2, 0, 0, 0), (9, 0, 0, 0)))
+    frame, picture = _picture(2, 2, 2), _picture(2, 2, 2)
+    loop_filter.loop_filter_frame(frame, macroblocks, table, 2, False, False)
+    levels = np.array([[41, 32], [32, 32]], np.uint8)
+    inner = np.array([[1, 0], [0, 0]], np.uint8)
+    loop_filter.loop_filter_picture(picture, levels, inner, 2, False, False)
+    for plane, wanted in zip(frame, picture, strict=True):
+        assert np.array_equal(plane, wanted)
