@@ -88,9 +88,7 @@ def compare_sources(
     count = min(reference.frame_count, distorted.frame_count)
     if count == 0:
         raise SourceError(f"{reference.path}: no frames to compare")
-    pairs = zip(
-        iter_frames(reference, 0, count), iter_frames(distorted, 0, count), strict=True
-    )
+    pairs = zip(iter_frames(reference, 0, count), iter_frames(distorted, 0, count), strict=True)
     return compare_images(pairs, on_frame)
 
 

@@ -31,7 +31,9 @@ def inspect(path: str | os.PathLike[str], macroblocks: bool = False) -> Iterator
     state = None
     for number, packet in enumerate(read_packets(path)):
         try:
-            described = _repeat(packet) if not packet.data else _describe(state, packet, macroblocks)
+            described = (
+                _repeat(packet) if not packet.data else _describe(state, packet, macroblocks)
+            )
             state, _ = codec.decode(state, packet.data)
         except CodecError as error:
             raise ContainerError(f"{os.fspath(path)}: frame {number}: {error}") from error

@@ -36,12 +36,19 @@ def frame_rate(path: str | os.PathLike[str]) -> Fraction:
     times = [packet.pts for packet in read_packets(path) if is_shown(packet.data)]
     time_base = stream_info(path).time_base
     if len(times) < 2 or times[-1] <= times[0]:
-        return 1 / time_base if time_base < Fraction(1, 5) and time_base > Fraction(1, 200) else Fraction(25)
+        return (
+            1 / time_base
+            if time_base < Fraction(1, 5) and time_base > Fraction(1, 200)
+            else Fraction(25)
+        )
     return usual_rate((len(times) - 1) / ((times[-1] - times[0]) * time_base))
 
 
 def usual_rate(rate: Fraction) -> Fraction:
     """The nearest rate that cameras have, where one lies within a thousandth, else `rate` made short."""
-    usual = {Fraction(max(1, round(rate))), Fraction(max(1, round(rate * 1001 / 1000)) * 1000, 1001)}
+    usual = {
+        Fraction(max(1, round(rate))),
+        Fraction(max(1, round(rate * 1001 / 1000)) * 1000, 1001),
+    }
     nearest = min(usual, key=lambda candidate: abs(candidate - rate))
     return nearest if abs(nearest - rate) <= SNAP * rate else rate.limit_denominator(1001)

@@ -51,22 +51,28 @@ def serial_point(source: SourceInfo, settings: FirstPassSettings, threads: int =
 
 
 def parallel_point(
-    source: SourceInfo, settings: FirstPassSettings, chunk_frames: int, batch_chunks: int | None, **job: Any
+    source: SourceInfo,
+    settings: FirstPassSettings,
+    chunk_frames: int,
+    batch_chunks: int | None,
+    **job: Any,
 ) -> Point:
     """One encode of the whole source by [N, x]; `job` are further arguments of `encode`."""
     from excamera_dask.api import encode
+    from excamera_dask.settings import Settings
 
+    how = Settings(
+        chunk_frames=chunk_frames,
+        batch_chunks=batch_chunks,
+        skip=source.skip,
+        limit=source.frame_count,
+        encoder=settings.encoder,
+        first_pass=settings,
+    )
     with tempfile.TemporaryDirectory(prefix="excamera-rd-") as folder:
         path = Path(folder) / "parallel.ivf"
         begin = time.perf_counter()
-        encode(
-            source,
-            path,
-            first_pass=settings,
-            chunk_frames=chunk_frames,
-            batch_chunks=batch_chunks,
-            **job,
-        )
+        encode(source.path, path, settings=how, **job)
         seconds = time.perf_counter() - begin
         name = method_name(chunk_frames, batch_chunks)
         return measure(name, settings.cq_level, source, path, seconds)
@@ -121,9 +127,7 @@ def bd_rates(points: Sequence[Point]) -> dict[str, dict[str, float | None]]:
     """Percent more bytes than serial libvpx, for each other method, by SSIM dB and by PSNR; None without overlap."""
     methods = dict.fromkeys(point.method for point in points if point.method != SERIAL)
     return {
-        method: {
-            measure: _bd_rate(points, method, measure) for measure in ("ssim_db", "psnr")
-        }
+        method: {measure: _bd_rate(points, method, measure) for measure in ("ssim_db", "psnr")}
         for method in methods
     }
 

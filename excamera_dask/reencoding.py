@@ -47,7 +47,9 @@ def reencode(
     inter frame. Raises ExcameraError where pictures and frames do not match.
     """
     if pred_state is None and not (packets and is_key_frame(packets[0])):
-        raise ExcameraError("the prediction's first frame is not a key frame; give the state before it (--pred-state)")
+        raise ExcameraError(
+            "the prediction's first frame is not a key frame; give the state before it (--pred-state)"
+        )
     done: list[bytes] = []
     for packet, image, before in _with_pictures(packets, images, pred_state):
         if not packet:

@@ -21,18 +21,39 @@ def bench() -> None:
     """Measure against libvpx run in one piece."""
 
 
-@bench.command("rd", short_help="Rate-distortion points and BD-rate against single-threaded libvpx.")
+@bench.command(
+    "rd", short_help="Rate-distortion points and BD-rate against single-threaded libvpx."
+)
 @click.argument("source", metavar="SRC", type=click.Path(path_type=Path))
 @click.option(
     "--cq-levels", type=CqLevels(), default="12,22,32,42,52", show_default=True,
     help="Quality points, at least two.",
 )  # fmt: skip
-@click.option("--methods", type=Methods(), default="6,1 6,16", show_default=True, help="[N, x] pairs to measure.")
-@click.option("--skip", type=click.IntRange(min=0), default=0, help="Frames of SRC to leave out first.")
-@click.option("--limit", type=click.IntRange(min=1), default=96, show_default=True, help="Frames to encode.")
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the JSON here as well.")
-@click.option("--plot", "plot_path", type=click.Path(path_type=Path), help="Draw the curves into this PNG file.")
-@click.option("--executor", type=Executor(), default="local", show_default=True, help="As for encode.")
+@click.option(
+    "--methods",
+    type=Methods(),
+    default="6,1 6,16",
+    show_default=True,
+    help="[N, x] pairs to measure.",
+)
+@click.option(
+    "--skip", type=click.IntRange(min=0), default=0, help="Frames of SRC to leave out first."
+)
+@click.option(
+    "--limit", type=click.IntRange(min=1), default=96, show_default=True, help="Frames to encode."
+)
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), help="Write the JSON here as well."
+)
+@click.option(
+    "--plot",
+    "plot_path",
+    type=click.Path(path_type=Path),
+    help="Draw the curves into this PNG file.",
+)
+@click.option(
+    "--executor", type=Executor(), default="local", show_default=True, help="As for encode."
+)
 @click.option("-w", "--workers", type=click.IntRange(min=1), help="As for encode.")
 @libvpx_options
 def rd(

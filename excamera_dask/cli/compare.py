@@ -12,9 +12,13 @@ from excamera_dask.cli.output import notice, print_json
 @click.command(short_help="PSNR and SSIM of a video against its original, as JSON.")
 @click.argument("reference", type=click.Path(path_type=Path))
 @click.argument("distorted", type=click.Path(path_type=Path))
-@click.option("--skip", type=click.IntRange(min=0), default=0, help="Frames of REFERENCE to leave out first.")
+@click.option(
+    "--skip", type=click.IntRange(min=0), default=0, help="Frames of REFERENCE to leave out first."
+)
 @click.option("--limit", type=click.IntRange(min=1), help="Compare at most this many frames.")
-@click.option("--per-frame/--overall", default=True, show_default=True, help="Figures of each frame as well.")
+@click.option(
+    "--per-frame/--overall", default=True, show_default=True, help="Figures of each frame as well."
+)
 def compare(
     reference: Path, distorted: Path, skip: int, limit: int | None, per_frame: bool
 ) -> None:

@@ -12,10 +12,21 @@ from excamera_dask.cli.output import claim_output, notice
 
 @click.command(short_help="Decode IVF or WebM to Y4M, or to an MD5.")
 @click.argument("source", metavar="IN", type=click.Path(path_type=Path))
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Y4M file to write; - for stdout.")
-@click.option("--md5", is_flag=True, help="Print the MD5 of all pictures, as vpxdec --i420 --md5 does.")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), help="Y4M file to write; - for stdout."
+)
+@click.option(
+    "--md5", is_flag=True, help="Print the MD5 of all pictures, as vpxdec --i420 --md5 does."
+)
 @click.option("--limit", type=click.IntRange(min=1), help="Stop after this many pictures.")
-@click.option("-y", "overwrite", flag_value=True, type=bool, default=None, help="Overwrite an existing output.")
+@click.option(
+    "-y",
+    "overwrite",
+    flag_value=True,
+    type=bool,
+    default=None,
+    help="Overwrite an existing output.",
+)
 @click.option("-n", "overwrite", flag_value=False, type=bool, help="Never overwrite.")
 def decode(
     source: Path, output: Path | None, md5: bool, limit: int | None, overwrite: bool | None

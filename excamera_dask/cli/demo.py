@@ -21,7 +21,12 @@ if TYPE_CHECKING:
 
 @click.command(short_help="Encode a clip, play it with libvpx, compare with plain libvpx.")
 @click.argument("source", metavar="CLIP", type=click.Path(path_type=Path))
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Keep the encoded clip here (.webm or .ivf).")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    help="Keep the encoded clip here (.webm or .ivf).",
+)
 @click.option("--limit", type=click.IntRange(min=1), help="Frames to encode at most.")
 @click.option(
     "--progress", type=click.Choice(["auto", "rich", "json", "none"]), default="auto", show_default=True,
@@ -50,7 +55,9 @@ def demo(
     chosen = open_source(source).select(0, limit)
     settings = FirstPassSettings(cq_level=cq_level).choose()
     notice(f"{source.name}: {chosen.frame_count} frames, {chosen.width}x{chosen.height}")
-    notice(f"First pass by {encoder_version(settings.encoder)}, {settings.passes} passes, cq-level {cq_level}")
+    notice(
+        f"First pass by {encoder_version(settings.encoder)}, {settings.passes} passes, cq-level {cq_level}"
+    )
     with tempfile.TemporaryDirectory(prefix="excamera-demo-") as folder:
         target = output or Path(folder) / "demo.webm"
         _warm_up()
@@ -64,7 +71,13 @@ def demo(
     threads = len(os.sched_getaffinity(0))
     if threads > 1:
         plain.append(serial_point(chosen, settings, threads))
-    rows = list(zip(["excamera", "libvpx, 1 thread", f"libvpx, {threads} threads"], [ours, *plain], strict=False))
+    rows = list(
+        zip(
+            ["excamera", "libvpx, 1 thread", f"libvpx, {threads} threads"],
+            [ours, *plain],
+            strict=False,
+        )
+    )
     if as_json:
         print_json({name: point for name, point in rows})
     else:
@@ -73,9 +86,10 @@ def demo(
 
 def _warm_up() -> None:
     """Compile the kernels before the clock runs; the demo's time is that of encoding."""
-    import codec
+    from excamera_dask.api import _compile_once
+    from excamera_dask.cli.display import NoticeDisplay
 
-    codec.warm_up()
+    _compile_once(NoticeDisplay())
 
 
 def _play(

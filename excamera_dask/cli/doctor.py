@@ -14,10 +14,21 @@ from typing import Any
 
 import click
 
-from excamera_dask.cli.output import notice, print_json
+from excamera_dask.cli.output import print_json
 from excamera_dask.version import __version__
 
-PACKAGES = ("numpy", "numba", "llvmlite", "dask", "distributed", "av", "zstandard", "psutil", "click", "rich")
+PACKAGES = (
+    "numpy",
+    "numba",
+    "llvmlite",
+    "dask",
+    "distributed",
+    "av",
+    "zstandard",
+    "psutil",
+    "click",
+    "rich",
+)
 SMALL_SHM = 64 << 20
 MEMORY_PER_CORE = 1 << 30
 
@@ -76,15 +87,21 @@ def judge(findings: dict[str, Any]) -> tuple[list[str], list[str]]:
         if version is None:
             errors.append(f"the package {name} is missing; pip install excamera-dask brings it")
     if not findings["pyav_libvpx"]["encoder"] and not findings["vpxenc"]:
-        errors.append("neither vpxenc nor PyAV's libvpx can encode VP8; pip install av, or apt-get install vpx-tools")
+        errors.append(
+            "neither vpxenc nor PyAV's libvpx can encode VP8; pip install av, or apt-get install vpx-tools"
+        )
     elif not findings["vpxenc"]:
-        warnings.append("vpxenc is not on PATH; PyAV's libvpx stands in for it (Debian: apt-get install vpx-tools)")
+        warnings.append(
+            "vpxenc is not on PATH; PyAV's libvpx stands in for it (Debian: apt-get install vpx-tools)"
+        )
     if findings["memory_bytes"] < MEMORY_PER_CORE * findings["cores"]:
         warnings.append("less than 1 GiB of memory a core; large pictures may need fewer --workers")
     if findings["shm_bytes"] is not None and findings["shm_bytes"] < SMALL_SHM:
         warnings.append("less than 64 MiB free in /dev/shm; Dask's processes may fail to start")
     if not findings["kernels"]["writable"]:
-        warnings.append(f"cannot write {findings['kernels']['folder']}; kernels are compiled anew in each process")
+        warnings.append(
+            f"cannot write {findings['kernels']['folder']}; kernels are compiled anew in each process"
+        )
     elif not findings["kernels"]["compiled"]:
         warnings.append("the kernels are not compiled yet; excamera doctor --warm-up does it once")
     return warnings, errors
@@ -153,11 +170,11 @@ def _kernels() -> dict[str, Any]:
 
 
 def _warm_up() -> float:
-    import codec
+    from excamera_dask.api import _compile_once
+    from excamera_dask.cli.display import NoticeDisplay
 
-    notice("Compiling the kernels (once; about a minute) ...")
     begin = time.perf_counter()
-    codec.warm_up()
+    _compile_once(NoticeDisplay())
     return time.perf_counter() - begin
 
 
@@ -181,11 +198,16 @@ def _print_findings(findings: dict[str, Any]) -> None:
 
 
 def _rows(findings: dict[str, Any]) -> list[tuple[str, str]]:
-    packages = ", ".join(f"{name} {version or '-'}" for name, version in findings["packages"].items())
+    packages = ", ".join(
+        f"{name} {version or '-'}" for name, version in findings["packages"].items()
+    )
     kernels = findings["kernels"]
     libvpx = findings["pyav_libvpx"]
     rows = [
-        ("excamera", f"{findings['excamera']} on Python {findings['python']}, {findings['platform']}"),
+        (
+            "excamera",
+            f"{findings['excamera']} on Python {findings['python']}, {findings['platform']}",
+        ),
         ("packages", packages),
     ]
     for name in ("vpxenc", "vpxdec", "ffmpeg"):
@@ -195,8 +217,14 @@ def _rows(findings: dict[str, Any]) -> list[tuple[str, str]]:
         ("PyAV libvpx", ", ".join(kind for kind, there in libvpx.items() if there) or "none"),
         ("cores", str(findings["cores"])),
         ("memory", _size(findings["memory_bytes"])),
-        ("/dev/shm", "none" if findings["shm_bytes"] is None else f"{_size(findings['shm_bytes'])} free"),
-        ("kernels", f"{kernels['compiled']} compiled, {_size(kernels['bytes'])} in {kernels['folder']}"),
+        (
+            "/dev/shm",
+            "none" if findings["shm_bytes"] is None else f"{_size(findings['shm_bytes'])} free",
+        ),
+        (
+            "kernels",
+            f"{kernels['compiled']} compiled, {_size(kernels['bytes'])} in {kernels['folder']}",
+        ),
     ]
     if "warm_up_seconds" in findings:
         rows.append(("warm-up", f"{findings['warm_up_seconds']} s"))

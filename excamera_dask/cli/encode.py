@@ -48,27 +48,51 @@ def method_options(command: Command) -> Command:
 @click.command(short_help="Encode a video to VP8 in WebM or IVF.")
 @click.argument("source", metavar="IN", type=PATH)
 @click.option("-o", "--output", type=PATH, required=True, help="Output: .webm or .ivf.")
-@click.option("-y", "overwrite", flag_value=True, type=bool, default=None, help="Overwrite an existing output.")
-@click.option("-n", "overwrite", flag_value=False, type=bool, help="Never overwrite; by default ask.")
+@click.option(
+    "-y",
+    "overwrite",
+    flag_value=True,
+    type=bool,
+    default=None,
+    help="Overwrite an existing output.",
+)
+@click.option(
+    "-n", "overwrite", flag_value=False, type=bool, help="Never overwrite; by default ask."
+)
 @method_options
-@click.option("--skip", type=click.IntRange(min=0), default=0, show_default=True, help="Frames of IN to leave out first.")
+@click.option(
+    "--skip",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Frames of IN to leave out first.",
+)
 @click.option("--limit", type=click.IntRange(min=1), help="Frames to encode at most.")
 @click.option(
     "--force-key-frames", "key_frame_times", type=Times(), default=(),
     help="Times of the output, as seconds or H:MM:SS.",
 )  # fmt: skip
-@click.option("--scene-cuts/--no-scene-cuts", default=False, show_default=True, help="Start a batch at each scene cut.")
+@click.option(
+    "--scene-cuts/--no-scene-cuts",
+    default=False,
+    show_default=True,
+    help="Start a batch at each scene cut.",
+)
 @click.option(
     "--kf-q-weight", type=click.FloatRange(0, 1),
     help="Weight of a replaced key frame's quantizer against the next frame's.",
 )  # fmt: skip
-@click.option("--keep", type=PATH, help="Keep the intermediate frames of each chunk in this folder.")
+@click.option(
+    "--keep", type=PATH, help="Keep the intermediate frames of each chunk in this folder."
+)
 @click.option(
     "--progress", type=click.Choice(["auto", "rich", "json", "none"]), default="auto", show_default=True,
     help="How to tell of the progress, on stderr; auto is rich on a terminal, else none.",
 )  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on stdout.")
-@click.option("--log-level", type=click.Choice(LOG_LEVELS), default="error", help="Of Dask and excamera.")
+@click.option(
+    "--log-level", type=click.Choice(LOG_LEVELS), default="error", help="Of Dask and excamera."
+)
 @libvpx_options
 def encode(
     source: Path,
@@ -103,7 +127,14 @@ def encode(
     if kf_q_weight is not None:
         options["kf_q_weight"] = kf_q_weight
     report = run(
-        source, output, progress, executor=executor, workers=workers, keep=keep, encoder=first_pass, **options
+        source,
+        output,
+        progress,
+        executor=executor,
+        workers=workers,
+        keep=keep,
+        encoder=first_pass,
+        **options,
     )
     if as_json:
         print_json(report.to_dict())

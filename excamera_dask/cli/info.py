@@ -12,7 +12,9 @@ from excamera_dask.cli.output import print_json
 
 @click.command(short_help="Type, size, quantizer, flags and references of each frame, as JSON.")
 @click.argument("source", metavar="IN", type=click.Path(path_type=Path))
-@click.option("--macroblocks", is_flag=True, help="Mode, reference, vector and tokens of each macroblock.")
+@click.option(
+    "--macroblocks", is_flag=True, help="Mode, reference, vector and tokens of each macroblock."
+)
 @click.option("--skip", type=click.IntRange(min=0), default=0, help="Frames to leave out first.")
 @click.option("--limit", type=click.IntRange(min=1), help="At most this many frames.")
 def info(source: Path, macroblocks: bool, skip: int, limit: int | None) -> None:

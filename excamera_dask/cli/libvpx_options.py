@@ -18,7 +18,12 @@ FLAG = click.IntRange(0, 1)
 # name, type, default, help: the defaults are those of FirstPassSettings, held together by a test
 OPTIONS: tuple[tuple[str, Any, Any, str], ...] = (
     ("passes", click.IntRange(1, 2), 2, "Passes of libvpx over each chunk; 2 needs vpxenc."),
-    ("deadline", click.Choice(["best", "good", "realtime"]), "good", "vpxenc's --best, --good or --rt."),
+    (
+        "deadline",
+        click.Choice(["best", "good", "realtime"]),
+        "good",
+        "vpxenc's --best, --good or --rt.",
+    ),
     ("cpu-used", click.IntRange(-16, 16), 0, "Speed; higher is faster and coarser."),
     ("end-usage", click.Choice(["vbr", "cbr", "cq", "q"]), "cq", "Rate control."),
     ("min-q", QUANTIZER, 0, "Best quantizer allowed."),
@@ -38,7 +43,12 @@ OPTIONS: tuple[tuple[str, Any, Any, str], ...] = (
     ("noise-sensitivity", click.IntRange(0, 6), 0, "Denoising."),
     ("sharpness", click.IntRange(0, 7), 0, "Sharpness of the loop filter."),
     ("static-thresh", click.IntRange(min=0), 0, "Differences taken for a standstill."),
-    ("max-intra-rate", click.IntRange(min=0), 0, "Largest key frame, percent of the mean; 0 is any."),
+    (
+        "max-intra-rate",
+        click.IntRange(min=0),
+        0,
+        "Largest key frame, percent of the mean; 0 is any.",
+    ),
     ("profile", click.IntRange(0, 3), 0, "VP8 profile."),
     ("error-resilient", click.IntRange(0, 3), 0, "Error resilience features."),
 )
@@ -47,9 +57,9 @@ OPTIONS: tuple[tuple[str, Any, Any, str], ...] = (
 def libvpx_options(command: Command) -> Command:
     """Add --first-pass and vpxenc's options; the command gets them all as `**libvpx`."""
     for name, kind, default, text in reversed(OPTIONS):
-        command = click.option(f"--{name}", type=kind, default=default, show_default=True, help=text)(
-            command
-        )
+        command = click.option(
+            f"--{name}", type=kind, default=default, show_default=True, help=text
+        )(command)
     return click.option(
         "--first-pass",
         type=click.Choice(["vpxenc", "libvpx"]),
@@ -69,9 +79,7 @@ def cq_level_option(command: Command) -> Command:
     )(command)
 
 
-def settings_from(
-    libvpx: dict[str, Any], cq_level: int
-) -> FirstPassSettings:
+def settings_from(libvpx: dict[str, Any], cq_level: int) -> FirstPassSettings:
     """The first-pass settings that a command line asks for, with an encoder that is installed here."""
     from excamera_dask.first_pass import FirstPassSettings
 

@@ -15,8 +15,12 @@ if TYPE_CHECKING:
     from codec.state import DecoderState
 
 FILE = click.Path(path_type=Path)
-OUTPUT_STATE = click.option("-O", "--output-state", type=FILE, help="File for the state after the last frame.")
-SKIP = click.option("--skip", type=click.IntRange(min=0), default=0, help="Frames of the source to leave out first.")
+OUTPUT_STATE = click.option(
+    "-O", "--output-state", type=FILE, help="File for the state after the last frame."
+)
+SKIP = click.option(
+    "--skip", type=click.IntRange(min=0), default=0, help="Frames of the source to leave out first."
+)
 LIMIT = click.option("--limit", type=click.IntRange(min=1), help="At most this many frames.")
 
 
@@ -71,7 +75,12 @@ def first_pass(
 @step.command("dump")
 @click.argument("ivf", type=FILE)
 @click.argument("output", metavar="STATE", type=FILE)
-@click.option("-f", "--frame-number", type=click.IntRange(min=0), help="Dump after this frame; by default the last.")
+@click.option(
+    "-f",
+    "--frame-number",
+    type=click.IntRange(min=0),
+    help="Dump after this frame; by default the last.",
+)
 @click.option("-S", "--input-state", type=FILE, help="State before the first frame of IVF.")
 def dump(ivf: Path, output: Path, frame_number: int | None, input_state: Path | None) -> None:
     """Write the decoder's state after a frame of IVF to the file STATE."""
@@ -88,7 +97,9 @@ def dump(ivf: Path, output: Path, frame_number: int | None, input_state: Path | 
 @step.command("enc")
 @click.argument("source", metavar="SRC", type=FILE)
 @click.option("-o", "--output", type=FILE, required=True, help="IVF file to write.")
-@click.option("-I", "--input-state", type=FILE, required=True, help="State that the first frame leans on.")
+@click.option(
+    "-I", "--input-state", type=FILE, required=True, help="State that the first frame leans on."
+)
 @OUTPUT_STATE
 @SKIP
 @LIMIT
@@ -156,7 +167,14 @@ def diff(first: Path, second: Path) -> None:
         return
     differing = [
         name
-        for name in ("width", "height", "horizontal_scale", "vertical_scale", "color_space", "clamping_type")
+        for name in (
+            "width",
+            "height",
+            "horizontal_scale",
+            "vertical_scale",
+            "color_space",
+            "clamping_type",
+        )
         if getattr(a, name) != getattr(b, name)
     ]
     for group in ("probabilities", "segmentation", "filter_deltas", "references"):
