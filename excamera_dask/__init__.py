@@ -1,6 +1,7 @@
 """Fine-grained parallel VP8 encoding as one Dask graph.
 
-What users need lies here; it is imported on first use, so that `import excamera_dask` costs nothing.
+What users need lies here; it is imported on first use, so that `import excamera_dask` costs
+nothing.
 """
 
 from __future__ import annotations

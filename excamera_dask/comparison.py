@@ -10,7 +10,6 @@ from typing import Any
 from codec import quality
 from codec.frame import Image
 from codec.quality import PlaneValues
-
 from excamera_dask.errors import SourceError
 from excamera_dask.sources import SourceInfo, iter_frames
 

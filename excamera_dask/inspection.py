@@ -6,12 +6,12 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
-import codec
 import numpy as np
+
+import codec
 from codec.errors import CodecError
 from codec.frame import Frame, Macroblocks
 from codec.frame_header import FrameHeader
-
 from excamera_dask.containers import Packet, read_packets
 from excamera_dask.errors import ContainerError
 

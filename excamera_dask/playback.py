@@ -9,7 +9,6 @@ from fractions import Fraction
 import codec
 from codec.errors import CodecError
 from codec.frame import Image
-
 from excamera_dask.containers import is_shown, read_packets, stream_info
 from excamera_dask.errors import ContainerError
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from codec import quality
-
 from excamera_dask.bd_rate import bd_rate
 from excamera_dask.comparison import Comparison, compare_sources
 from excamera_dask.containers import Writer, is_key_frame, is_shown, read_packets

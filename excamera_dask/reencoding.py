@@ -11,10 +11,11 @@ from typing import NamedTuple
 import codec
 from codec.frame import Image
 from codec.state import DecoderState
-
 from excamera_dask.containers import is_key_frame, is_shown
 from excamera_dask.errors import ExcameraError
-from excamera_dask.stages import KEY_FRAME_Q_WEIGHT, hidden_picture, replacement_q_index
+from excamera_dask.stages import KEY_FRAME_Q_WEIGHT
+from excamera_dask.stages import _hidden_picture as hidden_picture
+from excamera_dask.stages import _replacement_q_index as replacement_q_index
 
 
 class Reencoded(NamedTuple):
@@ -43,8 +44,8 @@ def reencode(
 ) -> Reencoded:
     """Move the frames `packets`, which show `images`, onto `state`.
 
-    pred_state: what `packets` were made against; None when they start with a key frame, which is then encoded anew as an
-    inter frame. Raises ExcameraError where pictures and frames do not match.
+    pred_state: what `packets` were made against; None when they start with a key frame, which is then encoded anew as
+    an inter frame. Raises ExcameraError where pictures and frames do not match.
     """
     if pred_state is None and not (packets and is_key_frame(packets[0])):
         raise ExcameraError(

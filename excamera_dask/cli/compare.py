@@ -36,6 +36,7 @@ def compare(
 
     first = open_source(reference).select(skip, limit)
     second = open_source(distorted).select(0, limit)
+    comparison = compare_sources(first, second)
     for source in (first, second):
         for warning in source.warnings:
             notice(f"warning: {source.path}: {warning}")
@@ -45,7 +46,6 @@ def compare(
             f"warning: {first.frame_count} frames against {second.frame_count}; "
             f"the first {shorter} are compared"
         )
-    comparison = compare_sources(first, second)
     result = {
         "reference": str(reference),
         "distorted": str(distorted),

@@ -79,7 +79,7 @@ def demo(
         )
     )
     if as_json:
-        print_json({name: point for name, point in rows})
+        print_json(dict(rows))
     else:
         _print_table(rows)
 

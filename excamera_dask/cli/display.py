@@ -11,10 +11,9 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Protocol, Self
 
-from executors import Counts
-
 from excamera_dask.cli.output import notice
 from excamera_dask.progress import STAGES, ChunkDone, Event, Notice, StageCounts, Started
+from executors import Counts
 
 WEIGHTS = {"load": 1, "encode": 30, "final_state": 2, "replace": 8, "rebase": 8, "mux": 0}
 """Rough seconds of work in one task of each stage, relative to each other; only the estimate of time hangs on it."""

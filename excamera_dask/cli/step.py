@@ -34,8 +34,8 @@ def step() -> None:
     excamera step dump 0.ivf 0.state
     excamera step enc in.mp4 --skip 6 --limit 6 -r -I 0.state -p 1.ivf -w 0.75 -o 1r.ivf -O 1.state
 
-    0.ivf and 1r.ivf then play one after another. A chunk further on is encoded twice: first against the first-pass state
-    of the chunk before (as above), then rebased onto its true state, naming the former with -S.
+    0.ivf and 1r.ivf then play one after another. A chunk further on is encoded twice: first against the first-pass
+    state of the chunk before (as above), then rebased onto its true state, naming the former with -S.
     """
 
 

@@ -57,13 +57,13 @@ class Executor(click.ParamType):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         text = str(value)
-        if text in ("sync", "local") or re.fullmatch(r"[a-z]+://\S+", text):
-            return text
-        self.fail(
-            f"{text!r} is neither sync, local nor a scheduler address such as tcp://host:8786",
-            param,
-            ctx,
-        )
+        if text not in ("sync", "local") and not re.fullmatch(r"[a-z]+://\S+", text):
+            self.fail(
+                f"{text!r} is neither sync, local nor a scheduler address such as tcp://host:8786",
+                param,
+                ctx,
+            )
+        return text
 
 
 class CqLevels(click.ParamType):
