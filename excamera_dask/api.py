@@ -35,7 +35,7 @@ PathLike = str | os.PathLike[str]
 ENCODER_MEMORY = 64 << 20
 """Bytes that a worker needs besides pictures: interpreter, kernels, the first-pass encoder's own."""
 PICTURES_A_TASK = 60
-"""Raw pictures' worth of memory that one worker's tasks touch at most with short chunks: chunks, references, encoder."""
+"""Raw pictures' worth of memory that a worker's task touches beside its chunk: references, encoder."""
 
 
 def encode(
@@ -52,13 +52,14 @@ def encode(
 ) -> EncodeReport:
     """Encode a video file into `out` (.webm or .ivf by its suffix) and wait for it.
 
-    executor: "sync", "local" (`workers` processes), a scheduler's address, a `distributed.Client` or an open Executor;
-    the bytes are the same on each. settings, or options by name: those of Settings and FirstPassSettings, e.g.
-    `cq_level=30, chunk_frames=6, batch_chunks=16`. keep: a folder for each chunk's intermediates as IVF. resume: go on
-    with what an interrupted job of the same input, settings and output has finished. on_event: see `progress`.
+    executor: "sync", "local" (`workers` processes), a scheduler's address, a `distributed.Client`
+    or an open Executor; the bytes are the same on each. settings, or options by name: those of
+    Settings and FirstPassSettings, e.g. `cq_level=30, chunk_frames=6, batch_chunks=16`. keep: a
+    folder for each chunk's intermediates as IVF. resume: go on with what an interrupted job of the
+    same input, settings and output has finished. on_event: see `progress`.
 
-    The output appears whole or not at all. Raises: ExcameraError (bad input, bad setting, failing encoder),
-    executors.ExecutorError, codec.errors.CodecError.
+    The output appears whole or not at all. Raises: ExcameraError (bad input, bad setting, failing
+    encoder), executors.ExecutorError, codec.errors.CodecError.
     """
     began = time.time()
     chosen = _settings(settings, options).chosen()
@@ -87,10 +88,11 @@ def submit(
 ) -> Future:
     """Start an encode on a cluster and return Dask's Future of its EncodeReport at once.
 
-    The last task of the graph writes `out` on the worker that runs it, so `out` must lie where workers can write and you
-    can read. Without `out` the Future's result is an EncodedVideo: the whole file's bytes (`container` ".webm" or ".ivf")
-    and the report. client: default the current one. Cancelling the Future stops the job. The compressed video is held in
-    the cluster's memory until it is written; raw pictures are bounded as in `encode`.
+    The last task of the graph writes `out` on the worker that runs it, so `out` must lie where
+    workers can write and you can read. Without `out` the Future's result is an EncodedVideo: the
+    whole file's bytes (`container` ".webm" or ".ivf") and the report. client: default the current
+    one. Cancelling the Future stops the job. The compressed video is held in the cluster's memory
+    until it is written; raw pictures are bounded as in `encode`.
     """
     from distributed import get_client
 
@@ -155,13 +157,13 @@ class _Run:
 
     def _take(self, key: Any, result: stages.ChunkResult) -> None:
         """A chunk is finished: keep it, write what is next in order, tell."""
-        self.journal.write(result.index, result.packets)
+        self.journal.write(result.chunk, result.packets)
         if self.keeper is not None:
             self.keeper.write(result)
-        self._count(result.index, result.packets)
+        self._count(result.chunk, result.packets)
         self.muxer.count(dict(result.seconds))
         self._mux_ready(result)
-        self.on_event(ChunkDone(result.index, self.frames, self.bytes, len(self.finished)))
+        self.on_event(ChunkDone(result.chunk, self.frames, self.bytes, len(self.finished)))
 
     def _count(self, index: int, packets: tuple[bytes, ...]) -> None:
         self.finished.add(index)
@@ -171,7 +173,7 @@ class _Run:
     def _mux_ready(self, result: stages.ChunkResult | None) -> None:
         """Write all chunks that are next in order; those that came early are read back."""
         while (index := self.muxer.chunks) in self.finished:
-            if result is not None and result.index == index:
+            if result is not None and result.chunk == index:
                 packets: tuple[bytes, ...] | None = result.packets
             else:
                 packets = self.journal.read(index)

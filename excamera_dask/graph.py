@@ -1,11 +1,13 @@
 """The whole encode as one Dask graph.
 
-Keys are ("load-<job>", span), ("chunk-<job>", chunk), ("encode-<job>", chunk) and so on, one for each stage; a job's result
-for a chunk is ("result-<job>", chunk). The graph holds the description of the source and the settings, no pictures.
+Keys are ("load-<job>", first chunk), ("encode-<job>", chunk) and so on, one for each stage; a job's
+result for a chunk is ("result-<job>", chunk). The graph holds the description of the source and the
+settings, no pictures.
 
-Memory stays bounded on every scheduler because of the graph itself: a load waits for the results of the span `window`
-spans before it, so at most `window` spans of raw pictures exist at any time (docs/memory.md). Priorities make the serial
-chain of rebases run as soon as it can: rebase, replace, final_state, encode, load.
+Memory stays bounded on every scheduler because of the graph itself: a load waits for the results of
+the span `window` spans before it, so at most `window` spans of raw pictures exist at any time
+(docs/memory.md). Priorities make the serial chain of rebases run as soon as it can: rebase,
+replace, final_state, encode, load.
 """
 
 from __future__ import annotations
@@ -53,7 +55,7 @@ class Job:
 
 
 class Resumed(NamedTuple):
-    """Where a batch of an interrupted job goes on: its first chunk without a result, and the state before that."""
+    """Where an interrupted batch goes on: its first chunk without a result, the state before."""
 
     chunk: int
     state: bytes
@@ -63,14 +65,16 @@ class Resumed(NamedTuple):
 class Priority:
     """A task's priority by its key: later stages first, then earlier chunks."""
 
-    def __call__(self, key: Key) -> int:
-        return RANKS[str(key[0]).split("-")[0]] * RANK_STEP - int(key[1])
+    def __call__(self, key: Any) -> int:
+        name, number = key
+        return RANKS[name.split("-")[0]] * RANK_STEP - int(number)
 
 
 def window_spans(plan: Plan, workers: int, memory: int) -> int:
-    """Load spans that may be in work at once: CHUNKS_A_WORKER chunks a worker within MEMORY_SHARE of the memory.
+    """Load spans that may be in work at once: CHUNKS_A_WORKER chunks a worker, within MEMORY_SHARE.
 
-    memory: bytes of all workers together, 0 if unknown. At least SMALLEST_WINDOW. The output does not depend on it.
+    memory: bytes that all workers have together, 0 if unknown. At least SMALLEST_WINDOW. The output does
+    not depend on it.
     """
     if not plan.spans:
         return SMALLEST_WINDOW
@@ -167,12 +171,10 @@ class _Tasks:
             replaced, rebased = key("replace", index), key("rebase", index)
             previous = key("final_state", index - 1)
             self.tasks[replaced] = (stages.replace, pictures, first_pass, previous, job.kf_q_weight)
-            self.tasks[rebased] = (
-                stages.rebase, pictures, first_pass, decoded, replaced, previous, self._true_state(chunk),
-            )  # fmt: skip
-            self.tasks[result] = (
-                stages.finish, index, first_pass, decoded, replaced, rebased, job.keep,
-            )  # fmt: skip
+            true = self._true_state(chunk)
+            own = (first_pass, decoded, replaced)
+            self.tasks[rebased] = (stages.rebase, pictures, *own, previous, true)
+            self.tasks[result] = (stages.finish, index, *own, rebased, job.keep)
         self.results.append(result)
 
     def _true_state(self, chunk: Chunk) -> Key:
@@ -214,5 +216,5 @@ def visualize(plan: Plan, filename: str | None = "excamera", **options: Any) -> 
         return dask.base.visualize_dsk(dict(graph), filename=filename, **options)
     except (ImportError, RuntimeError) as error:
         raise ExcameraError(
-            "drawing a plan needs graphviz: pip install graphviz, and the program dot (Debian: graphviz)"
+            "drawing a plan needs graphviz: pip install graphviz, and dot (Debian: graphviz)"
         ) from error

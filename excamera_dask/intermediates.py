@@ -28,10 +28,10 @@ class Intermediates:
     def write(self, result: ChunkResult) -> None:
         """Write what a chunk has."""
         if result.first_pass is not None:
-            self._write_ivf(result.index, "first-pass", result.first_pass)
+            self._write_ivf(result.chunk, "first-pass", result.first_pass)
         if result.replaced is not None:
-            self._write_ivf(result.index, "replaced", [result.replaced])
-        self._write_ivf(result.index, "final", result.packets)
+            self._write_ivf(result.chunk, "replaced", [result.replaced])
+        self._write_ivf(result.chunk, "final", result.packets)
 
     def _write_ivf(self, chunk: int, name: str, packets: Sequence[bytes]) -> None:
         path = self.folder / f"{chunk:08d}.{name}.ivf"

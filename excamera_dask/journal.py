@@ -1,8 +1,9 @@
 """Finished chunks of a job on disk, so that an interrupted job goes on where it stopped.
 
-The folder `<out>.excamera/<fingerprint>/` beside the output holds one file a chunk; the fingerprint is a hash of the source's
-identity, the settings and the versions, so other jobs' leftovers are never taken for this one's. Files appear whole or not
-at all, and one that is damaged counts as missing. The folder goes when the output is complete.
+The folder `<out>.excamera/<fingerprint>/` beside the output holds one file a chunk; the fingerprint
+is a hash of the source's identity, the settings and the versions, so other jobs' leftovers are
+never taken for this one's. Files appear whole or not at all, and one that is damaged counts as
+missing. The folder goes when the output is complete.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """How a film is cut: into chunks, batches and load spans; pure arithmetic on frame numbers.
 
-`[N, x]` means N frames a chunk and x chunks a batch. A batch starts with the one key frame that it has; a key frame
-that is asked for, or a scene cut, ends the chunk and the batch before it.
+`[N, x]` means N frames a chunk and x chunks a batch. A batch starts with the one key frame that it
+has; a key frame that is asked for, or a scene cut, ends the chunk and the batch before it.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any
 
 SPAN_BYTES = 64 << 20
 """Raw pictures that one load task reads at most, where a few chunks are not more."""
@@ -17,7 +17,8 @@ SPAN_CHUNKS = 4
 LARGEST_SPAN_BYTES = 512 << 20
 
 
-class Chunk(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Chunk:
     """Frames start .. start + frames - 1; `position` counts the chunks of its batch from 0."""
 
     index: int
@@ -27,7 +28,8 @@ class Chunk(NamedTuple):
     position: int
 
 
-class LoadSpan(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class LoadSpan:
     """Chunks first .. stop - 1, read by one task."""
 
     index: int
@@ -120,8 +122,9 @@ def make_plan(
 ) -> Plan:
     """Cut `frame_count` frames into chunks of `chunk_frames` and batches of `batch_chunks` (None: unlimited).
 
-    cuts: frames at which a new batch must start, numbers outside the film are ignored; frame_bytes: bytes of a raw
-    picture; anchors: frames from which the source can be decoded, near which load spans are cut.
+    cuts: frames at which a new batch must start, numbers outside the film are ignored; frame_bytes:
+    bytes of a raw picture; anchors: frames from which the source can be decoded, near which load
+    spans are cut.
 
     Raises: ValueError.
     """

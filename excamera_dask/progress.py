@@ -1,7 +1,7 @@
 """What a running job tells: plain events, one callback; rendering them is somebody else's work.
 
-A callback gets each event in the order in which things happen, in the thread that called `encode`. It must be quick; an
-exception in it ends the job.
+A callback gets each event in the order in which things happen, in the thread that called `encode`.
+It must be quick; an exception in it ends the job.
 """
 
 from __future__ import annotations

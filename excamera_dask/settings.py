@@ -22,11 +22,12 @@ _FIRST_PASS = {field.name for field in dataclasses.fields(FirstPassSettings)} - 
 class Settings:
     """What to encode, and how; the same settings and input give the same bytes on every executor.
 
-    chunk_frames, batch_chunks: the method's [N, x], batch_chunks None for one batch as long as the film; skip, limit:
-    frames of the source to leave out at the start, and to encode at most; key_frame_times: seconds from the first encoded
-    frame at which a key frame is forced; scene_cuts: start a new batch at scene cuts; kf_q_weight: weight 0 .. 1 of the
-    key frame's quantizer in the frame that replaces it; encoder: "vpxenc", "libvpx" or None for the better one that is
-    here; first_pass: everything else about the first pass.
+    chunk_frames, batch_chunks: the method's [N, x], batch_chunks None for one batch as long as the
+    film; skip, limit: frames of the source to leave out at the start, and to encode at most;
+    key_frame_times: seconds from the first encoded frame at which a key frame is forced;
+    scene_cuts: start a new batch at scene cuts; kf_q_weight: weight 0 .. 1 of the key frame's
+    quantizer in the frame that replaces it; encoder: "vpxenc", "libvpx" or None for the better one
+    that is here; first_pass: everything else about the first pass.
 
     Raises: InvalidSetting.
     """
@@ -39,7 +40,7 @@ class Settings:
     scene_cuts: bool = False
     kf_q_weight: float = KEY_FRAME_Q_WEIGHT
     encoder: str | None = None
-    first_pass: FirstPassSettings = FirstPassSettings()
+    first_pass: FirstPassSettings = dataclasses.field(default_factory=FirstPassSettings)
 
     def __post_init__(self) -> None:
         _at_least(

@@ -1,13 +1,14 @@
 """The steps of a chunk's life as plain functions: load, encode, final_state, replace, rebase.
 
-A notebook can `client.submit` each of them; the graph is made of nothing else. Results are small and picklable but for the
-raw pictures of `load`. The result of each step carries the seconds that led to it, by stage.
+A notebook can `client.submit` each of them; the graph is made of nothing else. Results are small
+and picklable but for the raw pictures of `load`. The result of each step carries the seconds that
+led to it, by stage.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -118,7 +119,7 @@ class Rebased(NamedTuple):
 class ChunkResult(NamedTuple):
     """What a job keeps of a chunk; the intermediates are None unless they were asked for."""
 
-    index: int
+    chunk: int
     packets: tuple[bytes, ...]
     seconds: Seconds
     first_pass: tuple[bytes, ...] | None = None
@@ -184,7 +185,8 @@ def replace(
 ) -> Replaced:
     """Encode a chunk's first picture as an inter frame against the final state of the chunk before it.
 
-    kf_q_weight: 1 takes the quantizer of the key frame that is replaced, 0 that of the frame after it.
+    kf_q_weight: 1 takes the quantizer of the key frame that is replaced, 0 that of the frame after
+    it.
     """
     begin = time.perf_counter()
     state = previous.state.open()
@@ -203,8 +205,8 @@ def rebase(
 ) -> Rebased:
     """Move a chunk from the first-pass state of the chunk before it onto the true one.
 
-    decoded: of this chunk; previous: of the chunk before, against which `replaced` was made; true: what the chunk before
-    became, or `previous` itself for the second chunk of a batch.
+    decoded: of this chunk; previous: of the chunk before, against which `replaced` was made; true:
+    what the chunk before became, or `previous` itself for the second chunk of a batch.
     """
     begin = time.perf_counter()
     made_against = previous.state.open()
@@ -227,16 +229,16 @@ def rebase(
 
 
 def finish_first(
-    index: int, first_pass: FirstPass, decoded: Decoded | None, keep: bool
+    chunk: int, first_pass: FirstPass, decoded: Decoded | None, keep: bool
 ) -> ChunkResult:
     """The result of a batch's first chunk, which stays as the first pass made it."""
     seconds = _together(first_pass, decoded)
     kept = first_pass.packets if keep else None
-    return ChunkResult(index, first_pass.packets, seconds, kept)
+    return ChunkResult(chunk, first_pass.packets, seconds, kept)
 
 
 def finish(
-    index: int,
+    chunk: int,
     first_pass: FirstPass,
     decoded: Decoded,
     replaced: Replaced,
@@ -246,8 +248,8 @@ def finish(
     """The result of any other chunk: its rebased frames."""
     seconds = _together(first_pass, decoded, replaced, rebased)
     if not keep:
-        return ChunkResult(index, rebased.packets, seconds)
-    return ChunkResult(index, rebased.packets, seconds, first_pass.packets, replaced.packet)
+        return ChunkResult(chunk, rebased.packets, seconds)
+    return ChunkResult(chunk, rebased.packets, seconds, first_pass.packets, replaced.packet)
 
 
 def resume(state: bytes) -> Rebased:
@@ -255,7 +257,7 @@ def resume(state: bytes) -> Rebased:
     return Rebased((), PassedState.from_bytes(state), {})
 
 
-def state_after(packets: Sequence[bytes], state: DecoderState | None = None) -> DecoderState:
+def state_after(packets: Iterable[bytes], state: DecoderState | None = None) -> DecoderState:
     """The state of a decoder that has read `packets`."""
     for packet in packets:
         state, _ = codec.decode(state, packet)

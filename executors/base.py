@@ -8,8 +8,8 @@ from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 from dask.highlevelgraph import HighLevelGraph
+from dask.typing import Key
 
-Key = str | tuple[Any, ...]
 Graph = HighLevelGraph
 """Annotations of its layers (`priority`, `retries`) are Dask's own."""
 
@@ -72,9 +72,10 @@ class Executor(ABC):
     ) -> None:
         """Run `graph` until each of `keys` has been handed to `on_result`, in order of completion.
 
-        A result is let go after its `on_result`, which is called in the caller's thread. `on_counts` hears about every
-        kind of task from time to time. A task's exception is raised here as itself; then, as after an exception in a callback
-        or KeyboardInterrupt, what has not started never will.
+        A result is let go after its `on_result`, which is called in the caller's thread.
+        `on_counts` hears about every kind of task from time to time. A task's exception is raised
+        here as itself; then, as after an exception in a callback or KeyboardInterrupt, what has not
+        started never will.
 
         Raises: WorkerLost, Cancelled, and whatever tasks and callbacks raise.
         """
@@ -100,4 +101,4 @@ class Executor(ABC):
 
 def kind_of(key: Key) -> str:
     """What tasks are counted by: the first element of their keys."""
-    return key[0] if isinstance(key, tuple) else key
+    return str(key[0] if isinstance(key, tuple) else key)

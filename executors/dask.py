@@ -49,7 +49,7 @@ class DaskExecutor(Executor):
         if client.status != "running":
             raise InvalidExecutor(f"the client is {client.status}: give one that is connected")
         self.client = client
-        self.name = str(client.scheduler.address)
+        self.name = str(client.scheduler_info(n_workers=0)["address"])
         self._cancel: queue.SimpleQueue[Future | None] | None = None
         self._owns_client = False
         if warm_up is not None:
