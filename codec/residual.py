@@ -171,9 +171,9 @@ def _cheapest(c0, c1, c2, rates, token, multiplier):  # type: ignore[no-untyped-
 
 
 @kernel
-def optimize_block(
+def optimize_block(  # type: ignore[no-untyped-def]
     coefficients, steps, rates, context, first, weight, multiplier, levels, origins, choices
-):  # type: ignore[no-untyped-def]
+):
     """Fill levels (16,) int16, zero before, with those of least cost; gives the end of the block and that cost.
 
     coefficients and steps are (16,) int16 in raster order, rates (16, 3, 12) of this block type; `weight` is the
@@ -206,9 +206,9 @@ def optimize_block(
         nearest = min((2 * magnitude + step) // (2 * step), np.int64(MAX_LEVEL))
         for value in range(nearest, max(nearest - 2, np.int64(0)), -1):  # type: ignore[call-overload]
             error = value * step - magnitude
-            cost, origin = _cheapest(c0, c1, c2, at, _TOKEN[value], multiplier)
-            cost += np.int64(_LEVEL_RATE[value]) * multiplier
-            cost += (error * error - magnitude * magnitude) * weight
+            path, origin = _cheapest(c0, c1, c2, at, _TOKEN[value], multiplier)
+            gained = (error * error - magnitude * magnitude) * weight
+            cost = path + np.int64(_LEVEL_RATE[value]) * multiplier + gained
             if value == 1:
                 n1 = cost
                 origins[position, 1] = origin
@@ -230,18 +230,16 @@ def optimize_block(
     node = best_context
     for position in range(best_end - 1, first - 1, -1):
         raster = ZIGZAG[position]
-        value = np.int64(node)
-        if node == 2:
-            value = choices[position, 2]
+        value = choices[position, 2] if node == 2 else np.int64(node)
         levels[raster] = -value if coefficients[raster] < 0 else value
         node = origins[position, node]
     return (best_end if best_end > first else 0), best_cost
 
 
 @inline_kernel
-def _code_block(
+def _code_block(  # type: ignore[no-untyped-def]
     coder, segment, block_type, block, first, multiplier, contexts, mb_col, levels, eobs, buffers
-):  # type: ignore[no-untyped-def]
+):
     """Choose the levels of one transformed block, dequantize them, and keep its context; gives its cost."""
     over, beside = BLOCK_ABOVE[block], BLOCK_LEFT[block]
     context = np.int64(contexts.above[mb_col, over]) + np.int64(contexts.left[beside])
@@ -273,7 +271,7 @@ def _code_block(
 
 
 @kernel
-def _code_subblocks(
+def _code_subblocks(  # type: ignore[no-untyped-def]
     coder,
     source,
     mb_row,
@@ -286,7 +284,7 @@ def _code_subblocks(
     eobs,
     picture,
     buffers,
-):  # type: ignore[no-untyped-def]
+):
     """Predict, code and reconstruct the luma of a B_PRED macroblock, one subblock after another; gives its cost."""
     cost = np.int64(0)
     top = BORDER + 16 * mb_row
@@ -308,7 +306,7 @@ def _code_subblocks(
 
 
 @kernel
-def _code_luma(
+def _code_luma(  # type: ignore[no-untyped-def]
     coder,
     source,
     mb_row,
@@ -321,7 +319,7 @@ def _code_luma(
     eobs,
     picture,
     buffers,
-):  # type: ignore[no-untyped-def]
+):
     """Code the luma of a predicted macroblock, Y2 first; gives its cost."""
     y = BORDER + 16 * mb_row
     x = BORDER + 16 * mb_col
@@ -355,9 +353,9 @@ def _code_luma(
 
 
 @kernel
-def _code_chroma(
+def _code_chroma(  # type: ignore[no-untyped-def]
     coder, source, mb_row, mb_col, segment, multiplier, contexts, levels, eobs, picture, buffers
-):  # type: ignore[no-untyped-def]
+):
     y = BORDER + 8 * mb_row
     x = BORDER + 8 * mb_col
     forward_dct_2x2(source.u, picture.u, y, x, buffers.coefficients, 16)
