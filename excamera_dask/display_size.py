@@ -1,4 +1,4 @@
-"""The display size of a WebM track, written over a placeholder: PyAV offers no way to tell it to libavformat's muxer."""
+"""The display size of a WebM track, written over a placeholder: PyAV has no way to tell it to the muxer."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from typing import IO, NamedTuple
 
 SEGMENT, TRACKS, TRACK_ENTRY, NAME, VIDEO = 0x18538067, 0x1654AE6B, 0xAE, 0x536E, 0xE0
 DISPLAY_WIDTH, DISPLAY_HEIGHT = b"\x54\xb0\x84", b"\x54\xba\x84"
-DISPLAY_PLACEHOLDER = "display_sz."  # as a Name element, 14 bytes: what the two display elements take
+DISPLAY_PLACEHOLDER = (
+    "display_sz."  # as a Name element, 14 bytes: what the two display elements take
+)
 HEADER_BYTES = 65536
 
 
@@ -32,7 +34,11 @@ def write_display_size(file: IO[bytes], width: int, height: int) -> None:
     name, video = _find(header, track, NAME), _find(header, track, VIDEO)
     size = video.stop - video.payload
     added = DISPLAY_WIDTH + width.to_bytes(4, "big") + DISPLAY_HEIGHT + height.to_bytes(4, "big")
-    if video.payload - video.start != 2 or size + len(added) > 126 or name.stop - name.start != len(added):
+    if (
+        video.payload - video.start != 2
+        or size + len(added) > 126
+        or name.stop - name.start != len(added)
+    ):
         raise AssertionError("the WebM muxer lays out its track otherwise than expected")
     content = header[video.payload : video.stop] + added
     element = bytes([VIDEO, 0x80 | len(content)]) + content
@@ -49,7 +55,9 @@ def write_display_size(file: IO[bytes], width: int, height: int) -> None:
 
 
 def _find(data: bytearray, parent: _Element | None, wanted: int) -> _Element:
-    start, stop = (0, len(data)) if parent is None else (parent.payload, min(parent.stop, len(data)))
+    start, stop = (
+        (0, len(data)) if parent is None else (parent.payload, min(parent.stop, len(data)))
+    )
     for element in _children(data, start, stop):
         if element.id == wanted:
             return element

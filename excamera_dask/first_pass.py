@@ -11,13 +11,14 @@ import subprocess
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from fractions import Fraction
-from typing import IO
+from typing import IO, cast
 
 import av
-from codec.frame import Image
 
-from excamera_dask.containers import is_key_frame, is_shown, split_ivf, y4m_header
+from codec.frame import Image
 from excamera_dask.errors import FirstPassError, FirstPassUnavailable
+from excamera_dask.ivf import is_key_frame, is_shown, split_ivf
+from excamera_dask.y4m import y4m_header
 
 VPXENC, LIBVPX = "vpxenc", "libvpx"
 UNLIMITED_KBPS = 2_000_000
@@ -77,7 +78,8 @@ class FirstPassSettings:
     def choose(self, encoder: str | None = None) -> FirstPassSettings:
         """These settings with the encoder that this machine offers: once, on the client, for the whole job.
 
-        encoder: None takes vpxenc if it is on PATH, else libvpx, which knows one pass only. Raises FirstPassUnavailable.
+        encoder: None takes vpxenc if it is on PATH, else libvpx, which knows one pass only. Raises
+        FirstPassUnavailable.
         """
         if encoder is None:
             encoder = VPXENC if _vpxenc_version() else LIBVPX
@@ -194,7 +196,7 @@ def _write_y4m(file: IO[bytes], images: Iterable[Image]) -> None:
 def pyav_options(settings: FirstPassSettings) -> dict[str, str]:
     """The same settings as options of libavcodec's libvpx encoder; its optimal buffer level cannot be set."""
     s = settings
-    options = {
+    options: dict[str, object] = {
         "deadline": s.deadline, "cpu-used": s.cpu_used, "crf": s.cq_level, "b": s.target_bitrate * 1000,
         "qmin": s.min_q, "qmax": s.max_q, "undershoot-pct": s.undershoot_pct,
         "auto-alt-ref": s.auto_alt_ref, "lag-in-frames": s.lag_in_frames, "arnr-maxframes": s.arnr_maxframes,
@@ -205,21 +207,23 @@ def pyav_options(settings: FirstPassSettings) -> dict[str, str]:
     }  # fmt: skip
     if s.error_resilient:
         options["error-resilient"] = "default"
-    options.update(pair.split("=", 1) for pair in s.extra)
+    options.update(dict(pair.split("=", 1) for pair in s.extra))
     return {name: str(value) for name, value in options.items()}
 
 
 def _encode_with_pyav(images: Sequence[Image], settings: FirstPassSettings) -> list[bytes]:
     if settings.passes != 1:
         raise FirstPassError("libvpx in PyAV knows one pass only; use vpxenc for two")
-    context = av.CodecContext.create(LIBVPX, "w")
+    context = cast("av.VideoCodecContext", av.CodecContext.create(LIBVPX, "w"))
     context.width, context.height = images[0].width, images[0].height
     context.pix_fmt = "yuv420p"
     context.time_base = 1 / CHUNK_RATE
     context.framerate = CHUNK_RATE
     context.options = pyav_options(settings)
     try:
-        packets = [p for pts, image in enumerate(images) for p in context.encode(_frame(image, pts))]
+        packets = [
+            p for pts, image in enumerate(images) for p in context.encode(_frame(image, pts))
+        ]
         packets += context.encode(None)
     except av.FFmpegError as error:
         raise FirstPassError(f"libvpx in PyAV failed: {error.strerror}") from None

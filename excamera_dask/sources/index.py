@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from fractions import Fraction
 from typing import Any, NamedTuple
@@ -21,7 +22,10 @@ LARGEST_SIDE = 16383
 
 
 class PacketTable(NamedTuple):
-    """One entry a packet, in decoding order: pts and positions int64, flags bool; doubts say why packets cannot be trusted."""
+    """One entry a packet, in decoding order: pts and positions int64, flags bool.
+
+    doubts say why the packets alone cannot be trusted to tell the frames; end is the byte after the last packet.
+    """
 
     pts: NDArray[np.int64]
     positions: NDArray[np.int64]
@@ -29,6 +33,7 @@ class PacketTable(NamedTuple):
     shown: NDArray[np.bool_]
     doubts: tuple[str, ...]
     warnings: tuple[str, ...]
+    end: int
 
 
 def open_source(path: str | os.PathLike[str]) -> SourceInfo:
@@ -53,10 +58,12 @@ def _scan(path: str, container: Any, stream: Any) -> tuple[av.VideoFrame, Packet
     doubts: set[str] = set(check.doubts)
     warnings: list[str] = []
     first: av.VideoFrame | None = None
+    end = 0
     try:
         for packet in walk_packets(container, stream):
             pts.append(NO_TIME if packet.pts is None else packet.pts)
             positions.append(-1 if packet.pos is None else packet.pos)
+            end = positions[-1] + packet.size
             keys.append(packet.is_keyframe)
             sound, visible = check(packet)
             shown.append(visible and not packet.is_discard)
@@ -78,6 +85,7 @@ def _scan(path: str, container: Any, stream: Any) -> tuple[av.VideoFrame, Packet
         np.array(shown, np.bool_),
         tuple(sorted(doubts | _time_doubts(np.array(pts, np.int64), keys))),
         tuple(warnings),
+        end,
     )
     return first, table
 
@@ -120,6 +128,8 @@ def _presentation_order(
     announced = stream.frames
     if announced > len(table.pts):
         warnings.append(f"truncated: {len(order)} of {announced} frames can be read")
+    elif stream.container.format.name == "yuv4mpegpipe" and table.end < os.path.getsize(path):
+        warnings.append(f"truncated: the file breaks off within frame {len(order)}")
     if order.size == 0:
         raise SourceError(f"{path}: no video frame can be decoded")
     return order.astype(np.int64), counted, warnings
@@ -140,10 +150,8 @@ def _decode_order(path: str, index: int) -> tuple[NDArray[np.int64], int]:
                 failures += 1
     except av.FFmpegError:
         pass
-    try:
+    with contextlib.suppress(av.FFmpegError, EOFError):
         emitted += [f.pts for f in context.decode(None) if f.pts is not None]
-    except (av.FFmpegError, EOFError):
-        pass
     container.close()
     unique = dict.fromkeys(emitted)
     return np.fromiter(unique, np.int64, len(unique)), failures
@@ -168,7 +176,7 @@ def _repaired_times(pts: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.maximum.accumulate(pts - steps) + steps - pts[0]
 
 
-def _anchors(table: PacketTable, order: NDArray[np.int64], seekable: bool) -> Anchors:
+def _anchors(table: PacketTable, order: NDArray[np.int64]) -> Anchors:
     """Key packets from which all later frames can be decoded, at least ANCHOR_SPACING frames apart.
 
     A key packet a shown as frame p qualifies when every frame from p on comes from a packet not before a (open groups
@@ -203,7 +211,9 @@ def _describe(
     width, height = first.width, first.height
     shown = (height, width) if orientation.transpose else (width, height)
     if max(shown) > LARGEST_SIDE:
-        raise SourceError(f"{path}: {shown[0]}x{shown[1]} is too large for VP8 (at most {LARGEST_SIDE})")
+        raise SourceError(
+            f"{path}: {shown[0]}x{shown[1]} is too large for VP8 (at most {LARGEST_SIDE})"
+        )
     aspect = _sample_aspect(stream)
     rate = stream.average_rate or stream.guessed_rate or Fraction(25)
     times, time_base = _times(stream, table, order, Fraction(rate))
@@ -229,7 +239,7 @@ def _describe(
         interlaced=bool(first.interlaced_frame),
         all_times=times,
         order=order,
-        anchors=_anchors(table, order, True),
+        anchors=_anchors(table, order),
         counted=counted,
         warnings=tuple(warnings),
         skip=0,

@@ -24,10 +24,12 @@ class Checker(NamedTuple):
 def checker(stream: Any) -> Checker:
     """The check that suits the stream's codec and container."""
     context = stream.codec_context
-    name = context.codec.canonical_name if hasattr(context.codec, "canonical_name") else context.name
+    name = (
+        context.codec.canonical_name if hasattr(context.codec, "canonical_name") else context.name
+    )
     if name in ("h264", "hevc"):
         extra = bytes(context.extradata or b"")
-        if len(extra) < 23 and not (name == "h264" and len(extra) >= 7) or extra[0] != 1:
+        if (len(extra) < 23 and not (name == "h264" and len(extra) >= 7)) or extra[0] != 1:
             return Checker(_trust, ("no packet lengths",))
         doubts = ("interlaced",) if context.field_order not in (0, 1) else ()
         size = (extra[4 if name == "h264" else 21] & 3) + 1

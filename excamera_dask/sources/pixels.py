@@ -6,10 +6,10 @@ from typing import Any
 
 import av
 import numpy as np
-from av.video.reformatter import Colorspace, ColorRange, Interpolation
-from codec.frame import Image
+from av.video.reformatter import ColorRange, Colorspace, Interpolation
 from numpy.typing import NDArray
 
+from codec.frame import Image
 from excamera_dask.sources.description import FULL_RANGE, Colour, Orientation
 
 SCALING = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.BITEXACT
@@ -39,8 +39,9 @@ def orientation_of(frame: av.VideoFrame) -> tuple[Orientation, int, bool]:
 
     The matrix maps (column, row) to (a x + c y, b x + d y), 16.16 fixed point.
     """
-    for data in frame.side_data:
-        if getattr(data, "type", None) is not None and data.type.name == "DISPLAYMATRIX":
+    side_data: Any = frame.side_data
+    for data in side_data:
+        if data.type.name == "DISPLAYMATRIX":
             a, b, _, c, d = (int(v) for v in np.frombuffer(bytes(data), np.int32)[:5])
             if b == 0 and c == 0:
                 return Orientation(False, d < 0, a < 0), int(frame.rotation), True

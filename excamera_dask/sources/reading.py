@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import os
 import threading
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Iterator
 from typing import Any
 
 import av
 import numpy as np
-from codec.frame import Image
 
+from codec.frame import Image
 from excamera_dask.errors import SourceError
 from excamera_dask.sources.demuxing import open_container, walk_packets
 from excamera_dask.sources.description import FULL_RANGE, NO_TIME, SourceInfo
@@ -27,6 +27,9 @@ LONGEST_REORDERING = 32
 
 _readers: OrderedDict[tuple[str, int, int], Reader] = OrderedDict()
 _lock = threading.Lock()
+os.register_at_fork(
+    after_in_child=_readers.clear
+)  # a child must not share its parent's file offsets
 
 
 def read_frames(source: SourceInfo, start: int, count: int) -> list[Image]:
@@ -46,6 +49,8 @@ def iter_frames(source: SourceInfo, start: int = 0, count: int | None = None) ->
     reader = _take_reader(source)
     try:
         yield from reader.read(source.skip + start, count)
+    except GeneratorExit:
+        raise
     except BaseException:
         reader.rewind()
         raise
@@ -61,10 +66,11 @@ def _take_reader(source: SourceInfo) -> Reader:
 
 def _put_reader(source: SourceInfo, reader: Reader) -> None:
     with _lock:
+        evicted = [_readers.pop(source.identity)] if source.identity in _readers else []
         _readers[source.identity] = reader
-        evicted = _readers.popitem(last=False)[1] if len(_readers) > OPEN_READERS else None
-    if evicted is not None:
-        evicted.close()
+        evicted += [_readers.popitem(last=False)[1] for _ in range(len(_readers) - OPEN_READERS)]
+    for other in evicted:
+        other.close()
 
 
 class Reader:
@@ -120,16 +126,19 @@ class Reader:
     def _decode_segment(self, number: int) -> Iterator[av.VideoFrame]:
         """All frames of a segment in presentation order; what cannot be decoded repeats the frame before it."""
         wanted = self._ordinals(number)
+        owned = set(wanted.tolist())
         waiting: dict[int, av.VideoFrame] = {}
         shown: av.VideoFrame | None = None
         done = 0
         for frame in self._emitted(number, int(wanted.max())):
-            if frame.pts is not None:
+            if frame.pts is not None and frame.pts in owned:
                 waiting[frame.pts] = frame
             while done < len(wanted) and (
                 int(wanted[done]) in waiting or len(waiting) > LONGEST_REORDERING
             ):
-                shown = waiting.pop(int(wanted[done]), None) or shown or self._stand_in(waiting, number)
+                shown = (
+                    waiting.pop(int(wanted[done]), None) or shown or self._stand_in(waiting, number)
+                )
                 done += 1
                 yield shown
         while done < len(wanted):
@@ -151,10 +160,7 @@ class Reader:
             raise SourceError(f"{self.source.path}: the first frames cannot be decoded")
         other = Reader(self.source)
         try:
-            frame: av.VideoFrame
-            for frame in other._decode_segment(number - 1):
-                pass
-            return frame
+            return deque(other._decode_segment(number - 1), maxlen=1).pop()
         finally:
             other.close()
 
@@ -275,6 +281,8 @@ def _check_unchanged(source: SourceInfo) -> None:
     try:
         status = os.stat(source.path)
     except OSError:
-        raise SourceError(f"{source.path}: not found on this machine; workers must see the same files") from None
+        raise SourceError(
+            f"{source.path}: not found on this machine; workers must see the same files"
+        ) from None
     if (status.st_mtime_ns, status.st_size) != (source.mtime_ns, source.file_size):
         raise SourceError(f"{source.path}: changed since it was opened; start again")

@@ -19,15 +19,13 @@ class Span(NamedTuple):
     decode_from: int
 
 
-def spans(
-    source: SourceInfo, chunk_frames: int, max_bytes: int = DEFAULT_MAX_BYTES
-) -> list[Span]:
+def spans(source: SourceInfo, chunk_frames: int, max_bytes: int = DEFAULT_MAX_BYTES) -> list[Span]:
     """Consecutive ranges that cover the selected frames; each start is a multiple of chunk_frames.
 
-    Cuts fall on the first chunk boundary at or after a key frame where that fits, so that a fresh process decodes fewer
-    than chunk_frames frames in vain. A span holds at most max_bytes of raw pictures (one chunk at least). Where a group of
-    pictures of G frames is longer than the M frames that max_bytes allows, its later spans decode its beginning again:
-    about G / 2M of the work; `iter_frames` reads a span without holding it in memory, so M can be large.
+    Cuts fall on the first chunk boundary at or after a key frame where that fits, so that a fresh process decodes
+    fewer than chunk_frames frames in vain. A span holds at most max_bytes of raw pictures (one chunk at least). Where
+    a group of pictures of G frames is longer than the M frames that max_bytes allows, its later spans decode its
+    beginning again: about G / 2M of the work; `iter_frames` reads a span without holding it in memory, so M can be large.
     """
     if chunk_frames < 1:
         raise ValueError("a chunk has at least one frame")

@@ -1,0 +1,143 @@
+"""The first pass: chunks of any size through vpxenc and through libvpx in PyAV, the same bytes at every run."""
+
+import dataclasses
+import os
+import shutil
+import subprocess
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from codec.frame import Image
+from excamera_dask import first_pass
+from excamera_dask.containers import Writer, is_key_frame, is_shown
+from excamera_dask.errors import FirstPassError, FirstPassUnavailable
+from excamera_dask.first_pass import FirstPassSettings, encode_chunk, encoder_version
+
+needs_vpxenc = pytest.mark.skipif(shutil.which("vpxenc") is None, reason="needs vpxenc")
+needs_vpxdec = pytest.mark.skipif(shutil.which("vpxdec") is None, reason="needs vpxdec")
+LIBVPX = FirstPassSettings(encoder="libvpx", passes=1)
+VPXENC = FirstPassSettings()
+ENCODERS = [
+    pytest.param(VPXENC, marks=needs_vpxenc, id="vpxenc-2"),
+    pytest.param(dataclasses.replace(VPXENC, passes=1), marks=needs_vpxenc, id="vpxenc-1"),
+    pytest.param(LIBVPX, id="libvpx"),
+]
+
+
+def moving(count: int, width: int = 64, height: int = 48, cut_at: int = 10**9) -> list[Image]:
+    """Smooth noise that moves by a pixel a frame, and is replaced by other noise at a scene cut."""
+    scenes = [
+        np.random.default_rng(seed).integers(40, 200, (height, width), np.uint8) for seed in (1, 2)
+    ]
+    half = np.full(((height + 1) // 2, (width + 1) // 2), 128, np.uint8)
+    return [Image(np.roll(scenes[int(n >= cut_at)], n, 1), half, half) for n in range(count)]
+
+
+@pytest.mark.parametrize("settings", ENCODERS)
+@pytest.mark.parametrize("size", [(64, 48), (1, 1), (17, 35)])
+@pytest.mark.parametrize("count", [1, 2, 6])
+def test_any_size(settings: FirstPassSettings, size: tuple[int, int], count: int) -> None:
+    frames = encode_chunk(moving(count, *size), settings)
+    assert sum(map(is_shown, frames)) == count
+    assert [is_key_frame(f) for f in frames] == [True] + [False] * (len(frames) - 1)
+    width, height = (int.from_bytes(frames[0][at : at + 2], "little") & 0x3FFF for at in (6, 8))
+    assert (width, height) == size
+
+
+@pytest.mark.parametrize("settings", ENCODERS)
+def test_a_scene_cut_makes_no_key_frame(settings: FirstPassSettings) -> None:
+    frames = encode_chunk(moving(12, cut_at=6), settings)
+    assert sum(map(is_key_frame, frames)) == 1
+
+
+@pytest.mark.parametrize("settings", ENCODERS)
+def test_same_bytes_every_time(settings: FirstPassSettings) -> None:
+    images = moving(6, 96, 80)
+    first = encode_chunk(images, settings)
+    assert all(encode_chunk(images, settings) == first for _ in range(3))
+
+
+@needs_vpxenc
+def test_both_encoders_agree() -> None:
+    """One pass of vpxenc and of the libvpx inside PyAV decide alike, whatever their versions."""
+    images = moving(6, 96, 80)
+    ours = encode_chunk(images, LIBVPX)
+    theirs = encode_chunk(images, dataclasses.replace(VPXENC, passes=1))
+    assert sum(map(len, ours)) == pytest.approx(sum(map(len, theirs)), rel=0.02)
+
+
+@pytest.mark.parametrize("settings", ENCODERS)
+def test_quantizer_is_obeyed(settings: FirstPassSettings) -> None:
+    images = moving(4, 96, 80)
+    fine, coarse = (
+        encode_chunk(images, dataclasses.replace(settings, cq_level=q, min_q=q, max_q=q))
+        for q in (10, 50)
+    )
+    assert sum(map(len, fine)) > 1.5 * sum(map(len, coarse))
+
+
+@needs_vpxdec
+@pytest.mark.parametrize("settings", ENCODERS)
+def test_hidden_frames_are_given(tmp_path: Path, settings: FirstPassSettings) -> None:
+    lagging = dataclasses.replace(settings, lag_in_frames=16, auto_alt_ref=1, arnr_maxframes=5)
+    frames = encode_chunk(moving(40), lagging)
+    path = tmp_path / "chunk.ivf"
+    with Writer(path, 64, 48, Fraction(1, 30), expected_frames=40) as writer:
+        shown = 0
+        for frame in frames:
+            writer.write(frame, shown)
+            shown += is_shown(frame)
+    out = subprocess.run(
+        ["vpxdec", "--i420", "--rawvideo", "-o", "-", path], capture_output=True, check=True
+    )
+    assert len(out.stdout) == 40 * 64 * 48 * 3 // 2
+
+
+@needs_vpxenc
+def test_nothing_is_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    encode_chunk(moving(2), VPXENC)
+    with pytest.raises(FirstPassError, match="vpxenc failed"):
+        encode_chunk(moving(2), dataclasses.replace(VPXENC, extra=("--no-such-option",)))
+    assert os.listdir(tmp_path) == []
+
+
+def test_missing_vpxenc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    first_pass._vpxenc_version.cache_clear()
+    try:
+        chosen = VPXENC.choose()
+        assert (chosen.encoder, chosen.passes) == ("libvpx", 1)
+        for attempt in (lambda: VPXENC.choose("vpxenc"), lambda: encode_chunk(moving(1), VPXENC)):
+            with pytest.raises(FirstPassUnavailable, match="vpxenc.*--first-pass libvpx") as caught:
+                attempt()
+            assert "\n" not in str(caught.value)
+    finally:
+        first_pass._vpxenc_version.cache_clear()
+
+
+@needs_vpxenc
+def test_vpxenc_is_preferred() -> None:
+    assert VPXENC.choose() == VPXENC
+    assert encoder_version("vpxenc").startswith("vpxenc ")
+    assert "PyAV" in encoder_version("libvpx")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"encoder": "x264"}, {"cq_level": 64}, {"min_q": 40}, {"min_q": 9, "max_q": 8}, {"passes": 3}],
+)
+def test_wrong_settings(wrong: dict[str, object]) -> None:
+    with pytest.raises(ValueError):
+        FirstPassSettings(**wrong)  # type: ignore[arg-type]
+
+
+def test_wrong_chunks() -> None:
+    with pytest.raises(ValueError, match="at least one"):
+        encode_chunk([], LIBVPX)
+    with pytest.raises(ValueError, match="one size"):
+        encode_chunk(moving(1) + moving(1, 32, 32), LIBVPX)
