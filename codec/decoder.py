@@ -31,6 +31,7 @@ from codec.frame_header import (
     serialize_frame_tag,
 )
 from codec.kernel import kernel
+from codec.loop_filter import filter_levels, loop_filter_frame
 from codec.modes import mode_probabilities, read_modes, write_modes
 from codec.predict_intra import set_intra_border
 from codec.quantize import segment_quantizers
@@ -295,8 +296,6 @@ def _filter(
     macroblocks: Macroblocks,
     picture: Picture,
 ) -> None:
-    from codec.loop_filter import filter_levels, loop_filter_frame
-
     levels = filter_levels(header.filter_level, segmentation, deltas)
     loop_filter_frame(
         picture, macroblocks, levels, header.sharpness, header.simple_filter, header.key_frame
