@@ -188,10 +188,17 @@ def replace(
     kf_q_weight: 1 takes the quantizer of the key frame that is replaced, 0 that of the frame after
     it.
     """
+    from codec.encoder import replace_key_frame
+
     begin = time.perf_counter()
-    state = previous.state.open()
-    q_index = _replacement_q_index(first_pass.packets, kf_q_weight)
-    encoded = codec.encode_given_state(state, pictures.images[0], q_index=q_index)
+    packets = first_pass.packets
+    encoded = replace_key_frame(
+        previous.state.open(),
+        pictures.images[0],
+        packets[0],
+        next(filter(None, packets[1:]), None),
+        kf_q_weight=kf_q_weight,
+    )
     return Replaced(encoded.data, {"replace": time.perf_counter() - begin})
 
 
@@ -208,9 +215,11 @@ def rebase(
     decoded: of this chunk; previous: of the chunk before, against which `replaced` was made; true:
     what the chunk before became, or `previous` itself for the second chunk of a batch.
     """
+    from codec.rebase import rebase as rebase_frame
+
     begin = time.perf_counter()
     made_against = previous.state.open()
-    encoded = codec.rebase(
+    encoded = rebase_frame(
         true.state.open(previous.state), pictures.images[0], replaced.packet, made_against
     )
     packets = [encoded.data]
@@ -222,7 +231,7 @@ def rebase(
             continue
         image = decoded.hidden[place] if place in decoded.hidden else next(images)
         source_state = decoded.parsing_states[place - 1]
-        encoded = codec.rebase(encoded.state, image, packet, source_state)
+        encoded = rebase_frame(encoded.state, image, packet, source_state)
         packets.append(encoded.data)
     final = PassedState(encoded.state, base=decoded.state.open())
     return Rebased(tuple(packets), final, {"rebase": time.perf_counter() - begin})
@@ -288,18 +297,3 @@ def _hidden_picture(before: DecoderState | None, after: DecoderState) -> Image:
         if id(picture) not in known:
             return picture.crop(after.width, after.height)
     return after.references.altref.crop(after.width, after.height)
-
-
-def _replacement_q_index(packets: Sequence[bytes], weight: float) -> int:
-    """The quantizer index of a replaced key frame, between its own and the next frame's."""
-    key = _q_index(packets[0])
-    following = next((packet for packet in packets[1:] if packet), packets[0])
-    return round(weight * key + (1 - weight) * _q_index(following))
-
-
-def _q_index(packet: bytes) -> int:
-    """The quantizer index that a frame's header names; it stands before all that depends on the state."""
-    tag = parse_frame_tag(packet)
-    reader = BoolReader(np.frombuffer(packet, np.uint8), tag.size, len(packet))
-    carried = Carried(0, 0, 0, 0, 0, 0, DEFAULT_PROBABILITIES)
-    return parse_frame_header(tag, carried, reader)[0].quantizer.y_ac
