@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import av
 
@@ -88,7 +88,7 @@ def _with_pyav(
     threads: int,
     on_frame: Callable[[int], None] | None,
 ) -> SerialEncode:
-    context = av.CodecContext.create(LIBVPX, "w")
+    context: Any = av.CodecContext.create(LIBVPX, "w")
     context.width, context.height, context.pix_fmt = source.width, source.height, "yuv420p"
     rate = source.average_rate.limit_denominator(10000)
     context.time_base, context.framerate = 1 / Fraction(rate), rate

@@ -218,7 +218,7 @@ def test_our_own_bug_has_its_own_code(
     def broken(*_: object, **__: object) -> None:
         raise ZeroDivisionError("oops")
 
-    monkeypatch.setattr("excamera_dask.cli.doctor.examine", broken)
+    monkeypatch.setattr(sys.modules["excamera_dask.cli.doctor"], "examine", broken)
     assert main(["doctor"]) == 70
     assert "internal error: ZeroDivisionError: oops" in capsys.readouterr().err
 
@@ -275,7 +275,9 @@ def libvpx_md5(path: Path) -> str:
         decoder.width, decoder.height = stream.width, stream.height
         for packet in container.demux(stream):
             for frame in decoder.decode(packet if packet.size else None):
-                digest.update(frame.to_ndarray(format="yuv420p").tobytes())
+                for plane in frame.planes:
+                    rows = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)
+                    digest.update(rows[: plane.height, : plane.width].tobytes())
     return digest.hexdigest()
 
 
@@ -294,11 +296,9 @@ def test_md5_equals_that_of_vpxdec(encoded: Path, vpxdec: str) -> None:
 @pytest.mark.parametrize("number", ["001", "008", "017"])
 def test_md5_of_the_official_vectors(number: str, shared: Path) -> None:
     vector = next((shared / "vp8" / "vectors").glob(f"*{number}.ivf"))
-    rows = [line.split(",") for line in (shared / "vp8" / "expected.csv").read_text().splitlines()]
-    expected = [cell for row in rows if vector.name in row[0] for cell in row if len(cell) == 32]
     done = excamera("decode", vector, "--md5")
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split()[0] == (expected[0] if expected else libvpx_md5(vector))
+    assert done.stdout.split()[0] == libvpx_md5(vector)
 
 
 def test_decode_writes_y4m_of_the_same_pictures(encoded: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -46,7 +47,7 @@ def compare(
             f"warning: {first.frame_count} frames against {second.frame_count}; "
             f"the first {shorter} are compared"
         )
-    result = {
+    result: dict[str, Any] = {
         "reference": str(reference),
         "distorted": str(distorted),
         "overall": comparison.overall(),

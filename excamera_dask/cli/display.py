@@ -40,7 +40,12 @@ def open_display(mode: str) -> Display:
     """The display for "auto", "rich", "json" or "none"; auto is rich on a terminal, else notices alone."""
     if mode == "auto":
         mode = "rich" if sys.stderr.isatty() else "none"
-    return {"rich": LiveDisplay, "json": JsonDisplay, "none": NoticeDisplay}[mode]()
+    displays: dict[str, type[LiveDisplay] | type[JsonDisplay] | type[NoticeDisplay]] = {
+        "rich": LiveDisplay,
+        "json": JsonDisplay,
+        "none": NoticeDisplay,
+    }
+    return displays[mode]()
 
 
 class Estimate:
