@@ -57,7 +57,7 @@ def search_window(height, width, y, x, best_row, best_column):  # type: ignore[n
 
 
 @inline_kernel
-def _is_inside(window, v_row, v_column):  # type: ignore[no-untyped-def]
+def is_inside(window, v_row, v_column):  # type: ignore[no-untyped-def]
     return (
         (v_row >= window.top)
         & (v_row <= window.bottom)
@@ -125,7 +125,7 @@ def _block_search(satd_of_average: Callable[..., Any]) -> tuple[Callable[..., An
         for i in range(len(pattern)):
             row = v_row + pattern[i, 0] * scale
             column = v_column + pattern[i, 1] * scale
-            if _is_inside(window, row, column):
+            if is_inside(window, row, column):
                 candidate = cost(target, row, column)
                 if candidate < best:
                     best = candidate

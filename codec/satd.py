@@ -1,6 +1,6 @@
-"""Sums of absolute Hadamard-transformed differences: how much residue a prediction leaves, seen through a transform.
+"""How far a prediction is from the source: squared errors, and sums of absolute Hadamard-transformed differences.
 
-Each 4x4 block of differences goes through a Hadamard transform; the sum of magnitudes is halved, so that it is on the
+For a SATD, each 4x4 block of differences goes through a Hadamard transform; the sum of magnitudes is halved, so that it is on the
 scale of an orthonormal transform times two (and of x264's and libvpx's screening costs).
 """
 
@@ -184,3 +184,36 @@ def satd4x4_of_average(a, ay, ax, planes, i, iy, ix, j, jy, jx):  # type: ignore
         simd.load4(a, ay + 2, ax) - _average4(planes, i, iy + 2, ix, j, jy + 2, jx),
         simd.load4(a, ay + 3, ax) - _average4(planes, i, iy + 3, ix, j, jy + 3, jx),
     )
+
+
+# Squared errors --------------------------------------------------------------------------------------------------
+
+
+@kernel
+def sse16x16(a, ay, ax, b, by, bx):  # type: ignore[no-untyped-def]
+    """Sum of squared differences between the 16x16 pixels of plane `a` at (ay, ax) and those of plane `b` at (by, bx)."""
+    total = simd.i32x8(0)
+    for row in range(16):
+        d = _difference16(a, ay + row, ax, b, by + row, bx)
+        total = total + simd.dot_pairs(d, d)
+    return simd.lane_sum(total)
+
+
+@kernel
+def sse8x8(a, ay, ax, b, by, bx):  # type: ignore[no-untyped-def]
+    """Sum of squared differences of 8x8 pixels."""
+    total = simd.i32x8(0)
+    for row in range(4):
+        d = _difference8x2(a, ay + row, ax, b, by + row, bx)
+        total = total + simd.dot_pairs(d, d)
+    return simd.lane_sum(total)
+
+
+@kernel
+def sse4x4(a, ay, ax, b, by, bx):  # type: ignore[no-untyped-def]
+    """Sum of squared differences of 4x4 pixels."""
+    total = simd.i32x4(0)
+    for row in range(4):
+        d = simd.to_i32(simd.load4(a, ay + row, ax) - simd.load4(b, by + row, bx))
+        total = total + d * d
+    return simd.lane_sum(total)

@@ -1,0 +1,321 @@
+"""Encoding a picture against a state: `encode_given_state`, and the replacement of a chunk's key frame by an inter frame.
+
+Modes are decided macroblock by macroblock (mode_decision.py); the probabilities, the bytes and the state that follows come
+from frame_coding.py. The same state, picture and settings give the same bytes on every machine.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from codec.bool_coder import BoolReader
+from codec.decoder import _filter_deltas_after, _segmentation_after
+from codec.errors import UnsupportedFeature
+from codec.filter_level import choose_filter_level, guess_filter_level
+from codec.frame import (
+    Image,
+    Picture,
+    macroblock_size,
+    new_macroblocks,
+    new_picture,
+    picture_from_image,
+)
+from codec.frame_coding import Encoded, finish_frame
+from codec.frame_header import (
+    DEFAULT_PROBABILITIES,
+    Carried,
+    FilterDeltaUpdate,
+    FrameHeader,
+    QuantizerIndices,
+    SegmentationUpdate,
+    parse_frame_header,
+    parse_frame_tag,
+)
+from codec.half_pixels import interpolate_half_pixels
+from codec.mode_decision import FrameSearch, code_rows, new_room
+from codec.motion_search import satd_multiplier
+from codec.quantize import Y1_AC, Y1_DC, segment_quantizers
+from codec.rate_distortion import (
+    BOOLEAN_RATES,
+    KEY_Y_MODE_TREE,
+    SUBBLOCK_MODE_TREE,
+    UV_MODE_TREE,
+    ModeRates,
+    mode_rates,
+)
+from codec.residual import Tuning, new_contexts, new_residual_coder
+from codec.state import DecoderState, References
+from codec.tables import KF_BMODE_PROBS, KF_UV_MODE_PROBS, KF_YMODE_PROBS
+
+REFERENCE_DELTAS = (2, 0, -2, -2)
+MODE_DELTAS = (4, -2, 2, 4)
+"""Loop-filter deltas by reference and by mode, those of libvpx."""
+
+
+class Effort(NamedTuple):
+    """How hard the encoder tries."""
+
+    finalists: int = 4  # candidates of a macroblock that are costed fully
+    tuning: Tuning = Tuning()
+
+
+class Refresh(NamedTuple):
+    """What a frame leaves behind."""
+
+    last: bool = True
+    golden: bool = False
+    altref: bool = False
+    entropy: bool = True
+
+
+REFRESH_ALL = Refresh(golden=True, altref=True)
+"""After such a frame a state is one picture, as after a key frame."""
+
+
+def encode_given_state(
+    state: DecoderState,
+    image: Image,
+    *,
+    q_index: int,
+    refresh: Refresh = Refresh(),
+    show: bool = True,
+    effort: Effort = Effort(),
+) -> Encoded:
+    """Encode a picture as an inter frame that follows `state`, at a quantizer index 0..127.
+
+    Raises UnsupportedFeature if the picture's size is not the state's, ValueError for a state without references.
+    """
+    if (image.width, image.height) != (state.width, state.height):
+        raise UnsupportedFeature(
+            f"cannot encode a picture of {image.width}x{image.height} pixels against a state of "
+            f"{state.width}x{state.height}: only a key frame changes the size"
+        )
+    if state.references is None:
+        raise ValueError("this state has no reference pictures: it serves for parsing only")
+    header = _inter_header(state, q_index, refresh, show)
+    return _encode(state, header, image, effort)
+
+
+def encode_key_frame(
+    image: Image, *, q_index: int, show: bool = True, effort: Effort = Effort()
+) -> Encoded:
+    """Encode a picture as a key frame, at a quantizer index 0..127."""
+    return _encode(None, _key_header(image, q_index, show), image, effort)
+
+
+def replace_key_frame(
+    state: DecoderState,
+    image: Image,
+    key_frame: bytes,
+    next_frame: bytes | None = None,
+    *,
+    kf_q_weight: float = 0.75,
+    effort: Effort = Effort(),
+) -> Encoded:
+    """Encode the picture of a chunk's key frame as an inter frame that follows `state` instead.
+
+    The quantizer index lies between the key frame's (weight 1) and that of the frame after it (weight 0). The frame refreshes
+    every reference, as the key frame did, so that the frames after it find what they lean on.
+    """
+    q_index = _q_index(key_frame)
+    if next_frame:
+        weighted = kf_q_weight * q_index + (1 - kf_q_weight) * _q_index(next_frame)
+        q_index = min(max(int(weighted + 0.5), 0), 127)
+    return encode_given_state(state, image, q_index=q_index, refresh=REFRESH_ALL, effort=effort)
+
+
+# Headers ---------------------------------------------------------------------------------------------------------
+
+
+def _q_index(data: bytes) -> int:
+    """A frame's quantizer index, which can be read without the state that the frame follows."""
+    tag = parse_frame_tag(data)
+    carried = Carried(0, 0, 0, 0, 0, 0, DEFAULT_PROBABILITIES)
+    reader = BoolReader(np.frombuffer(data, np.uint8), tag.size, len(data))
+    return parse_frame_header(tag, carried, reader)[0].quantizer.y_ac
+
+
+def _inter_header(
+    state: DecoderState, q_index: int, refresh: Refresh, show: bool
+) -> FrameHeader:
+    return FrameHeader(
+        key_frame=False,
+        version=0,
+        show=show,
+        width=state.width,
+        height=state.height,
+        horizontal_scale=state.horizontal_scale,
+        vertical_scale=state.vertical_scale,
+        color_space=state.color_space,
+        clamping_type=state.clamping_type,
+        segmentation=SegmentationUpdate(),
+        simple_filter=False,
+        filter_level=0,
+        sharpness=0,
+        filter_deltas=_filter_delta_update(state),
+        log2_partitions=0,
+        quantizer=QuantizerIndices(q_index),
+        refresh_golden=refresh.golden,
+        refresh_altref=refresh.altref,
+        copy_to_golden=0,
+        copy_to_altref=0,
+        sign_bias_golden=False,
+        sign_bias_altref=False,
+        refresh_entropy=refresh.entropy,
+        refresh_last=refresh.last,
+        skip_enabled=True,
+        prob_skip_false=128,
+        prob_intra=32,
+        prob_last=192,
+        prob_golden=128,
+    )
+
+
+def _key_header(image: Image, q_index: int, show: bool) -> FrameHeader:
+    return FrameHeader(
+        key_frame=True,
+        version=0,
+        show=show,
+        width=image.width,
+        height=image.height,
+        horizontal_scale=0,
+        vertical_scale=0,
+        color_space=0,
+        clamping_type=0,
+        segmentation=SegmentationUpdate(),
+        simple_filter=False,
+        filter_level=0,
+        sharpness=0,
+        filter_deltas=_filter_delta_update(None),
+        log2_partitions=0,
+        quantizer=QuantizerIndices(q_index),
+        refresh_golden=True,
+        refresh_altref=True,
+        copy_to_golden=0,
+        copy_to_altref=0,
+        sign_bias_golden=False,
+        sign_bias_altref=False,
+        refresh_entropy=True,
+        refresh_last=True,
+        skip_enabled=True,
+        prob_skip_false=128,
+        prob_intra=0,
+        prob_last=0,
+        prob_golden=0,
+    )
+
+
+def _filter_delta_update(state: DecoderState | None) -> FilterDeltaUpdate:
+    """What leads from the state's loop-filter deltas to ours."""
+    zeros = (0, 0, 0, 0)
+    reference, mode = zeros, zeros
+    if state is not None:
+        reference = tuple(state.filter_deltas.reference.tolist())
+        mode = tuple(state.filter_deltas.mode.tolist())
+    if reference == REFERENCE_DELTAS and mode == MODE_DELTAS:
+        return FilterDeltaUpdate(enabled=True)
+    return FilterDeltaUpdate(
+        True, True, _changes(reference, REFERENCE_DELTAS), _changes(mode, MODE_DELTAS)
+    )
+
+
+def _changes(held: tuple[int, ...], wanted: tuple[int, ...]) -> tuple[int | None, ...]:
+    return tuple(None if old == new else new for old, new in zip(held, wanted, strict=True))
+
+
+# Frames ----------------------------------------------------------------------------------------------------------
+
+
+def _encode(
+    state: DecoderState | None, header: FrameHeader, image: Image, effort: Effort
+) -> Encoded:
+    rows, columns = macroblock_size(image.width, image.height)
+    source, picture = picture_from_image(image), new_picture(rows, columns)
+    macroblocks = new_macroblocks(rows, columns)
+    if state is not None and not header.key_frame:
+        macroblocks.segment[:] = state.segmentation.map
+    quantizers = segment_quantizers(header.quantizer.y_ac, header.quantizer[1:], None, False)
+    frame = _frame_search(state, header, source, quantizers, effort)
+    code_rows(frame, macroblocks, 0, rows, new_contexts(columns), picture, new_room(rows, columns))
+    level = choose_filter_level(
+        source,
+        picture,
+        macroblocks,
+        _segmentation_after(state, header, macroblocks.segment),
+        _filter_deltas_after(state, header),
+        guess=guess_filter_level(int(quantizers[0, Y1_AC])),
+        key_frame=header.key_frame,
+    )
+    return finish_frame(state, header._replace(filter_level=level), macroblocks, picture)
+
+
+def _frame_search(
+    state: DecoderState | None,
+    header: FrameHeader,
+    source: Picture,
+    quantizers: NDArray[np.int16],
+    effort: Effort,
+) -> FrameSearch:
+    if state is None or state.references is None or header.key_frame:
+        probabilities = DEFAULT_PROBABILITIES
+        references, usable = References(source, source, source), []
+    else:
+        probabilities = state.probabilities
+        references = state.references
+        usable = distinct_references(references)
+    rates = mode_rates(
+        probabilities,
+        prob_skip_false=header.prob_skip_false,
+        prob_intra=header.prob_intra,
+        prob_last=header.prob_last,
+        prob_golden=header.prob_golden,
+    )
+    sub_mode_rates = np.broadcast_to(rates.sub_mode, (10, 10, 10)).copy()
+    if header.key_frame:
+        rates = _key_mode_rates(rates)
+        sub_mode_rates = SUBBLOCK_MODE_TREE.rates(KF_BMODE_PROBS)
+    planes = [interpolate_half_pixels(references[reference - 1].y) for reference in usable]
+    rows, columns = source.rows, source.columns
+    return FrameSearch(
+        source,
+        references,
+        np.array(usable, np.int64),
+        np.stack(planes) if planes else np.zeros((0, 4, 1, 1), np.uint8),
+        new_residual_coder(
+            quantizers,
+            probabilities.coefficients,
+            BOOLEAN_RATES[[header.prob_skip_false, 256 - header.prob_skip_false]],
+            np.full((rows, columns), 256, np.int32),
+            tuning=effort.tuning,
+        ),
+        rates,
+        sub_mode_rates,
+        header.sign_bias,
+        satd_multiplier(int(quantizers[0, Y1_DC])),
+        effort.finalists,
+    )
+
+
+def _key_mode_rates(rates: ModeRates) -> ModeRates:
+    return rates._replace(
+        inter=np.zeros(2, np.int32),
+        y_mode=KEY_Y_MODE_TREE.rates(KF_YMODE_PROBS),
+        uv_mode=UV_MODE_TREE.rates(KF_UV_MODE_PROBS),
+    )
+
+
+def distinct_references(references: References) -> list[int]:
+    """Numbers of the references that differ from those before them, LAST_FRAME first."""
+    usable: list[int] = []
+    for number, picture in enumerate(references, start=1):
+        others = (references[other - 1] for other in usable)
+        if not any(other is picture or _same(other, picture) for other in others):
+            usable.append(number)
+    return usable
+
+
+def _same(a: Picture, b: Picture) -> bool:
+    return all(np.array_equal(p, q) for p, q in zip(a, b, strict=True))

@@ -1,0 +1,165 @@
+"""The intra modes of a macroblock that are chosen one part at a time: chroma, and the sixteen subblocks of B_PRED."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from codec import simd
+from codec.forward_transform import forward_dct_block
+from codec.frame import B_DC_PRED, BORDER, DC_PRED, TM_PRED
+from codec.kernel import inline_kernel, kernel
+from codec.predict_intra import extend_above_right, predict_8x8, predict_subblock
+from codec.rate_distortion import DISTORTION_SHIFT
+from codec.residual import Y_WITH_DC, _code_block, _code_chroma
+from codec.satd import satd4x4, satd8x8, sse4x4, sse8x8
+from codec.tokens import BLOCK_ABOVE, BLOCK_LEFT
+from codec.transform import inverse_dct_add
+
+_ERROR_SHIFT = DISTORTION_SHIFT + 4
+_SATD_SHIFT = 12
+_FAR = np.int64(1) << 60
+SUBBLOCK_FINALISTS = 3
+"""Subblock modes that are costed fully, of the ten that are screened."""
+
+
+@kernel
+def choose_chroma_mode(frame, mb_row, mb_col, picture, room):  # type: ignore[no-untyped-def]
+    """The chroma mode of least SATD and rate."""
+    y, x = BORDER + 8 * mb_row, BORDER + 8 * mb_col
+    best, chosen = _FAR, DC_PRED
+    for mode in range(DC_PRED, TM_PRED + 1):
+        predict_8x8(picture.u, y, x, mode, room.trial.u, y, x)
+        predict_8x8(picture.v, y, x, mode, room.trial.v, y, x)
+        satd = np.int64(satd8x8(frame.source.u, y, x, room.trial.u, y, x))
+        satd += np.int64(satd8x8(frame.source.v, y, x, room.trial.v, y, x))
+        rate = np.int64(frame.rates.uv_mode[mode])
+        cost = (satd << _SATD_SHIFT) + rate * frame.satd_multiplier
+        if cost < best:
+            best, chosen = cost, mode
+    return chosen
+
+
+@kernel
+def _chroma_cost(frame, mb_row, mb_col, picture, room, uv_mode, multiplier):  # type: ignore[no-untyped-def]
+    """Cost of the chroma under an intra mode, residue included."""
+    y, x = BORDER + 8 * mb_row, BORDER + 8 * mb_col
+    trial, source = room.trial, frame.source
+    predict_8x8(picture.u, y, x, uv_mode, trial.u, y, x)
+    predict_8x8(picture.v, y, x, uv_mode, trial.v, y, x)
+    error = sse8x8(source.u, y, x, trial.u, y, x) + sse8x8(source.v, y, x, trial.v, y, x)
+    residue = _code_chroma(
+        frame.coder,
+        source,
+        mb_row,
+        mb_col,
+        0,
+        multiplier,
+        room.contexts,
+        room.levels,
+        room.eobs,
+        trial,
+        room.buffers,
+    )
+    return (np.int64(error) << _ERROR_SHIFT) + residue
+
+
+@inline_kernel
+def _neighbour_modes(macroblocks, mb_row, mb_col, sub_modes, block):  # type: ignore[no-untyped-def]
+    """Modes above and to the left of a subblock, which matter on key frames (section 11.3)."""
+    above = left = np.int64(B_DC_PRED)
+    if block >> 2:
+        above = np.int64(sub_modes[block - 4])
+    elif mb_row > 0:
+        above = np.int64(macroblocks.sub_modes[mb_row - 1, mb_col, block + 12])
+    if block & 3:
+        left = np.int64(sub_modes[block - 1])
+    elif mb_col > 0:
+        left = np.int64(macroblocks.sub_modes[mb_row, mb_col - 1, block + 3])
+    return above, left
+
+
+@kernel
+def _choose_subblock_mode(frame, mb_col, y, x, right_y, block, rates, multiplier, picture, room):  # type: ignore[no-untyped-def]
+    """Choose a subblock's mode, leave its levels and dequantized coefficients in room.kept; gives mode, end and cost."""
+    over, beside = BLOCK_ABOVE[block], BLOCK_LEFT[block]
+    above, left = room.contexts.above[mb_col, over], room.contexts.left[beside]
+    source, plane, trial = frame.source.y, picture.y, room.trial.y
+    for mode in range(10):
+        predict_subblock(plane, y, x, mode, right_y, trial, y, x)
+        satd = np.int64(satd4x4(source, y, x, trial, y, x))
+        room.costs[mode] = (satd << _SATD_SHIFT) + np.int64(rates[mode]) * frame.satd_multiplier
+    best, chosen, end = _FAR, 0, 0
+    for _ in range(SUBBLOCK_FINALISTS):
+        mode = 0
+        for i in range(1, 10):
+            if room.costs[i] < room.costs[mode]:
+                mode = i
+        room.costs[mode] = _FAR
+        predict_subblock(plane, y, x, mode, right_y, trial, y, x)
+        forward_dct_block(source, trial, y, x, room.buffers.coefficients, block)
+        simd.store(simd.i16x16(0), room.levels, block, 0)
+        room.contexts.above[mb_col, over] = above
+        room.contexts.left[beside] = left
+        cost = _code_block(
+            frame.coder,
+            0,
+            Y_WITH_DC,
+            block,
+            0,
+            multiplier,
+            room.contexts,
+            mb_col,
+            room.levels,
+            room.eobs,
+            room.buffers,
+        )
+        cost += np.int64(sse4x4(source, y, x, trial, y, x)) << _ERROR_SHIFT
+        cost += np.int64(rates[mode]) * multiplier
+        if cost < best:
+            best, chosen, end = cost, mode, np.int64(room.eobs[block])
+            simd.store(simd.load16(room.buffers.dequantized, block, 0), room.kept, 1, 0)
+    room.contexts.above[mb_col, over] = room.contexts.left[beside] = 1 if end > 0 else 0
+    return chosen, end, best
+
+
+@kernel
+def subblocks_cost(  # type: ignore[no-untyped-def]
+    frame, macroblocks, mb_row, mb_col, contexts, picture, room, uv_mode, multiplier, rate, limit
+):
+    """Cost of B_PRED with the best mode of each subblock, left in room.sub_modes; gives up past `limit`.
+
+    The subblocks are reconstructed in the picture, at the macroblock's place, since each leans on those before it.
+    """
+    room.contexts.above[mb_col, :] = contexts.above[mb_col]
+    room.contexts.left[:] = contexts.left
+    cost = rate * multiplier
+    top, left = BORDER + 16 * mb_row, BORDER + 16 * mb_col
+    extend_above_right(picture.y, mb_row, mb_col)
+    for block in range(16):
+        y, x = top + 4 * (block >> 2), left + 4 * (block & 3)
+        right_y = top - 1 if block & 3 == 3 else y - 1
+        above_mode, left_mode = _neighbour_modes(
+            macroblocks, mb_row, mb_col, room.sub_modes, block
+        )
+        mode, end, more = _choose_subblock_mode(
+            frame,
+            mb_col,
+            y,
+            x,
+            right_y,
+            block,
+            frame.sub_mode_rates[above_mode, left_mode],
+            multiplier,
+            picture,
+            room,
+        )
+        cost += more
+        if cost >= limit:
+            return _FAR
+        room.sub_modes[block] = mode
+        predict_subblock(picture.y, y, x, mode, right_y, picture.y, y, x)
+        if end > 0:
+            inverse_dct_add(room.kept, 1, picture.y, y, x)
+    for block in range(16, 24):
+        simd.store(simd.i16x16(0), room.levels, block, 0)
+    return cost + _chroma_cost(frame, mb_row, mb_col, picture, room, uv_mode, multiplier)
