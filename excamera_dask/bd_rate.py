@@ -71,8 +71,8 @@ def _curve(points: Sequence[tuple[float, float]]) -> tuple[Floats, Floats]:
         cheapest[quality] = min(rate, cheapest.get(quality, rate))
     if len(cheapest) < 2:
         raise ValueError("a rate-distortion curve needs at least two points of different quality")
-    quality = np.array(sorted(cheapest))
-    return quality, np.log([cheapest[q] for q in quality])
+    qualities = np.array(sorted(cheapest))
+    return qualities, np.log([cheapest[q] for q in qualities])
 
 
 def bd_rate(

@@ -9,13 +9,14 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import codec
+from codec.encoder import encode_given_state, replace_key_frame
 from codec.frame import Image
+from codec.rebase import rebase
 from codec.state import DecoderState
 from excamera_dask.containers import is_key_frame, is_shown
 from excamera_dask.errors import ExcameraError
 from excamera_dask.stages import KEY_FRAME_Q_WEIGHT
 from excamera_dask.stages import _hidden_picture as hidden_picture
-from excamera_dask.stages import _replacement_q_index as replacement_q_index
 
 
 class Reencoded(NamedTuple):
@@ -29,7 +30,7 @@ def encode_onto(state: DecoderState, images: Sequence[Image], q_index: int) -> R
     """Encode pictures as inter frames against `state`, all at quantizer index `q_index` (0..127)."""
     packets = []
     for image in images:
-        encoded = codec.encode_given_state(state, image, q_index=q_index)
+        encoded = encode_given_state(state, image, q_index=q_index)
         packets.append(encoded.data)
         state = encoded.state
     return Reencoded(packets, state)
@@ -57,11 +58,11 @@ def reencode(
             done.append(packet)
             continue
         if is_key_frame(packet):
-            q_index = replacement_q_index(packets, kf_q_weight)
-            encoded = codec.encode_given_state(state, image, q_index=q_index)
+            following = next(filter(None, packets[1:]), None)
+            encoded = replace_key_frame(state, image, packet, following, kf_q_weight=kf_q_weight)
         else:
             assert before is not None
-            encoded = codec.rebase(state, image, packet, before)
+            encoded = rebase(state, image, packet, before)
         done.append(encoded.data)
         state = encoded.state
     return Reencoded(done, state)
