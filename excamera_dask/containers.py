@@ -142,7 +142,7 @@ class Writer:
 
     A context manager: the bytes go to a temporary name beside `path`, renamed when the block ends without an exception
     and exactly `expected_frames` shown frames were written (None: any number); otherwise it is removed, and
-    ContainerError raised for a wrong number. `write` takes a frame and its presentation time in units of time_base; for a hidden frame
+    ContainerError raised for a wrong number. `write` takes a frame and its time in time_base units; for a hidden frame
     the time is ignored: it is placed one tick after the frame before it, and so never after the next one.
     """
 

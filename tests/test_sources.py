@@ -9,7 +9,9 @@ import shutil
 import subprocess
 from collections.abc import Callable
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -52,7 +54,7 @@ def make_clip(
     rng = np.random.default_rng(3)
     still = rng.integers(30, 220, (size[1], size[0], 3), np.uint8)
     with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=25, options=options or {})
+        stream: Any = container.add_stream(codec, rate=25, options=options or {})
         stream.width, stream.height, stream.pix_fmt = size[0], size[1], format
         stream.codec_context.time_base = Fraction(1, 25)
         for name, value in (tags or {}).items():
@@ -97,7 +99,7 @@ def check_random_access(source: SourceInfo) -> list[str]:
     return linear
 
 
-CLIPS = {
+CLIPS: dict[str, dict[str, Any]] = {
     "h264_long_gop.mp4": {"options": {"g": "250", "bf": "3"}},
     "h264_open_gop.mkv": {"options": {"x264-params": "keyint=15:open-gop=1:bframes=3:scenecut=0"}},
     "h264.ts": {"options": {"g": "20", "bf": "2"}},
@@ -120,7 +122,7 @@ CLIPS = {
 
 @pytest.mark.parametrize("name", CLIPS)
 def test_made_clips(tmp_path: Path, name: str) -> None:
-    made: dict = CLIPS[name]
+    made = CLIPS[name]
     path = make_clip(tmp_path / name, **made)
     source = open_source(path)
     assert source.frame_count == 60
@@ -220,9 +222,7 @@ def test_spans_cover_and_cut_at_key_frames(tmp_path: Path) -> None:
     source = open_source(make_clip(tmp_path / "a.mp4", frames=200, options={"g": "50", "bf": "2"}))
     cut = spans(source, 6, 120 * source.frame_bytes)
     assert [s.start for s in cut] == [0, 102]
-    assert cut[-1].stop == 200 and all(
-        a.stop == b.start for a, b in zip(cut, cut[1:], strict=False)
-    )
+    assert cut[-1].stop == 200 and all(a.stop == b.start for a, b in pairwise(cut))
     for span in cut:
         assert span.start % 6 == 0 and 0 <= span.start - span.decode_from < 6
     small = spans(source, 6, 1)
@@ -236,7 +236,12 @@ def test_reading_on_decodes_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     source = open_source(make_clip(tmp_path / "a.mp4", frames=120, options={"g": "250"}))
     fed: list[object] = []
     decode = reading._decode
-    monkeypatch.setattr(reading, "_decode", lambda c, p: fed.append(p) or decode(c, p))
+
+    def counting(context: Any, packet: Any) -> list[av.VideoFrame]:
+        fed.append(packet)
+        return decode(context, packet)
+
+    monkeypatch.setattr(reading, "_decode", counting)
     for start in range(0, 120, 6):
         read_frames(source, start, 6)
     assert len(fed) == 121
@@ -245,7 +250,7 @@ def test_reading_on_decodes_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def damage(path: Path, packets: list[int], keep: int) -> None:
     """Overwrite some packets of a file in place, all but their first `keep` bytes."""
     with av.open(str(path)) as container:
-        places = [(p.pos, p.size) for p in container.demux(video=0) if p.size]
+        places = [(p.pos or 0, p.size) for p in container.demux(video=0) if p.size]
     data = bytearray(path.read_bytes())
     for number in packets:
         position, size = places[number]
@@ -275,6 +280,23 @@ def test_truncated(tmp_path: Path) -> None:
     source = open_source(path)
     assert 10 < source.frame_count < 60
     check_random_access(source)
+
+
+@pytest.mark.parametrize("parameters", [b"", b" Ip"])
+def test_y4m_is_indexed_without_its_pixels(tmp_path: Path, parameters: bytes) -> None:
+    rng = np.random.default_rng(1)
+    frames = [rng.integers(0, 255, 9 * 7 + 2 * 5 * 4, np.uint8).tobytes() for _ in range(50)]
+    header = b"YUV4MPEG2 W9 H7 F30000:1001 C420mpeg2 XCOLORRANGE=FULL\n"
+    body = b"".join(b"FRAME" + parameters + b"\n" + frame for frame in frames)
+    path = tmp_path / "a.y4m"
+    path.write_bytes(header + body)
+    source = open_source(path)
+    assert source.frame_count == 50 and source.average_rate == Fraction(30000, 1001)
+    assert not source.warnings and source.colour.range == 2
+    assert check_random_access(source) == [hashlib.md5(frame).hexdigest() for frame in frames]
+    path.write_bytes((header + body)[:-1])
+    source = open_source(path)
+    assert source.frame_count == 49 and "truncated" in source.warnings[0]
 
 
 def test_changed_file_is_refused(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Iterator
 from fractions import Fraction
 from typing import Any, NamedTuple
 
@@ -16,8 +17,10 @@ from excamera_dask.sources import packets as packet_checks
 from excamera_dask.sources.demuxing import open_container, walk_packets
 from excamera_dask.sources.description import NO_TIME, Anchors, SourceInfo
 from excamera_dask.sources.pixels import TAKEN_AS_IS, colour_of, orientation_of
+from excamera_dask.sources.y4m_walk import walk_places
 
 ANCHOR_SPACING = 12
+Y4M = "yuv4mpegpipe"
 LARGEST_SIDE = 16383
 
 
@@ -60,7 +63,7 @@ def _scan(path: str, container: Any, stream: Any) -> tuple[av.VideoFrame, Packet
     first: av.VideoFrame | None = None
     end = 0
     try:
-        for packet in walk_packets(container, stream):
+        for packet in _packets(path, container, stream):
             pts.append(NO_TIME if packet.pts is None else packet.pts)
             positions.append(-1 if packet.pos is None else packet.pos)
             end = positions[-1] + packet.size
@@ -88,6 +91,11 @@ def _scan(path: str, container: Any, stream: Any) -> tuple[av.VideoFrame, Packet
         end,
     )
     return first, table
+
+
+def _packets(path: str, container: Any, stream: Any) -> Iterator[Any]:
+    packets = walk_packets(container, stream)
+    return walk_places(path, packets) if container.format.name == Y4M else packets
 
 
 def _first_frame(context: Any, packet: Any) -> av.VideoFrame | None:
@@ -128,7 +136,7 @@ def _presentation_order(
     announced = stream.frames
     if announced > len(table.pts):
         warnings.append(f"truncated: {len(order)} of {announced} frames can be read")
-    elif stream.container.format.name == "yuv4mpegpipe" and table.end < os.path.getsize(path):
+    elif stream.container.format.name == Y4M and table.end < os.path.getsize(path):
         warnings.append(f"truncated: the file breaks off within frame {len(order)}")
     if order.size == 0:
         raise SourceError(f"{path}: no video frame can be decoded")

@@ -25,7 +25,7 @@ def spans(source: SourceInfo, chunk_frames: int, max_bytes: int = DEFAULT_MAX_BY
     Cuts fall on the first chunk boundary at or after a key frame where that fits, so that a fresh process decodes
     fewer than chunk_frames frames in vain. A span holds at most max_bytes of raw pictures (one chunk at least). Where
     a group of pictures of G frames is longer than the M frames that max_bytes allows, its later spans decode its
-    beginning again: about G / 2M of the work; `iter_frames` reads a span without holding it in memory, so M can be large.
+    beginning again: about G / 2M of the work; `iter_frames` holds no more than a frame, so M can be large.
     """
     if chunk_frames < 1:
         raise ValueError("a chunk has at least one frame")
