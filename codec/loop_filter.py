@@ -178,44 +178,6 @@ def _store_pair(vector, u, v, y, x):  # type: ignore[no-untyped-def]
     simd.store(_second_half(vector, vector), v, y, x)
 
 
-@inline_kernel
-def _load_column_pair(u, v, y, x):  # type: ignore[no-untyped-def]
-    a = simd.load_columns8(u, y, x)
-    b = simd.load_columns8(v, y, x)
-    return (
-        _join(a[0], b[0]),
-        _join(a[1], b[1]),
-        _join(a[2], b[2]),
-        _join(a[3], b[3]),
-        _join(a[4], b[4]),
-        _join(a[5], b[5]),
-        _join(a[6], b[6]),
-        _join(a[7], b[7]),
-    )
-
-
-@inline_kernel
-def _store_column_pair(c, u, v, y, x):  # type: ignore[no-untyped-def]
-    a0, a1, a2, a3 = (
-        _first_half(c[0], c[0]),
-        _first_half(c[1], c[1]),
-        _first_half(c[2], c[2]),
-        _first_half(c[3], c[3]),
-    )
-    a4, a5, a6, a7 = (
-        _first_half(c[4], c[4]),
-        _first_half(c[5], c[5]),
-        _first_half(c[6], c[6]),
-        _first_half(c[7], c[7]),
-    )
-    simd.store_columns((a0, a1, a2, a3, a4, a5, a6, a7), u, y, x)
-    a0, a1 = _second_half(c[0], c[0]), _second_half(c[1], c[1])
-    a2, a3 = _second_half(c[2], c[2]), _second_half(c[3], c[3])
-    a4, a5 = _second_half(c[4], c[4]), _second_half(c[5], c[5])
-    a6, a7 = _second_half(c[6], c[6]), _second_half(c[7], c[7])
-    simd.store_columns((a0, a1, a2, a3, a4, a5, a6, a7), v, y, x)
-
-
 @kernel
 def _luma_row_outer(plane, y, x, edge_limit, interior_limit, threshold):  # type: ignore[no-untyped-def]
     p3 = simd.load16(plane, y - 4, x)
@@ -324,22 +286,22 @@ def _chroma_row_inner(u, v, y, x, edge_limit, interior_limit, threshold):  # typ
 
 @kernel
 def _chroma_column_outer(u, v, y, x, edge_limit, interior_limit, threshold):  # type: ignore[no-untyped-def]
-    p3, p2, p1, p0, q0, q1, q2, q3 = _load_column_pair(u, v, y, x - 4)
+    p3, p2, p1, p0, q0, q1, q2, q3 = simd.load_columns_of_two(u, v, y, x - 4)
     mask = _normal_mask(p3, p2, p1, p0, q0, q1, q2, q3, edge_limit, interior_limit)
     if simd.any_lane(mask):
         high_variance = _high_variance(p1, p0, q0, q1, threshold)
         p2, p1, p0, q0, q1, q2 = _outer(p2, p1, p0, q0, q1, q2, mask, high_variance)
-        _store_column_pair((p3, p2, p1, p0, q0, q1, q2, q3), u, v, y, x - 4)
+        simd.store_columns_of_two((p3, p2, p1, p0, q0, q1, q2, q3), u, v, y, x - 4)
 
 
 @kernel
 def _chroma_column_inner(u, v, y, x, edge_limit, interior_limit, threshold):  # type: ignore[no-untyped-def]
-    p3, p2, p1, p0, q0, q1, q2, q3 = _load_column_pair(u, v, y, x - 4)
+    p3, p2, p1, p0, q0, q1, q2, q3 = simd.load_columns_of_two(u, v, y, x - 4)
     mask = _normal_mask(p3, p2, p1, p0, q0, q1, q2, q3, edge_limit, interior_limit)
     if simd.any_lane(mask):
         high_variance = _high_variance(p1, p0, q0, q1, threshold)
         p1, p0, q0, q1 = _inner(p1, p0, q0, q1, mask, high_variance)
-        _store_column_pair((p3, p2, p1, p0, q0, q1, q2, q3), u, v, y, x - 4)
+        simd.store_columns_of_two((p3, p2, p1, p0, q0, q1, q2, q3), u, v, y, x - 4)
 
 
 @kernel

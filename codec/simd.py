@@ -585,11 +585,23 @@ def load_columns16(plane: Any, y: int, x: int) -> Any:
     return _numpy_columns(plane, y, x, 16)
 
 
+def load_columns_of_two(upper: Any, lower: Any, y: int, x: int) -> Any:
+    """`load_columns16` of rows y .. y+7 of one uint8 plane on top of the same rows of another."""
+    pair = zip(_numpy_columns(upper, y, x, 8), _numpy_columns(lower, y, x, 8), strict=True)
+    return tuple(np.concatenate(both) for both in pair)
+
+
 def store_columns(columns: Any, plane: Any, y: int, x: int) -> None:
     """Write a tuple of eight vectors as columns x .. x+7 of a uint8 plane, from row y on, saturating."""
     for offset, column in enumerate(columns):
         for row in range(len(column)):
             plane[y + row, x + offset] = min(max(int(column[row]), 0), 255)
+
+
+def store_columns_of_two(columns: Any, upper: Any, lower: Any, y: int, x: int) -> None:
+    """Put back what `load_columns_of_two` read: lanes 0 .. 7 into one plane, 8 .. 15 into the other, saturating."""
+    store_columns(tuple(column[:8] for column in columns), upper, y, x)
+    store_columns(tuple(column[8:] for column in columns), lower, y, x)
 
 
 def _numpy_columns(plane: Any, y: int, x: int, rows: int) -> Any:
@@ -598,21 +610,101 @@ def _numpy_columns(plane: Any, y: int, x: int, rows: int) -> Any:
     return tuple(plane[y : y + rows, x + column].astype(np.int16) for column in range(8))
 
 
-def _concatenate(builder: Any, vectors: list[Any]) -> Any:
-    """One long vector of several of one type (a power of two of them)."""
-    while len(vectors) > 1:
-        count = vectors[0].type.count
-        order = ir.Constant(ir.VectorType(I32, 2 * count), list(range(2 * count)))
-        vectors = [
-            builder.shuffle_vector(a, b, order)
-            for a, b in zip(vectors[::2], vectors[1::2], strict=True)
+def _pick(builder: Any, a: Any, b: Any, indices: list[int]) -> Any:
+    return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(I32, len(indices)), indices))
+
+
+def _interleave(builder: Any, a: Any, b: Any, unit: int) -> tuple[Any, Any]:
+    """Units of `unit` bytes of two vectors of bytes in turn: those of the lower halves, those of the upper ones."""
+    count = a.type.count
+    order = [lane for first in range(0, count, unit) for lane in (first, count + first)]
+    lanes = [start + byte for start in order for byte in range(unit)]
+    return _pick(builder, a, b, lanes[:count]), _pick(builder, a, b, lanes[count:])
+
+
+def _row_addresses(
+    context: Any, builder: Any, sig: Any, args: Any, plane: int, rows: int
+) -> list[Any]:
+    """Addresses of the 8 bytes at (y, x), the last two arguments, and below, of the plane that is argument `plane`."""
+    y, x = (context.cast(builder, args[i], sig.args[i], types.int64) for i in (-2, -1))
+    address = _pointer(context, builder, sig.args[plane], args[plane], [y, x], (rows, 8))
+    array = context.make_array(sig.args[plane])(context, builder, args[plane])
+    stride = cgutils.unpack_tuple(builder, array.strides, 2)[0]
+    return [
+        builder.add(address, builder.mul(stride, ir.Constant(stride.type, row)))
+        for row in range(rows)
+    ]
+
+
+def _load_columns(builder: Any, addresses: list[Any]) -> list[Any]:
+    """Eight columns, widened to i16, of rows of 8 bytes: interleave ever larger groups of rows."""
+    memory = ir.VectorType(ir.IntType(8), 8)
+    rows = []
+    for address in addresses:
+        row = builder.load(builder.inttoptr(address, memory.as_pointer()))
+        row.align = 1
+        rows.append(row)
+    every = [lane for byte in range(8) for lane in (byte, 8 + byte)]
+    groups = [[_pick(builder, a, b, every)] for a, b in zip(rows[::2], rows[1::2], strict=True)]
+    unit = 2
+    while len(groups) > 1:
+        pairs = zip(groups[::2], groups[1::2], strict=True)
+        groups = [
+            [
+                half
+                for a, b in zip(left, right, strict=True)
+                for half in _interleave(builder, a, b, unit)
+            ]
+            for left, right in pairs
         ]
-    return vectors[0]
+        unit *= 2
+    count = len(addresses)
+    wide = ir.VectorType(ir.IntType(16), count)
+    columns = []
+    for vector in groups[0]:
+        for first in range(0, 16, count):
+            part = (
+                _pick(builder, vector, vector, list(range(first, first + count)))
+                if count < 16
+                else vector
+            )
+            columns.append(builder.zext(part, wide))
+    return columns
 
 
-def _pick(builder: Any, vector: Any, indices: list[int]) -> Any:
-    constant = ir.Constant(ir.VectorType(I32, len(indices)), indices)
-    return builder.shuffle_vector(vector, ir.Constant(vector.type, ir.Undefined), constant)
+def _store_columns(builder: Any, columns: list[Any], addresses: list[Any]) -> None:
+    """The way back: interleave columns to pairs, quadruples and whole rows."""
+    narrow = ir.VectorType(ir.IntType(8), columns[0].type.count)
+    vectors = []
+    for column in columns:
+        suffix = _suffix(column.type)
+        column = _call(
+            builder, f"llvm.smax.{suffix}", column.type, column, _constant(column.type, 0)
+        )
+        column = _call(
+            builder, f"llvm.smin.{suffix}", column.type, column, _constant(column.type, 255)
+        )
+        vectors.append(builder.trunc(column, narrow))
+    groups = [[vector] for vector in vectors]
+    for unit in (1, 2, 4):
+        pairs = zip(groups[::2], groups[1::2], strict=True)
+        groups = [
+            [
+                half
+                for a, b in zip(left, right, strict=True)
+                for half in _interleave(builder, a, b, unit)
+            ]
+            for left, right in pairs
+        ]
+    memory = ir.VectorType(ir.IntType(8), 8)
+    per_vector = narrow.count // 8
+    for row, address in enumerate(addresses):
+        vector = groups[0][row // per_vector]
+        first = row % per_vector * 8
+        if per_vector > 1:
+            vector = _pick(builder, vector, vector, list(range(first, first + 8)))
+        stored = builder.store(vector, builder.inttoptr(address, memory.as_pointer()))
+        stored.align = 1
 
 
 def _register_load_columns(function: Callable[..., Any], rows: int) -> None:
@@ -622,32 +714,27 @@ def _register_load_columns(function: Callable[..., Any], rows: int) -> None:
 
     @lower_builtin(function, types.Array, types.Integer, types.Integer)
     def lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        y, x = (
-            context.cast(builder, v, t, types.int64)
-            for v, t in zip(args[1:], sig.args[1:], strict=True)
-        )
-        memory = ir.VectorType(ir.IntType(8), 8)
-        address = _pointer(context, builder, sig.args[0], args[0], [y, x], (rows, 8))
-        stride = cgutils.unpack_tuple(
-            builder, context.make_array(sig.args[0])(context, builder, args[0]).strides, 2
-        )[0]
-        loaded = []
-        for _ in range(rows):
-            row = builder.load(builder.inttoptr(address, memory.as_pointer()))
-            row.align = 1
-            loaded.append(row)
-            address = builder.add(address, stride)
-        every = _concatenate(builder, loaded)
-        wide = ir.VectorType(ir.IntType(16), rows)
-        columns = [
-            builder.zext(_pick(builder, every, [8 * row + column for row in range(rows)]), wide)
-            for column in range(8)
-        ]
+        columns = _load_columns(builder, _row_addresses(context, builder, sig, args, 0, rows))
         return context.make_tuple(builder, sig.return_type, columns)
 
 
 _register_load_columns(load_columns8, 8)
 _register_load_columns(load_columns16, 16)
+
+
+@type_callable(load_columns_of_two)
+def _type_load_columns_of_two(context: Any) -> Any:
+    return lambda upper, lower, y, x: types.UniTuple(VectorType(16, 16), 8)
+
+
+@lower_builtin(load_columns_of_two, types.Array, types.Array, types.Integer, types.Integer)
+def _lower_load_columns_of_two(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    addresses = [
+        address
+        for plane in (0, 1)
+        for address in _row_addresses(context, builder, sig, args, plane, 8)
+    ]
+    return context.make_tuple(builder, sig.return_type, _load_columns(builder, addresses))
 
 
 @type_callable(store_columns)
@@ -657,30 +744,24 @@ def _type_store_columns(context: Any) -> Any:
 
 @lower_builtin(store_columns, types.UniTuple, types.Array, types.Integer, types.Integer)
 def _lower_store_columns(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-    y, x = (
-        context.cast(builder, v, t, types.int64)
-        for v, t in zip(args[2:], sig.args[2:], strict=True)
-    )
-    rows = sig.args[0].dtype.lanes
-    address = _pointer(context, builder, sig.args[1], args[1], [y, x], (rows, 8))
-    stride = cgutils.unpack_tuple(
-        builder, context.make_array(sig.args[1])(context, builder, args[1]).strides, 2
-    )[0]
-    narrow = []
-    for column in cgutils.unpack_tuple(builder, args[0], 8):
-        suffix = _suffix(column.type)
-        column = _call(
-            builder, f"llvm.smax.{suffix}", column.type, column, _constant(column.type, 0)
-        )
-        column = _call(
-            builder, f"llvm.smin.{suffix}", column.type, column, _constant(column.type, 255)
-        )
-        narrow.append(builder.trunc(column, ir.VectorType(ir.IntType(8), rows)))
-    every = _concatenate(builder, narrow)
-    memory = ir.VectorType(ir.IntType(8), 8)
-    for row in range(rows):
-        pixels = _pick(builder, every, [rows * column + row for column in range(8)])
-        stored = builder.store(pixels, builder.inttoptr(address, memory.as_pointer()))
-        stored.align = 1
-        address = builder.add(address, stride)
+    addresses = _row_addresses(context, builder, sig, args, 1, sig.args[0].dtype.lanes)
+    _store_columns(builder, cgutils.unpack_tuple(builder, args[0], 8), addresses)
+    return context.get_dummy_value()
+
+
+@type_callable(store_columns_of_two)
+def _type_store_columns_of_two(context: Any) -> Any:
+    return lambda columns, upper, lower, y, x: types.none
+
+
+@lower_builtin(
+    store_columns_of_two, types.UniTuple, types.Array, types.Array, types.Integer, types.Integer
+)
+def _lower_store_columns_of_two(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    addresses = [
+        address
+        for plane in (1, 2)
+        for address in _row_addresses(context, builder, sig, args, plane, 8)
+    ]
+    _store_columns(builder, cgutils.unpack_tuple(builder, args[0], 8), addresses)
     return context.get_dummy_value()

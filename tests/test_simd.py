@@ -35,6 +35,10 @@ def _columns(plane, out):  # type: ignore[no-untyped-def]
     simd.store_columns((c[7] + 100, c[6], c[5], c[4], c[3], c[2], c[1], c[0] - 100), out, 0, 0)
     d = simd.load_columns8(plane, 3, 5)
     simd.store_columns(d, out, 0, 8)
+    e = simd.load_columns_of_two(plane, plane[:, 9:], 2, 1)
+    simd.store_columns_of_two(
+        (e[0] + 50, e[1], e[2], e[4], e[3], e[5], e[6] - 50, e[7]), out, out[:, 8:], 8, 0
+    )
     return simd.lane(d[2], 4)
 
 
