@@ -57,3 +57,17 @@ def kernel(function: F) -> F:
 def inline_kernel(function: F) -> F:
     """Like `kernel`, for small functions that LLVM must inline into each caller; not cached on their own."""
     return cast(F, numba.njit(nogil=True, error_model="numpy", forceinline=True)(function))
+
+
+def part_kernel(function: F) -> F:
+    """Like `inline_kernel`, for the parts of one large kernel: compiled faster, but callable from kernels only."""
+    return cast(
+        F,
+        numba.njit(
+            nogil=True,
+            error_model="numpy",
+            forceinline=True,
+            no_cpython_wrapper=True,
+            no_cfunc_wrapper=True,
+        )(function),
+    )
