@@ -33,6 +33,7 @@ from codec.frame import (
 from codec.frame_coding import Encoded, finish_frame
 from codec.frame_header import FilterDeltaUpdate, FrameHeader
 from codec.kernel import kernel
+from codec.masking import activity_masking
 from codec.predict_inter import predict_inter_macroblock
 from codec.predict_intra import predict_16x16, predict_chroma, set_intra_border
 from codec.residual import (
@@ -44,7 +45,11 @@ from codec.residual import (
 )
 from codec.state import DecoderState, FilterDeltas, Segmentation
 
-REBASE_TUNING = Tuning()
+REBASE_TUNING = Tuning(rate_weight=0.5)
+"""Frames that only LAST remembers: what they leave out is missed by all frames until the next golden one."""
+
+REFRESH_TUNING = Tuning(rate_weight=1.0)
+"""Frames that refresh GOLDEN or ALTREF, which the first pass gives a finer quantizer already."""
 
 
 def rebase(
@@ -53,11 +58,11 @@ def rebase(
     frame: bytes | Frame,
     source_state: DecoderState | None,
     *,
-    tuning: Tuning = REBASE_TUNING,
+    tuning: Tuning | None = None,
 ) -> Encoded:
     """Make a frame again so that it follows `state` instead of `source_state`, the state it was made against.
 
-    `image` is the original picture. Key frames and empty frames lean on no state and come out as they are. Raises
+    `image` is the original picture; `tuning` replaces the residual coder's weights. Key frames and empty frames lean on no state and come out as they are. Raises
     UnsupportedFeature where the two states' sizes differ, InvalidBitstream for bytes that are no frame.
     """
     if isinstance(frame, bytes):
@@ -74,18 +79,22 @@ def rebase(
         )
     header, segmentation = _header_for(state, frame, source_state)
     macroblocks = _with_segments(frame.macroblocks, segmentation)
+    if tuning is None:
+        refreshes = header.refresh_golden or header.refresh_altref
+        tuning = REFRESH_TUNING if refreshes else REBASE_TUNING
+    source = picture_from_image(image)
     coder = new_residual_coder(
         _quantizers(header, segmentation),
         frame.probabilities.coefficients,
         skip_rates(frame.header),
-        np.full(macroblocks.y_mode.shape, 256, np.int32),
+        activity_masking(source),
         tuning=tuning,
     )
     rows, columns = macroblocks.y_mode.shape
     picture = new_picture(rows, columns)
     _code_frame(
         coder,
-        picture_from_image(image),
+        source,
         macroblocks,
         state.references,
         header.version,
