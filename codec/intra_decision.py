@@ -7,12 +7,12 @@ import numpy as np
 from codec import simd
 from codec.forward_transform import forward_dct_block
 from codec.frame import B_DC_PRED, BORDER, DC_PRED, TM_PRED
-from codec.kernel import inline_kernel, kernel
+from codec.kernel import part_kernel
 from codec.predict_intra import extend_above_right, predict_8x8, predict_subblock
 from codec.rate_distortion import DISTORTION_SHIFT
 from codec.residual import Y_WITH_DC, _code_block, _code_chroma
 from codec.satd import satd4x4, satd8x8, sse4x4, sse8x8
-from codec.tokens import BLOCK_ABOVE, BLOCK_LEFT
+from codec.tokens import BLOCK_ABOVE, BLOCK_LEFT, CONTEXTS
 from codec.transform import inverse_dct_add
 
 _ERROR_SHIFT = DISTORTION_SHIFT + 4
@@ -22,11 +22,11 @@ SUBBLOCK_FINALISTS = 3
 """Subblock modes that are costed fully, of the ten that are screened."""
 
 
-@kernel
+@part_kernel
 def choose_chroma_mode(frame, mb_row, mb_col, picture, room):  # type: ignore[no-untyped-def]
     """The chroma mode of least SATD and rate."""
     y, x = BORDER + 8 * mb_row, BORDER + 8 * mb_col
-    best, chosen = _FAR, DC_PRED
+    best, chosen = _FAR, np.int64(DC_PRED)
     for mode in range(DC_PRED, TM_PRED + 1):
         predict_8x8(picture.u, y, x, mode, room.trial.u, y, x)
         predict_8x8(picture.v, y, x, mode, room.trial.v, y, x)
@@ -39,7 +39,7 @@ def choose_chroma_mode(frame, mb_row, mb_col, picture, room):  # type: ignore[no
     return chosen
 
 
-@kernel
+@part_kernel
 def _chroma_cost(frame, mb_row, mb_col, picture, room, uv_mode, multiplier):  # type: ignore[no-untyped-def]
     """Cost of the chroma under an intra mode, residue included."""
     y, x = BORDER + 8 * mb_row, BORDER + 8 * mb_col
@@ -63,7 +63,7 @@ def _chroma_cost(frame, mb_row, mb_col, picture, room, uv_mode, multiplier):  # 
     return (np.int64(error) << _ERROR_SHIFT) + residue
 
 
-@inline_kernel
+@part_kernel
 def _neighbour_modes(macroblocks, mb_row, mb_col, sub_modes, block):  # type: ignore[no-untyped-def]
     """Modes above and to the left of a subblock, which matter on key frames (section 11.3)."""
     above = left = np.int64(B_DC_PRED)
@@ -78,7 +78,7 @@ def _neighbour_modes(macroblocks, mb_row, mb_col, sub_modes, block):  # type: ig
     return above, left
 
 
-@kernel
+@part_kernel
 def _choose_subblock_mode(frame, mb_col, y, x, right_y, block, rates, multiplier, picture, room):  # type: ignore[no-untyped-def]
     """Choose a subblock's mode, leave its levels and dequantized coefficients in room.kept; gives mode, end and cost."""
     over, beside = BLOCK_ABOVE[block], BLOCK_LEFT[block]
@@ -88,9 +88,9 @@ def _choose_subblock_mode(frame, mb_col, y, x, right_y, block, rates, multiplier
         predict_subblock(plane, y, x, mode, right_y, trial, y, x)
         satd = np.int64(satd4x4(source, y, x, trial, y, x))
         room.costs[mode] = (satd << _SATD_SHIFT) + np.int64(rates[mode]) * frame.satd_multiplier
-    best, chosen, end = _FAR, 0, 0
+    best, chosen, end = _FAR, np.int64(0), np.int64(0)
     for _ in range(SUBBLOCK_FINALISTS):
-        mode = 0
+        mode = np.int64(0)
         for i in range(1, 10):
             if room.costs[i] < room.costs[mode]:
                 mode = i
@@ -122,7 +122,7 @@ def _choose_subblock_mode(frame, mb_col, y, x, right_y, block, rates, multiplier
     return chosen, end, best
 
 
-@kernel
+@part_kernel
 def subblocks_cost(  # type: ignore[no-untyped-def]
     frame, macroblocks, mb_row, mb_col, contexts, picture, room, uv_mode, multiplier, rate, limit
 ):
@@ -130,8 +130,9 @@ def subblocks_cost(  # type: ignore[no-untyped-def]
 
     The subblocks are reconstructed in the picture, at the macroblock's place, since each leans on those before it.
     """
-    room.contexts.above[mb_col, :] = contexts.above[mb_col]
-    room.contexts.left[:] = contexts.left
+    for i in range(CONTEXTS):
+        room.contexts.above[mb_col, i] = contexts.above[mb_col, i]
+        room.contexts.left[i] = contexts.left[i]
     cost = rate * multiplier
     top, left = BORDER + 16 * mb_row, BORDER + 16 * mb_col
     extend_above_right(picture.y, mb_row, mb_col)

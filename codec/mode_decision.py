@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from codec import simd
 from codec.frame import (
     B_PRED,
     BORDER,
@@ -28,12 +29,12 @@ from codec.frame import (
     new_picture,
 )
 from codec.intra_decision import choose_chroma_mode, subblocks_cost
-from codec.kernel import inline_kernel, kernel
+from codec.kernel import kernel, part_kernel
 from codec.modes import IMPLIED_SUB_MODES
 from codec.motion import find_near_vectors
-from codec.motion_search import Target, measure_16x16, search_16x16, vector_rate
+from codec.motion_search import SATD_SHIFT, Target, measure_16x16, search_16x16, vector_rate
 from codec.predict_inter import predict_inter_chroma, predict_inter_luma
-from codec.predict_intra import predict_8x8, predict_16x16, predict_chroma, set_intra_border
+from codec.predict_intra import predict_8x8, predict_16x16, set_intra_border
 from codec.rate_distortion import DISTORTION_SHIFT, ModeRates
 from codec.residual import (
     ResidualBuffers,
@@ -48,6 +49,7 @@ from codec.residual import (
 from codec.satd import satd16x16, sse8x8, sse16x16
 from codec.split_search import search_split
 from codec.state import References
+from codec.tokens import CONTEXTS
 
 ERROR_SHIFT = DISTORTION_SHIFT + 4
 """Squared pixel errors to costs."""
@@ -55,7 +57,6 @@ ERROR_SHIFT = DISTORTION_SHIFT + 4
 CANDIDATES = 24
 """Room for screened candidates: four vectors of each reference, four intra modes."""
 
-_SATD_SHIFT = 12
 _FAR = np.int64(1) << 60
 
 
@@ -116,23 +117,18 @@ def new_room(rows: int, columns: int) -> Room:
 # Costs of whole candidates ---------------------------------------------------------------------------------------
 
 
-@inline_kernel
-def _copy_contexts(contexts, mb_col, room):  # type: ignore[no-untyped-def]
-    room.contexts.above[mb_col, :] = contexts.above[mb_col]
-    room.contexts.left[:] = contexts.left
-
-
-@kernel
-def _trial_cost(frame, mb_row, mb_col, contexts, room, with_y2, multiplier, rate, limit):  # type: ignore[no-untyped-def]
-    """Cost of the prediction in room.trial with its residue or without; gives up, with a cost that is too high, past `limit`."""
-    source, trial, rates = frame.source, room.trial, frame.rates
+@part_kernel
+def _trial_cost(frame, mb_row, mb_col, contexts, room, with_y2, multiplier, rate):  # type: ignore[no-untyped-def]
+    """Cost of the prediction in room.trial, with its residue or without, whichever is less."""
+    source, trial = frame.source, room.trial
     y, x = BORDER + 16 * mb_row, BORDER + 16 * mb_col
     v, h = BORDER + 8 * mb_row, BORDER + 8 * mb_col
-    error = sse16x16(source.y, y, x, trial.y, y, x)
-    error += sse8x8(source.u, v, h, trial.u, v, h) + sse8x8(source.v, v, h, trial.v, v, h)
-    cost = (np.int64(error) << ERROR_SHIFT) + rate * multiplier
-    _copy_contexts(contexts, mb_col, room)
-    room.levels[:] = 0
+    error = np.int64(sse16x16(source.y, y, x, trial.y, y, x))
+    for i in range(CONTEXTS):
+        room.contexts.above[mb_col, i] = contexts.above[mb_col, i]
+        room.contexts.left[i] = contexts.left[i]
+    for block in range(25):
+        simd.store(simd.i16x16(0), room.levels, block, 0)
     residue = np.int64(frame.rates.skip[0]) * multiplier
     residue += _code_luma(
         frame.coder,
@@ -148,6 +144,8 @@ def _trial_cost(frame, mb_row, mb_col, contexts, room, with_y2, multiplier, rate
         trial,
         room.buffers,
     )
+    error += np.int64(sse8x8(source.u, v, h, trial.u, v, h))
+    error += np.int64(sse8x8(source.v, v, h, trial.v, v, h))
     residue += _code_chroma(
         frame.coder,
         source,
@@ -161,49 +159,42 @@ def _trial_cost(frame, mb_row, mb_col, contexts, room, with_y2, multiplier, rate
         trial,
         room.buffers,
     )
-    return cost + min(residue, np.int64(rates.skip[1]) * multiplier)
+    skipped = np.int64(frame.rates.skip[1]) * multiplier
+    return (error << ERROR_SHIFT) + rate * multiplier + min(residue, skipped)
 
 
-@kernel
-def _predict_candidate(frame, mb_row, mb_col, kind, uv_mode, picture, room):  # type: ignore[no-untyped-def]
-    """Put the prediction of a 16x16 candidate into room.trial."""
-    y, x = BORDER + 16 * mb_row, BORDER + 16 * mb_col
-    mode, reference = kind[0], kind[1]
+@part_kernel
+def _predict_trial(frame, mb_row, mb_col, mode, reference, partitioning, uv_mode, picture, room):  # type: ignore[no-untyped-def]
+    """Put a candidate's prediction into room.trial; vectors are those of room.vectors."""
+    trial = room.trial
     if reference == INTRA_FRAME:
-        predict_16x16(picture.y, y, x, mode, room.trial.y, y, x)
+        y, x = BORDER + 16 * mb_row, BORDER + 16 * mb_col
+        predict_16x16(picture.y, y, x, mode, trial.y, y, x)
         v, h = BORDER + 8 * mb_row, BORDER + 8 * mb_col
-        predict_8x8(picture.u, v, h, uv_mode, room.trial.u, v, h)
-        predict_8x8(picture.v, v, h, uv_mode, room.trial.v, v, h)
+        predict_8x8(picture.u, v, h, uv_mode, trial.u, v, h)
+        predict_8x8(picture.v, v, h, uv_mode, trial.v, v, h)
     else:
-        room.vectors[:, 0] = kind[2]
-        room.vectors[:, 1] = kind[3]
-        _predict_inter(frame, mb_row, mb_col, reference, False, 0, room)
-
-
-@kernel
-def _predict_inter(frame, mb_row, mb_col, reference, split, partitioning, room):  # type: ignore[no-untyped-def]
-    of = frame.references[reference - 1]
-    predict_inter_luma(
-        of.y, room.vectors, split, partitioning, 0, room.trial.y, mb_row, mb_col
-    )
-    predict_inter_chroma(of, room.vectors, split, 0, room.trial, mb_row, mb_col)
+        of = frame.references[reference - 1]
+        split = mode == SPLITMV
+        predict_inter_luma(
+            of.y, room.vectors, split, partitioning, 0, trial.y, mb_row, mb_col
+        )
+        predict_inter_chroma(of, room.vectors, split, 0, trial, mb_row, mb_col)
 
 
 # Screening -------------------------------------------------------------------------------------------------------
 
 
-@inline_kernel
-def _add(room, count, cost, mode, reference, v_row, v_column, rate):  # type: ignore[no-untyped-def]
-    room.costs[count] = cost
-    room.kinds[count, 0] = mode
-    room.kinds[count, 1] = reference
-    room.kinds[count, 2] = v_row
-    room.kinds[count, 3] = v_column
-    room.kinds[count, 4] = rate
-    return count + 1
+@part_kernel
+def _set_kind(room, i, mode, reference, v_row, v_column, rate):  # type: ignore[no-untyped-def]
+    room.kinds[i, 0] = mode
+    room.kinds[i, 1] = reference
+    room.kinds[i, 2] = v_row
+    room.kinds[i, 3] = v_column
+    room.kinds[i, 4] = rate
 
 
-@kernel
+@part_kernel
 def _screen_intra(frame, mb_row, mb_col, picture, room, count):  # type: ignore[no-untyped-def]
     """Add the four intra modes of whole macroblocks; gives the number of candidates."""
     y, x = BORDER + 16 * mb_row, BORDER + 16 * mb_col
@@ -211,8 +202,9 @@ def _screen_intra(frame, mb_row, mb_col, picture, room, count):  # type: ignore[
         predict_16x16(picture.y, y, x, mode, room.trial.y, y, x)
         satd = np.int64(satd16x16(frame.source.y, y, x, room.trial.y, y, x))
         rate = np.int64(frame.rates.inter[0]) + np.int64(frame.rates.y_mode[mode])
-        cost = (satd << _SATD_SHIFT) + rate * frame.satd_multiplier
-        count = _add(room, count, cost, mode, INTRA_FRAME, 0, 0, rate)
+        _set_kind(room, count, mode, INTRA_FRAME, 0, 0, rate)
+        room.costs[count] = (satd << SATD_SHIFT) + rate * frame.satd_multiplier
+        count += 1
     return count
 
 
@@ -226,7 +218,7 @@ class VectorModeRates(NamedTuple):
     split: int
 
 
-@inline_kernel
+@part_kernel
 def _vector_mode_rates(rates, near):  # type: ignore[no-untyped-def]
     table = rates.vector_mode
     more = np.int64(rates.inter[1])
@@ -242,7 +234,7 @@ def _vector_mode_rates(rates, near):  # type: ignore[no-untyped-def]
     )
 
 
-@kernel
+@part_kernel
 def _screen_reference(frame, macroblocks, mb_row, mb_col, index, near, modes, room, count):  # type: ignore[no-untyped-def]
     """Add a reference's vectors; gives the number of candidates. The last of them is NEWMV."""
     y, x = BORDER + 16 * mb_row, BORDER + 16 * mb_col
@@ -250,21 +242,22 @@ def _screen_reference(frame, macroblocks, mb_row, mb_col, index, near, modes, ro
     reference = frame.usable[index]
     more = np.int64(frame.rates.reference[reference])
     weight = frame.satd_multiplier
-    satd = np.int64(measure_16x16(source, planes, y, x, 0, 0))
-    rate = more + modes.zero
-    count = _add(room, count, (satd << _SATD_SHIFT) + rate * weight, ZEROMV, reference, 0, 0, rate)
-    v_row, v_column = near.nearest_row, near.nearest_column
-    if v_row != 0 or v_column != 0:
-        satd = np.int64(measure_16x16(source, planes, y, x, v_row, v_column))
+    _set_kind(room, count, ZEROMV, reference, 0, 0, more + modes.zero)
+    first = count
+    count += 1
+    if near.nearest_row != 0 or near.nearest_column != 0:
         rate = more + modes.nearest
-        cost = (satd << _SATD_SHIFT) + rate * weight
-        count = _add(room, count, cost, NEARESTMV, reference, v_row, v_column, rate)
-    v_row, v_column = near.near_row, near.near_column
-    if v_row != 0 or v_column != 0:
-        satd = np.int64(measure_16x16(source, planes, y, x, v_row, v_column))
+        _set_kind(room, count, NEARESTMV, reference, near.nearest_row, near.nearest_column, rate)
+        count += 1
+    if near.near_row != 0 or near.near_column != 0:
         rate = more + modes.near
-        cost = (satd << _SATD_SHIFT) + rate * weight
-        count = _add(room, count, cost, NEARMV, reference, v_row, v_column, rate)
+        _set_kind(room, count, NEARMV, reference, near.near_row, near.near_column, rate)
+        count += 1
+    for i in range(first, count):
+        satd = np.int64(
+            measure_16x16(source, planes, y, x, room.kinds[i, 2], room.kinds[i, 3])
+        )
+        room.costs[i] = (satd << SATD_SHIFT) + room.kinds[i, 4] * weight
     target = Target(
         source,
         planes,
@@ -279,21 +272,19 @@ def _screen_reference(frame, macroblocks, mb_row, mb_col, index, near, modes, ro
     cost = search_16x16(target, room.starts, starts, 32 if index == 0 else 0, room.found)
     v_row, v_column = room.found[0], room.found[1]
     rate = more + modes.new
-    cost += rate * weight
+    room.costs[count] = cost + rate * weight
     rate += vector_rate(frame.rates.vector, v_row, v_column, near.best_row, near.best_column)
-    return _add(room, count, cost, NEWMV, reference, v_row, v_column, rate)
+    _set_kind(room, count, NEWMV, reference, v_row, v_column, rate)
+    return count + 1
 
 
-@kernel
+@part_kernel
 def _collect_starts(macroblocks, mb_row, mb_col, near, starts):  # type: ignore[no-untyped-def]
-    """Vectors from which a search starts: predicted ones and the neighbours'; gives their number."""
-    starts[0] = 0
-    starts[1, 0] = near.best_row
-    starts[1, 1] = near.best_column
-    starts[2, 0] = near.nearest_row
-    starts[2, 1] = near.nearest_column
-    starts[3, 0] = near.near_row
-    starts[3, 1] = near.near_column
+    """Vectors from which a search starts: zero, predicted ones and the neighbours'; gives their number."""
+    starts[0, 0] = starts[0, 1] = 0
+    starts[1, 0], starts[1, 1] = near.best_row, near.best_column
+    starts[2, 0], starts[2, 1] = near.nearest_row, near.nearest_column
+    starts[3, 0], starts[3, 1] = near.near_row, near.near_column
     count = 4
     columns = macroblocks.y_mode.shape[1]
     for neighbour in range(3):
@@ -308,10 +299,10 @@ def _collect_starts(macroblocks, mb_row, mb_col, near, starts):  # type: ignore[
     return count
 
 
-@inline_kernel
+@part_kernel
 def _take_least(costs, count):  # type: ignore[no-untyped-def]
     """The candidate of least screening cost, which is struck off."""
-    best = 0
+    best = np.int64(0)
     for i in range(1, count):
         if costs[i] < costs[best]:
             best = i
@@ -323,28 +314,43 @@ def _take_least(costs, count):  # type: ignore[no-untyped-def]
 # One macroblock --------------------------------------------------------------------------------------------------
 
 
-@kernel
-def _set_macroblock(macroblocks, mb_row, mb_col, kind, uv_mode):  # type: ignore[no-untyped-def]
-    """Write a 16x16 candidate's modes and vectors."""
-    macroblocks.y_mode[mb_row, mb_col] = kind[0]
-    macroblocks.reference[mb_row, mb_col] = kind[1]
-    macroblocks.uv_mode[mb_row, mb_col] = uv_mode if kind[1] == INTRA_FRAME else DC_PRED
-    macroblocks.vectors[mb_row, mb_col, :, 0] = kind[2]
-    macroblocks.vectors[mb_row, mb_col, :, 1] = kind[3]
-    if kind[1] == INTRA_FRAME:
-        macroblocks.sub_modes[mb_row, mb_col, :] = IMPLIED_SUB_MODES[kind[0]]
+@part_kernel
+def _set_macroblock(macroblocks, mb_row, mb_col, mode, reference, uv_mode, partitioning, room):  # type: ignore[no-untyped-def]
+    """Write a macroblock's modes, with the vectors of room.vectors and the subblock modes of room.sub_modes."""
+    macroblocks.y_mode[mb_row, mb_col] = mode
+    macroblocks.reference[mb_row, mb_col] = reference
+    macroblocks.uv_mode[mb_row, mb_col] = uv_mode
+    macroblocks.partitioning[mb_row, mb_col] = partitioning
+    for block in range(16):
+        macroblocks.vectors[mb_row, mb_col, block, 0] = room.vectors[block, 0]
+        macroblocks.vectors[mb_row, mb_col, block, 1] = room.vectors[block, 1]
+        macroblocks.sub_modes[mb_row, mb_col, block] = room.sub_modes[block]
 
 
-@kernel
+@part_kernel
+def _take_candidate(room, i):  # type: ignore[no-untyped-def]
+    """Put a screened candidate's vector into room.vectors."""
+    for block in range(16):
+        room.vectors[block, 0] = room.kinds[i, 2]
+        room.vectors[block, 1] = room.kinds[i, 3]
+
+
+@part_kernel
+def _take_split(room, partitioning):  # type: ignore[no-untyped-def]
+    for block in range(16):
+        room.vectors[block, 0] = room.split_vectors[partitioning, block, 0]
+        room.vectors[block, 1] = room.split_vectors[partitioning, block, 1]
+
+
+@part_kernel
 def decide_macroblock(frame, macroblocks, mb_row, mb_col, contexts, picture, room):  # type: ignore[no-untyped-def]
     """Choose the modes of one macroblock and write them; gives the cost."""
-    masking = np.int64(frame.coder.masking[mb_row, mb_col])
-    multiplier = (frame.coder.multipliers[0, 0] * masking) >> 8
+    multiplier = (frame.coder.multipliers[0, 0] * np.int64(frame.coder.masking[mb_row, mb_col])) >> 8
     near = find_near_vectors(macroblocks, mb_row, mb_col, 1, frame.sign_bias)
     modes = _vector_mode_rates(frame.rates, near)
-    count = 0
+    count = np.int64(0)
     best_inter = _FAR
-    split_index, split_row, split_column = 0, np.int64(0), np.int64(0)
+    split_index, new_index = np.int64(0), np.int64(0)
     for index in range(len(frame.usable)):
         first = count
         count = _screen_reference(
@@ -353,49 +359,56 @@ def decide_macroblock(frame, macroblocks, mb_row, mb_col, contexts, picture, roo
         for i in range(first, count):
             if room.costs[i] < best_inter:
                 best_inter = room.costs[i]
-                split_index, split_row, split_column = (
-                    index,
-                    room.kinds[count - 1, 2],
-                    room.kinds[count - 1, 3],
-                )
+                split_index, new_index = index, count - 1
     vectors_end = count
     count = _screen_intra(frame, mb_row, mb_col, picture, room, count)
     best_intra = _FAR
     for i in range(vectors_end, count):
-        best_intra = min(best_intra, room.costs[i])
+        if room.costs[i] < best_intra:
+            best_intra = room.costs[i]
     uv_mode = choose_chroma_mode(frame, mb_row, mb_col, picture, room)
     uv_rate = np.int64(frame.rates.uv_mode[uv_mode])
-    best, chosen = _FAR, 0
-    for _ in range(min(frame.finalists, count)):
-        i, screened = _take_least(room.costs, count)
-        if screened > 2 * min(best_inter, best_intra):
+    best, chosen, partitioning = _FAR, np.int64(0), np.int64(0)
+    turns = min(np.int64(frame.finalists), count)
+    for turn in range(turns + 1):
+        if turn < turns:
+            i, screened = _take_least(room.costs, count)
+            if screened > 2 * min(best_inter, best_intra):
+                continue
+            mode, reference, rate = room.kinds[i, 0], room.kinds[i, 1], room.kinds[i, 4]
+            _take_candidate(room, i)
+            if reference == INTRA_FRAME:
+                rate += uv_rate
+        elif vectors_end > 0:
+            i, mode, reference = np.int64(-1), np.int64(SPLITMV), frame.usable[split_index]
+            rate = modes.split + np.int64(frame.rates.reference[reference])
+            partitioning, more = search_split(
+                frame,
+                macroblocks,
+                mb_row,
+                mb_col,
+                room,
+                split_index,
+                near,
+                room.kinds[new_index, 2],
+                room.kinds[new_index, 3],
+                rate,
+                best_inter,
+            )
+            if partitioning < 0:
+                break
+            rate += more
+            _take_split(room, partitioning)
+        else:
             break
-        kind = room.kinds[i]
-        _predict_candidate(frame, mb_row, mb_col, kind, uv_mode, picture, room)
-        rate = kind[4] + (uv_rate if kind[1] == INTRA_FRAME else 0)
+        _predict_trial(
+            frame, mb_row, mb_col, mode, reference, partitioning, uv_mode, picture, room
+        )
         cost = _trial_cost(
-            frame, mb_row, mb_col, contexts, room, True, multiplier, rate, best
+            frame, mb_row, mb_col, contexts, room, mode != SPLITMV, multiplier, rate
         )
         if cost < best:
             best, chosen = cost, i
-    partitioning = -1
-    if len(frame.usable) > 0:
-        best, partitioning = _try_split(
-            frame,
-            macroblocks,
-            mb_row,
-            mb_col,
-            contexts,
-            room,
-            near,
-            modes.split,
-            split_index,
-            split_row,
-            split_column,
-            best_inter,
-            multiplier,
-            best,
-        )
     if 2 * best_intra < 3 * best_inter:
         rate = np.int64(frame.rates.inter[0]) + np.int64(frame.rates.y_mode[B_PRED]) + uv_rate
         rate += np.int64(frame.rates.skip[0])
@@ -403,76 +416,60 @@ def decide_macroblock(frame, macroblocks, mb_row, mb_col, contexts, picture, roo
             frame, macroblocks, mb_row, mb_col, contexts, picture, room, uv_mode, multiplier, rate, best
         )
         if cost < best:
-            macroblocks.y_mode[mb_row, mb_col] = B_PRED
-            macroblocks.reference[mb_row, mb_col] = INTRA_FRAME
-            macroblocks.uv_mode[mb_row, mb_col] = uv_mode
-            macroblocks.vectors[mb_row, mb_col] = 0
-            macroblocks.sub_modes[mb_row, mb_col] = room.sub_modes
-            return cost
-    if partitioning >= 0:
-        macroblocks.y_mode[mb_row, mb_col] = SPLITMV
-        macroblocks.reference[mb_row, mb_col] = frame.usable[split_index]
-        macroblocks.uv_mode[mb_row, mb_col] = DC_PRED
-        macroblocks.partitioning[mb_row, mb_col] = partitioning
-        macroblocks.vectors[mb_row, mb_col] = room.split_vectors[partitioning]
-        macroblocks.sub_modes[mb_row, mb_col] = room.split_modes[partitioning]
-        return best
-    _set_macroblock(macroblocks, mb_row, mb_col, room.kinds[chosen], uv_mode)
+            best, chosen = cost, np.int64(-2)
+    _write_choice(
+        frame, macroblocks, mb_row, mb_col, chosen, uv_mode, split_index, partitioning, room
+    )
     return best
 
 
-@kernel
-def _try_split(  # type: ignore[no-untyped-def]
-    frame,
-    macroblocks,
-    mb_row,
-    mb_col,
-    contexts,
-    room,
-    near,
-    mode_rate,
-    index,
-    v_row,
-    v_column,
-    screened,
-    multiplier,
-    best,
+@part_kernel
+def _write_choice(  # type: ignore[no-untyped-def]
+    frame, macroblocks, mb_row, mb_col, chosen, uv_mode, split_index, partitioning, room
 ):
-    """Cost of the most promising split, if that is less than `best`, and its partitioning; else `best` and -1."""
-    reference = frame.usable[index]
-    rate = mode_rate + np.int64(frame.rates.reference[reference])
-    partitioning, more = search_split(
-        frame, macroblocks, mb_row, mb_col, room, index, near, v_row, v_column, rate, screened
+    """Write the chosen candidate: its number, -1 for the split, -2 for B_PRED."""
+    mode, reference = np.int64(B_PRED), np.int64(INTRA_FRAME)
+    if chosen == -1:
+        mode, reference = np.int64(SPLITMV), frame.usable[split_index]
+        _take_split(room, partitioning)
+        for block in range(16):
+            room.sub_modes[block] = room.split_modes[partitioning, block]
+    elif chosen >= 0:
+        mode, reference = room.kinds[chosen, 0], room.kinds[chosen, 1]
+        _take_candidate(room, chosen)
+        if reference == INTRA_FRAME:
+            for block in range(16):
+                room.sub_modes[block] = IMPLIED_SUB_MODES[mode]
+    else:
+        for block in range(16):
+            room.vectors[block, 0] = room.vectors[block, 1] = 0
+    if reference != INTRA_FRAME:
+        uv_mode = np.int64(DC_PRED)
+    _set_macroblock(
+        macroblocks, mb_row, mb_col, mode, reference, uv_mode, max(partitioning, np.int64(0)), room
     )
-    if partitioning < 0:
-        return best, -1
-    room.vectors[:] = room.split_vectors[partitioning]
-    _predict_inter(frame, mb_row, mb_col, reference, True, partitioning, room)
-    cost = _trial_cost(
-        frame, mb_row, mb_col, contexts, room, False, multiplier, rate + more, best
-    )
-    if cost < best:
-        return cost, partitioning
-    return best, -1
 
 
-@kernel
+@part_kernel
 def _predict_decided(frame, macroblocks, mb_row, mb_col, picture):  # type: ignore[no-untyped-def]
     """Put the prediction of a decided macroblock into the picture (B_PRED's luma comes with its residue)."""
-    y_mode = macroblocks.y_mode[mb_row, mb_col]
+    y_mode = np.int64(macroblocks.y_mode[mb_row, mb_col])
     reference = np.int64(macroblocks.reference[mb_row, mb_col])
     if reference != INTRA_FRAME:
         vectors = macroblocks.vectors[mb_row, mb_col]
         split = y_mode == SPLITMV
-        partitioning = macroblocks.partitioning[mb_row, mb_col]
+        partitioning = np.int64(macroblocks.partitioning[mb_row, mb_col])
         of = frame.references[reference - 1]
         predict_inter_luma(of.y, vectors, split, partitioning, 0, picture.y, mb_row, mb_col)
         predict_inter_chroma(of, vectors, split, 0, picture, mb_row, mb_col)
-        return
-    predict_chroma(picture, mb_row, mb_col, macroblocks.uv_mode[mb_row, mb_col])
-    if y_mode != B_PRED:
-        y, x = BORDER + 16 * mb_row, BORDER + 16 * mb_col
-        predict_16x16(picture.y, y, x, y_mode, picture.y, y, x)
+    else:
+        v, h = BORDER + 8 * mb_row, BORDER + 8 * mb_col
+        uv_mode = np.int64(macroblocks.uv_mode[mb_row, mb_col])
+        predict_8x8(picture.u, v, h, uv_mode, picture.u, v, h)
+        predict_8x8(picture.v, v, h, uv_mode, picture.v, v, h)
+        if y_mode != B_PRED:
+            y, x = BORDER + 16 * mb_row, BORDER + 16 * mb_col
+            predict_16x16(picture.y, y, x, y_mode, picture.y, y, x)
 
 
 @kernel

@@ -49,10 +49,10 @@ def search_window(height, width, y, x, best_row, best_column):  # type: ignore[n
     """The window of a macroblock at (y, x) of a padded plane: what the planes hold and a difference from the best can say."""
     longest = MAX_VECTOR - 8
     return Window(
-        max(4 * (BORDER - REACH - y), best_row - longest, -16000),
-        min(4 * (height - BORDER + REACH - 16 - y), best_row + longest, 16000),
-        max(4 * (BORDER - REACH - x), best_column - longest, -16000),
-        min(4 * (width - BORDER + REACH - 16 - x), best_column + longest, 16000),
+        max(4 * (BORDER - REACH - y), max(best_row - longest, np.int64(-16000))),
+        min(4 * (height - BORDER + REACH - 16 - y), min(best_row + longest, np.int64(16000))),
+        max(4 * (BORDER - REACH - x), max(best_column - longest, np.int64(-16000))),
+        min(4 * (width - BORDER + REACH - 16 - x), min(best_column + longest, np.int64(16000))),
     )
 
 

@@ -1,6 +1,7 @@
 """Search for the vectors of a split macroblock: quarters first, halves from what they found, subblocks where that pays.
 
-Each part takes the cheapest of its neighbours' vectors, zero, and one of its own (RFC 6386 section 16.3), by SATD and rate.
+Each part takes the cheapest of its neighbours' vectors, zero, and some of its own (RFC 6386 section 16.3), by SATD and
+rate.
 """
 
 from __future__ import annotations
@@ -10,14 +11,12 @@ import numpy as np
 from codec.frame import (
     BORDER,
     LEFT4X4,
-    NEW4X4,
     SPLIT_4X4,
     SPLIT_8X16,
     SPLIT_16X8,
     SPLIT_QUARTERS,
-    ZERO4X4,
 )
-from codec.kernel import inline_kernel, kernel
+from codec.kernel import kernel, part_kernel
 from codec.motion import FIRST_BLOCKS, SPLIT_COUNTS, sub_vector_context
 from codec.motion_search import (
     SATD_SHIFT,
@@ -33,11 +32,10 @@ from codec.motion_search import (
 from codec.tables import MBSPLITS
 
 _FAR = np.int64(1) << 60
-_NEVER_SPLIT = 2 << SATD_SHIFT
-"""Screening cost a pixel row, below which nothing is gained by a split."""
+_ORDER = np.array([SPLIT_QUARTERS, SPLIT_16X8, SPLIT_8X16, SPLIT_4X4], np.int64)
 
 
-@inline_kernel
+@part_kernel
 def _neighbours(macroblocks, mb_row, mb_col, vectors, block):  # type: ignore[no-untyped-def]
     """Vectors to the left of and above a subblock, those of its own macroblock from vectors (16, 2)."""
     left_row = left_column = above_row = above_column = np.int64(0)
@@ -71,67 +69,9 @@ def _measure_part(source, planes, y, x, partitioning, part, v_row, v_column):  #
     return total
 
 
-@kernel
-def _choose_part(  # type: ignore[no-untyped-def]
-    frame, macroblocks, mb_row, mb_col, room, index, near, window, partitioning, part, found_row, found_column
-):
-    """Choose a part's vector among its neighbours', zero and the one found; gives screening cost and rate."""
-    y, x = BORDER + 16 * mb_row, BORDER + 16 * mb_col
-    planes = frame.planes[index]
-    vectors = room.split_vectors[partitioning]
-    first = np.int64(FIRST_BLOCKS[partitioning, part])
-    left_row, left_column, above_row, above_column = _neighbours(
-        macroblocks, mb_row, mb_col, vectors, first
-    )
-    context = sub_vector_context(left_row, left_column, above_row, above_column)
-    rates = frame.rates.sub_vector[context]
-    best, best_rate = _FAR, np.int64(0)
-    best_mode, best_row, best_column = NEW4X4, np.int64(0), np.int64(0)
-    for mode in range(LEFT4X4, NEW4X4 + 1):
-        rate = np.int64(rates[mode - LEFT4X4])
-        if mode == LEFT4X4:
-            v_row, v_column = left_row, left_column
-        elif mode == NEW4X4:
-            v_row, v_column = found_row, found_column
-            rate += vector_rate(
-                frame.rates.vector, v_row, v_column, near.best_row, near.best_column
-            )
-        elif mode == ZERO4X4:
-            v_row, v_column = np.int64(0), np.int64(0)
-        else:
-            v_row, v_column = above_row, above_column
-        if not is_inside(window, v_row, v_column):
-            continue
-        satd = _measure_part(frame.source.y, planes, y, x, partitioning, part, v_row, v_column)
-        cost = (satd << SATD_SHIFT) + rate * frame.satd_multiplier
-        if cost < best:
-            best, best_rate = cost, rate
-            best_mode, best_row, best_column = mode, v_row, v_column
-    for block in range(first, 16):
-        if MBSPLITS[partitioning, block] == part:
-            vectors[block, 0] = best_row
-            vectors[block, 1] = best_column
-            room.split_modes[partitioning, block] = best_mode
-    return best, best_rate
-
-
-@inline_kernel
-def _start(room, i, v_row, v_column):  # type: ignore[no-untyped-def]
-    room.starts[i, 0] = v_row
-    room.starts[i, 1] = v_column
-
-
-@kernel
-def _search_part(frame, macroblocks, mb_row, mb_col, room, index, near, window, partitioning, part, v_row, v_column):  # type: ignore[no-untyped-def]
-    """A vector of its own for a quarter or a subblock, into room.found, starting from a given one."""
-    block = np.int64(FIRST_BLOCKS[partitioning, part])
-    vectors = room.split_vectors[partitioning]
-    left_row, left_column, above_row, above_column = _neighbours(
-        macroblocks, mb_row, mb_col, vectors, block
-    )
-    _start(room, 0, v_row, v_column)
-    _start(room, 1, left_row, left_column)
-    _start(room, 2, above_row, above_column)
+@part_kernel
+def _search_part(frame, mb_row, mb_col, room, index, near, window, partitioning, block):  # type: ignore[no-untyped-def]
+    """A vector of its own for the quarter or subblock that begins at `block`, into room.found, from room.starts."""
     target = Target(
         frame.source.y,
         frame.planes[index],
@@ -148,52 +88,87 @@ def _search_part(frame, macroblocks, mb_row, mb_col, room, index, near, window, 
         search_8x8(target, window, room.starts, 3, room.found)
 
 
-@kernel
+@part_kernel
+def _set_start(room, i, v_row, v_column):  # type: ignore[no-untyped-def]
+    room.starts[i, 0] = v_row
+    room.starts[i, 1] = v_column
+
+
+@part_kernel
+def _collect_candidates(frame, mb_row, mb_col, room, index, near, window, partitioning, block, v_row, v_column, around):  # type: ignore[no-untyped-def]
+    """Vectors that the part beginning at `block` may take, into room.starts: left, above, zero, its own; gives their number.
+
+    `around` holds its neighbours' vectors; (v_row, v_column) is the vector found for the whole macroblock.
+    """
+    quarters = room.split_vectors[SPLIT_QUARTERS]
+    if partitioning == SPLIT_QUARTERS or partitioning == SPLIT_4X4:
+        row, column = v_row, v_column
+        if partitioning == SPLIT_4X4:
+            row, column = np.int64(quarters[block, 0]), np.int64(quarters[block, 1])
+        _set_start(room, 0, row, column)
+        _set_start(room, 1, around[0], around[1])
+        _set_start(room, 2, around[2], around[3])
+        _search_part(frame, mb_row, mb_col, room, index, near, window, partitioning, block)
+        _set_start(room, 3, room.found[0], room.found[1])
+        count = 4
+    else:
+        other = block + 2 if partitioning == SPLIT_16X8 else block + 8
+        _set_start(room, 3, v_row, v_column)
+        _set_start(room, 4, np.int64(quarters[block, 0]), np.int64(quarters[block, 1]))
+        _set_start(room, 5, np.int64(quarters[other, 0]), np.int64(quarters[other, 1]))
+        count = 6
+    _set_start(room, 0, around[0], around[1])
+    _set_start(room, 1, around[2], around[3])
+    _set_start(room, 2, np.int64(0), np.int64(0))
+    return count
+
+
+@part_kernel
+def _choose_vector(frame, mb_row, mb_col, room, index, near, window, partitioning, part, count, context):  # type: ignore[no-untyped-def]
+    """The candidate of room.starts that is best for a part; gives its number, screening cost and rate."""
+    y, x = BORDER + 16 * mb_row, BORDER + 16 * mb_col
+    best, best_rate, chosen = _FAR, np.int64(0), np.int64(0)
+    for i in range(count):
+        v_row, v_column = room.starts[i, 0], room.starts[i, 1]
+        if not is_inside(window, v_row, v_column):
+            continue
+        rate = np.int64(frame.rates.sub_vector[context, i if i < 3 else 3])
+        if i >= 3:
+            rate += vector_rate(
+                frame.rates.vector, v_row, v_column, near.best_row, near.best_column
+            )
+        satd = _measure_part(
+            frame.source.y, frame.planes[index], y, x, partitioning, part, v_row, v_column
+        )
+        cost = (satd << SATD_SHIFT) + rate * frame.satd_multiplier
+        if cost < best:
+            best, best_rate, chosen = cost, rate, i
+    return chosen, best, best_rate
+
+
+@part_kernel
 def _search_partitioning(  # type: ignore[no-untyped-def]
     frame, macroblocks, mb_row, mb_col, room, index, near, window, partitioning, v_row, v_column, limit
 ):
     """Vectors and modes of one partitioning, into room.split_vectors and split_modes; gives screening cost and rate."""
     rate = np.int64(frame.rates.partitioning[partitioning])
     cost = rate * frame.satd_multiplier
-    quarters = room.split_vectors[SPLIT_QUARTERS]
-    for part in range(SPLIT_COUNTS[partitioning]):
+    vectors = room.split_vectors[partitioning]
+    for part in range(np.int64(SPLIT_COUNTS[partitioning])):
         first = np.int64(FIRST_BLOCKS[partitioning, part])
-        if partitioning == SPLIT_QUARTERS:
-            room.found[0], room.found[1] = v_row, v_column
-            _search_part(
-                frame, macroblocks, mb_row, mb_col, room, index, near, window, partitioning, part, v_row, v_column
-            )
-        elif partitioning == SPLIT_4X4:
-            _search_part(
-                frame,
-                macroblocks,
-                mb_row,
-                mb_col,
-                room,
-                index,
-                near,
-                window,
-                partitioning,
-                part,
-                np.int64(quarters[first, 0]),
-                np.int64(quarters[first, 1]),
-            )
-        else:
-            _find_half(frame, mb_row, mb_col, room, index, near, partitioning, part, v_row, v_column)
-        more, more_rate = _choose_part(
-            frame,
-            macroblocks,
-            mb_row,
-            mb_col,
-            room,
-            index,
-            near,
-            window,
-            partitioning,
-            part,
-            room.found[0],
-            room.found[1],
+        around = _neighbours(macroblocks, mb_row, mb_col, vectors, first)
+        count = _collect_candidates(
+            frame, mb_row, mb_col, room, index, near, window, partitioning, first, v_row, v_column, around
         )
+        context = sub_vector_context(around[0], around[1], around[2], around[3])
+        chosen, more, more_rate = _choose_vector(
+            frame, mb_row, mb_col, room, index, near, window, partitioning, part, count, context
+        )
+        for block in range(first, 16):
+            if np.int64(MBSPLITS[partitioning, block]) == part:
+                vectors[block, 0] = room.starts[chosen, 0]
+                vectors[block, 1] = room.starts[chosen, 1]
+                room.split_modes[partitioning, block] = LEFT4X4 + min(chosen, np.int64(3))
         cost += more
         rate += more_rate
         if cost >= limit:
@@ -201,31 +176,7 @@ def _search_partitioning(  # type: ignore[no-untyped-def]
     return cost, rate
 
 
-@kernel
-def _find_half(frame, mb_row, mb_col, room, index, near, partitioning, part, v_row, v_column):  # type: ignore[no-untyped-def]
-    """A half's own vector, into room.found: that of one of its quarters, or the whole macroblock's."""
-    y, x = BORDER + 16 * mb_row, BORDER + 16 * mb_col
-    quarters = room.split_vectors[SPLIT_QUARTERS]
-    first = 8 * part if partitioning == SPLIT_16X8 else 2 * part
-    second = first + 2 if partitioning == SPLIT_16X8 else first + 8
-    best = _FAR
-    for i in range(3):
-        row, column = v_row, v_column
-        if i == 1:
-            row, column = np.int64(quarters[first, 0]), np.int64(quarters[first, 1])
-        elif i == 2:
-            row, column = np.int64(quarters[second, 0]), np.int64(quarters[second, 1])
-        satd = _measure_part(
-            frame.source.y, frame.planes[index], y, x, partitioning, part, row, column
-        )
-        rate = vector_rate(frame.rates.vector, row, column, near.best_row, near.best_column)
-        cost = (satd << SATD_SHIFT) + rate * frame.satd_multiplier
-        if cost < best:
-            best = cost
-            room.found[0], room.found[1] = row, column
-
-
-@kernel
+@part_kernel
 def search_split(  # type: ignore[no-untyped-def]
     frame, macroblocks, mb_row, mb_col, room, index, near, v_row, v_column, rate, limit
 ):
@@ -233,30 +184,21 @@ def search_split(  # type: ignore[no-untyped-def]
 
     `rate` is that of SPLITMV and the reference; (v_row, v_column) is the vector found for the whole macroblock.
     """
-    if limit < 16 * _NEVER_SPLIT:
-        return -1, rate
     height, width = frame.source.y.shape
     y, x = BORDER + 16 * mb_row, BORDER + 16 * mb_col
     window = search_window(height, width, y, x, near.best_row, near.best_column)
     limit -= rate * frame.satd_multiplier
-    best, chosen, chosen_rate = limit, -1, np.int64(0)
-    quarters, more = _search_partitioning(
-        frame, macroblocks, mb_row, mb_col, room, index, near, window, SPLIT_QUARTERS, v_row, v_column, limit + (limit >> 3)
-    )
-    if quarters >= _FAR:
-        return -1, rate
-    if quarters < best:
-        best, chosen, chosen_rate = quarters, SPLIT_QUARTERS, more
-    for partitioning in (SPLIT_16X8, SPLIT_8X16):
+    best, chosen, chosen_rate = limit, np.int64(-1), np.int64(0)
+    for turn in range(4):
+        partitioning = _ORDER[turn]
+        if partitioning == SPLIT_4X4 and chosen != SPLIT_QUARTERS:
+            break
+        bound = best if turn > 0 else limit + (limit >> 3)
         cost, more = _search_partitioning(
-            frame, macroblocks, mb_row, mb_col, room, index, near, window, partitioning, v_row, v_column, best
+            frame, macroblocks, mb_row, mb_col, room, index, near, window, partitioning, v_row, v_column, bound
         )
+        if turn == 0 and cost >= _FAR:
+            break
         if cost < best:
             best, chosen, chosen_rate = cost, partitioning, more
-    if chosen == SPLIT_QUARTERS:
-        cost, more = _search_partitioning(
-            frame, macroblocks, mb_row, mb_col, room, index, near, window, SPLIT_4X4, v_row, v_column, best
-        )
-        if cost < best:
-            best, chosen, chosen_rate = cost, SPLIT_4X4, more
     return chosen, chosen_rate
