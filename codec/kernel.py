@@ -23,7 +23,7 @@ import numpy as np
 F = TypeVar("F", bound=Callable[..., Any])
 
 _PACKAGE = Path(__file__).parent
-_IMPORT = re.compile(r"^\s*(?:from|import) codec\.(\w+)", re.M)
+_IMPORT = re.compile(r"^\s*(?:from|import) codec(?:\.| import )(\w+)", re.M)
 
 INTERPRETED = bool(numba.config.DISABLE_JIT)  # type: ignore[attr-defined]
 BOUNDS_CHECKED = bool(numba.config.BOUNDSCHECK)  # type: ignore[attr-defined]
