@@ -171,6 +171,7 @@ def _open(state: DecoderState | None, data: bytes) -> _OpenFrame:
     starts, ends = _partitions(
         data, tag.size + tag.first_partition_size, 1 << header.log2_partitions
     )
+    _refuse_impossible_starts(data, [tag.size, *starts], [len(data), *ends])
     windows = np.zeros((len(starts), 5), np.int64)
     open_windows(octets, np.array(starts), np.array(ends), windows)
     return _OpenFrame(header, probabilities, octets, reader, windows)
@@ -220,13 +221,21 @@ def _partitions(data: bytes, at: int, count: int) -> tuple[list[int], list[int]]
     return starts, ends
 
 
+def _refuse_impossible_starts(data: bytes, starts: list[int], ends: list[int]) -> None:
+    """No boolean coder begins with the byte 255: it would be past the range that it starts with (section 7.3)."""
+    for start, end in zip(starts, ends, strict=True):
+        if start < end and data[start] == 255:
+            raise InvalidBitstream(f"a partition begins with the byte 255 (byte {start})")
+
+
 def _refuse_truncated_start(state: DecoderState | None, opened: _OpenFrame) -> None:
     """A stream must begin with a complete key frame; later frames may run out of data, as in libvpx."""
     if state is not None:
         return
     if opened.reader.ran_out:
         raise InvalidBitstream("the stream's first key frame ends within its first partition")
-    bits, position, end = opened.windows[:, 2], opened.windows[:, 3], opened.windows[:, 4]
+    rows, _ = macroblock_size(opened.header.width, opened.header.height)
+    _, _, bits, position, end = opened.windows[:rows].T  # partitions beyond the rows are not read
     short = np.flatnonzero(8 * (position - end) > bits)
     if len(short):
         raise InvalidBitstream(

@@ -120,7 +120,7 @@ def read_block(data, window, probabilities, block_type, context, first, levels, 
             value = np.int64(1)
             at = block_type + BAND_OFFSETS[position] + 11
         window, sign = read_bool(data, window, 128)
-        levels[offset + ZIGZAG[position - 1]] = -value if sign else value
+        levels[offset + np.int64(ZIGZAG[position - 1])] = -value if sign else value
         if position == 16:
             return window, 16
         window, bit = read_bool(data, window, probabilities[at])
