@@ -45,10 +45,10 @@ from codec.residual import (
 )
 from codec.state import DecoderState, FilterDeltas, Segmentation
 
-REBASE_TUNING = Tuning(rate_weight=0.5)
+REBASE_TUNING = Tuning(rate_weight=0.6)
 """Frames that only LAST remembers: what they leave out is missed by all frames until the next golden one."""
 
-REFRESH_TUNING = Tuning(rate_weight=1.0)
+REFRESH_TUNING = Tuning(rate_weight=1.25)
 """Frames that refresh GOLDEN or ALTREF, which the first pass gives a finer quantizer already."""
 
 
@@ -62,8 +62,9 @@ def rebase(
 ) -> Encoded:
     """Make a frame again so that it follows `state` instead of `source_state`, the state it was made against.
 
-    `image` is the original picture; `tuning` replaces the residual coder's weights. Key frames and empty frames lean on no state and come out as they are. Raises
-    UnsupportedFeature where the two states' sizes differ, InvalidBitstream for bytes that are no frame.
+    `image` is the original picture; `tuning` replaces the residual coder's weights. Key frames and empty frames lean
+    on no state and come out as they are. Raises UnsupportedFeature where the two states' sizes differ,
+    InvalidBitstream for bytes that are no frame.
     """
     if isinstance(frame, bytes):
         if not frame:
