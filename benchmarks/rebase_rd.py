@@ -1,9 +1,9 @@
-"""What rebasing alone costs: vpxenc's own streams, rebased onto the states that this makes, against the streams themselves.
+"""What rebasing alone costs: vpxenc's own streams, rebased onto the states that this makes, against themselves.
 
 Usage: python benchmarks/rebase_rd.py CLIP [--skip N] [--limit 96] [--cq-level 12 --cq-level 22 ...] [-o out.json]
 
-The chain starts from vpxenc's own key frame; every further frame is rebased onto the running state, so nothing is given
-but modes, vectors and quantizers. Prints bytes, SSIM and PSNR of luma, milliseconds a frame beside vpxdec's, and the BD-rate.
+The chain starts from vpxenc's own key frame; every further frame is rebased onto the running state, so nothing is
+given but modes, vectors and quantizers. Prints bytes, SSIM and PSNR of luma, milliseconds a frame, and the BD-rate.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from codec.frame import Image
 from codec.rebase import rebase
 from codec.state import DecoderState
 from excamera_dask.bd_rate import bd_rate
-from excamera_dask.containers import Writer, is_shown
+from excamera_dask.containers import Writer
 from excamera_dask.first_pass import FirstPassSettings
 from excamera_dask.serial import encode_serially
 from excamera_dask.sources import SourceInfo, iter_frames, open_source
