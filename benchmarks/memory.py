@@ -23,6 +23,7 @@ from typing import Any
 
 import av
 import psutil
+
 from excamera_dask import encode, open_source
 from excamera_dask.graph import span_bytes, window_spans
 from excamera_dask.progress import ChunkDone, Event, Started
@@ -66,15 +67,17 @@ def loop(clip: Path, minutes: float, film: Path) -> Path:
                 if stream is None:
                     stream = out.add_stream_from_template(video)
                 packets = [packet for packet in source.demux(video) if packet.dts is not None]
+                base = Fraction(video.time_base)
             start = min(packet.dts for packet in packets)
             step = max(packet.duration or 1 for packet in packets)
+            end = max(packet.pts for packet in packets) + step - start
             for packet in packets:
-                packet.pts = (packet.pts or 0) - start + offset
+                packet.pts = packet.pts - start + offset
                 packet.dts = packet.dts - start + offset
                 packet.stream = stream
-                out.mux(packet)
-            offset = max(packet.pts for packet in packets) + step
-            length = float(offset * Fraction(video.time_base))
+                out.mux(packet)  # changes the packet's times
+            offset += end
+            length = float(offset * base)
     return film
 
 

@@ -8,7 +8,6 @@ import secrets
 import time
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from codec.kernel import INTERPRETED, cache_directory
@@ -298,7 +297,7 @@ def _executor(
 
 def _compile_once(on_event: OnEvent) -> Callable[[], None]:
     """Compile the kernels here if nobody has, so that workers only load them; gives what workers call to load."""
-    marker = Path(os.environ.get("NUMBA_CACHE_DIR") or cache_directory()) / "complete"
+    marker = cache_directory() / "complete"
     if not INTERPRETED and not marker.exists():
         on_event(Notice("compiling the codec's kernels, once for this version (about a minute)"))
         stages.warm_up()

@@ -14,14 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import codec
-from codec.bool_coder import BoolReader
 from codec.frame import Image
-from codec.frame_header import (
-    DEFAULT_PROBABILITIES,
-    Carried,
-    parse_frame_header,
-    parse_frame_tag,
-)
 from codec.state import DecoderState
 from excamera_dask.containers import is_shown
 from excamera_dask.first_pass import FirstPassSettings, encode_chunk
@@ -276,9 +269,17 @@ def state_after(packets: Iterable[bytes], state: DecoderState | None = None) -> 
 
 
 def warm_up() -> None:
-    """Load the codec's compiled kernels, so that no task has to."""
-    if hasattr(codec, "warm_up"):
-        codec.warm_up()
+    """Run every step of the codec on tiny pictures: compiles its kernels, or loads them."""
+    from codec.encoder import encode_key_frame, replace_key_frame
+    from codec.rebase import rebase as rebase_frame
+
+    shades = np.arange(64 * 64, dtype=np.uint8).reshape(64, 64)
+    first, second = (Image(plane, plane[:32, :32], plane[:32, :32]) for plane in (shades, shades.T))
+    key = encode_key_frame(first, q_index=40)
+    state, _ = codec.decode(None, key.data)
+    inter = replace_key_frame(state, second, key.data)
+    after, _ = codec.decode(state, inter.data)
+    rebase_frame(after, second, inter.data, state)
 
 
 def _together(*results: Any) -> Seconds:
