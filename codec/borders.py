@@ -6,7 +6,7 @@ import numpy as np
 
 from codec import simd
 from codec.frame import BORDER
-from codec.kernel import inline_kernel, kernel
+from codec.kernel import kernel, part_kernel
 
 
 @kernel
@@ -33,7 +33,7 @@ def extend_plane(plane):  # type: ignore[no-untyped-def]
         _copy_row(plane, bottom - 1, bottom + y)
 
 
-@inline_kernel
+@part_kernel
 def _copy_row(plane, y, to_y):  # type: ignore[no-untyped-def]
     for x in range(0, plane.shape[1], 8):  # the width is a multiple of 8
         simd.store(simd.load8(plane, y, x), plane, to_y, x)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from codec import simd
 from codec.frame import B_PRED, BORDER, INTRA_FRAME, SPLITMV, ZEROMV
-from codec.kernel import inline_kernel, kernel
+from codec.kernel import kernel, part_kernel
 
 if TYPE_CHECKING:
     from codec.frame import Macroblocks, Picture
@@ -76,7 +76,7 @@ def macroblock_levels(macroblocks, table, levels, inner):  # type: ignore[no-unt
             inner[row, column] = 1 if split or macroblocks.coded[row, column] != 0 else 0
 
 
-@inline_kernel
+@part_kernel
 def _interior_limit(level, sharpness):  # type: ignore[no-untyped-def]
     limit = level
     if sharpness > 0:
@@ -85,7 +85,7 @@ def _interior_limit(level, sharpness):  # type: ignore[no-untyped-def]
     return max(limit, 1)
 
 
-@inline_kernel
+@part_kernel
 def _variance_threshold(level, key_frame):  # type: ignore[no-untyped-def]
     """Above which a neighbouring difference counts as high edge variance (section 15.5)."""
     if level >= 40:
@@ -99,22 +99,22 @@ def _variance_threshold(level, key_frame):  # type: ignore[no-untyped-def]
 # Signed clamping to -128..127 of a pixel less 128 is the same as saturation to 0..255, which storing does.
 
 
-@inline_kernel
+@part_kernel
 def _clamp(vector):  # type: ignore[no-untyped-def]
     return simd.maximum(simd.minimum(vector, 127), -128)
 
 
-@inline_kernel
+@part_kernel
 def _keep(mask, vector):  # type: ignore[no-untyped-def]
     return simd.select(mask, vector, vector ^ vector)
 
 
-@inline_kernel
+@part_kernel
 def _simple_mask(p1, p0, q0, q1, edge_limit):  # type: ignore[no-untyped-def]
     return simd.absolute(p0 - q0) * 2 + (simd.absolute(p1 - q1) >> 1) <= edge_limit
 
 
-@inline_kernel
+@part_kernel
 def _normal_mask(p3, p2, p1, p0, q0, q1, q2, q3, edge_limit, interior_limit):  # type: ignore[no-untyped-def]
     steps = simd.maximum(
         simd.maximum(
@@ -126,19 +126,19 @@ def _normal_mask(p3, p2, p1, p0, q0, q1, q2, q3, edge_limit, interior_limit):  #
     return (steps <= interior_limit) & _simple_mask(p1, p0, q0, q1, edge_limit)
 
 
-@inline_kernel
+@part_kernel
 def _high_variance(p1, p0, q0, q1, threshold):  # type: ignore[no-untyped-def]
     return simd.maximum(simd.absolute(p1 - p0), simd.absolute(q1 - q0)) > threshold
 
 
-@inline_kernel
+@part_kernel
 def _simple(p1, p0, q0, q1, mask):  # type: ignore[no-untyped-def]
     """Section 15.2: new p0 and q0."""
     a = _keep(mask, _clamp(_clamp(p1 - q1) + (q0 - p0) * 3))
     return p0 + (simd.minimum(a + 3, 127) >> 3), q0 - (simd.minimum(a + 4, 127) >> 3)
 
 
-@inline_kernel
+@part_kernel
 def _inner(p1, p0, q0, q1, mask, high_variance):  # type: ignore[no-untyped-def]
     """Section 15.3, subblock_filter: new p1, p0, q0, q1."""
     a = _keep(high_variance, _clamp(p1 - q1))
@@ -149,7 +149,7 @@ def _inner(p1, p0, q0, q1, mask, high_variance):  # type: ignore[no-untyped-def]
     return p1 + outer, p0 + up, q0 - down, q1 - outer
 
 
-@inline_kernel
+@part_kernel
 def _outer(p2, p1, p0, q0, q1, q2, mask, high_variance):  # type: ignore[no-untyped-def]
     """Section 15.3, MBfilter: new p2, p1, p0, q0, q1, q2."""
     w = _keep(mask, _clamp(_clamp(p1 - q1) + (q0 - p0) * 3))
@@ -167,18 +167,18 @@ def _outer(p2, p1, p0, q0, q1, q2, mask, high_variance):  # type: ignore[no-unty
 # The same at a place in planes: across a row boundary ("row") or a column boundary ("column") -----------------------
 
 
-@inline_kernel
+@part_kernel
 def _load_pair(u, v, y, x):  # type: ignore[no-untyped-def]
     return _join(simd.load8(u, y, x), simd.load8(v, y, x))
 
 
-@inline_kernel
+@part_kernel
 def _store_pair(vector, u, v, y, x):  # type: ignore[no-untyped-def]
     simd.store(_first_half(vector, vector), u, y, x)
     simd.store(_second_half(vector, vector), v, y, x)
 
 
-@kernel
+@part_kernel
 def _luma_row_outer(plane, y, x, edge_limit, interior_limit, threshold):  # type: ignore[no-untyped-def]
     p3 = simd.load16(plane, y - 4, x)
     p2 = simd.load16(plane, y - 3, x)
@@ -200,7 +200,7 @@ def _luma_row_outer(plane, y, x, edge_limit, interior_limit, threshold):  # type
         simd.store(q2, plane, y + 2, x)
 
 
-@kernel
+@part_kernel
 def _luma_rows_inner(plane, top, x, edge_limit, interior_limit, threshold):  # type: ignore[no-untyped-def]
     for y in range(top + 4, top + 16, 4):
         p3 = simd.load16(plane, y - 4, x)
@@ -221,7 +221,7 @@ def _luma_rows_inner(plane, top, x, edge_limit, interior_limit, threshold):  # t
             simd.store(q1, plane, y + 1, x)
 
 
-@kernel
+@part_kernel
 def _luma_column_outer(plane, y, x, edge_limit, interior_limit, threshold):  # type: ignore[no-untyped-def]
     p3, p2, p1, p0, q0, q1, q2, q3 = simd.load_columns16(plane, y, x - 4)
     mask = _normal_mask(p3, p2, p1, p0, q0, q1, q2, q3, edge_limit, interior_limit)
@@ -231,7 +231,7 @@ def _luma_column_outer(plane, y, x, edge_limit, interior_limit, threshold):  # t
         simd.store_columns((p3, p2, p1, p0, q0, q1, q2, q3), plane, y, x - 4)
 
 
-@kernel
+@part_kernel
 def _luma_columns_inner(plane, y, left, edge_limit, interior_limit, threshold):  # type: ignore[no-untyped-def]
     for x in range(left + 4, left + 16, 4):
         p3, p2, p1, p0, q0, q1, q2, q3 = simd.load_columns16(plane, y, x - 4)
@@ -242,7 +242,7 @@ def _luma_columns_inner(plane, y, left, edge_limit, interior_limit, threshold): 
             simd.store_columns((p3, p2, p1, p0, q0, q1, q2, q3), plane, y, x - 4)
 
 
-@kernel
+@part_kernel
 def _chroma_row_outer(u, v, y, x, edge_limit, interior_limit, threshold):  # type: ignore[no-untyped-def]
     p3 = _load_pair(u, v, y - 4, x)
     p2 = _load_pair(u, v, y - 3, x)
@@ -264,7 +264,7 @@ def _chroma_row_outer(u, v, y, x, edge_limit, interior_limit, threshold):  # typ
         _store_pair(q2, u, v, y + 2, x)
 
 
-@kernel
+@part_kernel
 def _chroma_row_inner(u, v, y, x, edge_limit, interior_limit, threshold):  # type: ignore[no-untyped-def]
     p3 = _load_pair(u, v, y - 4, x)
     p2 = _load_pair(u, v, y - 3, x)
@@ -284,7 +284,7 @@ def _chroma_row_inner(u, v, y, x, edge_limit, interior_limit, threshold):  # typ
         _store_pair(q1, u, v, y + 1, x)
 
 
-@kernel
+@part_kernel
 def _chroma_column_outer(u, v, y, x, edge_limit, interior_limit, threshold):  # type: ignore[no-untyped-def]
     p3, p2, p1, p0, q0, q1, q2, q3 = simd.load_columns_of_two(u, v, y, x - 4)
     mask = _normal_mask(p3, p2, p1, p0, q0, q1, q2, q3, edge_limit, interior_limit)
@@ -294,7 +294,7 @@ def _chroma_column_outer(u, v, y, x, edge_limit, interior_limit, threshold):  # 
         simd.store_columns_of_two((p3, p2, p1, p0, q0, q1, q2, q3), u, v, y, x - 4)
 
 
-@kernel
+@part_kernel
 def _chroma_column_inner(u, v, y, x, edge_limit, interior_limit, threshold):  # type: ignore[no-untyped-def]
     p3, p2, p1, p0, q0, q1, q2, q3 = simd.load_columns_of_two(u, v, y, x - 4)
     mask = _normal_mask(p3, p2, p1, p0, q0, q1, q2, q3, edge_limit, interior_limit)
@@ -325,8 +325,8 @@ def _simple_column(plane, y, x, edge_limit):  # type: ignore[no-untyped-def]
 # Pictures --------------------------------------------------------------------------------------------------------
 
 
-@kernel
-def _filter_macroblock(picture, row, column, level, inner, sharpness, key_frame):  # type: ignore[no-untyped-def]
+@part_kernel
+def _filter_macroblock(luma, u, v, row, column, level, inner, sharpness, key_frame):  # type: ignore[no-untyped-def]
     interior = _interior_limit(level, sharpness)
     interior_limit = simd.i16x16(interior)
     threshold = simd.i16x16(_variance_threshold(level, key_frame))
@@ -334,23 +334,23 @@ def _filter_macroblock(picture, row, column, level, inner, sharpness, key_frame)
     inner_limit = simd.i16x16(2 * level + interior)
     y = BORDER + 16 * row
     x = BORDER + 16 * column
-    v = BORDER + 8 * row
-    h = BORDER + 8 * column
+    half_y = BORDER + 8 * row
+    half_x = BORDER + 8 * column
     if column > 0:
-        _luma_column_outer(picture.y, y, x, outer_limit, interior_limit, threshold)
-        _chroma_column_outer(picture.u, picture.v, v, h, outer_limit, interior_limit, threshold)
+        _luma_column_outer(luma, y, x, outer_limit, interior_limit, threshold)
+        _chroma_column_outer(u, v, half_y, half_x, outer_limit, interior_limit, threshold)
     if inner:
-        _luma_columns_inner(picture.y, y, x, inner_limit, interior_limit, threshold)
-        _chroma_column_inner(picture.u, picture.v, v, h + 4, inner_limit, interior_limit, threshold)
+        _luma_columns_inner(luma, y, x, inner_limit, interior_limit, threshold)
+        _chroma_column_inner(u, v, half_y, half_x + 4, inner_limit, interior_limit, threshold)
     if row > 0:
-        _luma_row_outer(picture.y, y, x, outer_limit, interior_limit, threshold)
-        _chroma_row_outer(picture.u, picture.v, v, h, outer_limit, interior_limit, threshold)
+        _luma_row_outer(luma, y, x, outer_limit, interior_limit, threshold)
+        _chroma_row_outer(u, v, half_y, half_x, outer_limit, interior_limit, threshold)
     if inner:
-        _luma_rows_inner(picture.y, y, x, inner_limit, interior_limit, threshold)
-        _chroma_row_inner(picture.u, picture.v, v + 4, h, inner_limit, interior_limit, threshold)
+        _luma_rows_inner(luma, y, x, inner_limit, interior_limit, threshold)
+        _chroma_row_inner(u, v, half_y + 4, half_x, inner_limit, interior_limit, threshold)
 
 
-@kernel
+@part_kernel
 def _filter_macroblock_simply(plane, row, column, level, inner, sharpness):  # type: ignore[no-untyped-def]
     interior = _interior_limit(level, sharpness)
     outer_limit = simd.i16x16(2 * (level + 2) + interior)
@@ -376,6 +376,7 @@ def loop_filter_picture(picture, levels, inner, sharpness, simple, key_frame):  
     levels (R, C) uint8 0..63, 0 for none; inner (R, C) uint8, see `macroblock_levels`; sharpness 0..7; `simple` for the
     filter of section 15.2, which leaves chroma alone.
     """
+    luma, u, v = picture
     rows, columns = levels.shape
     for row in range(rows):
         for column in range(columns):
@@ -384,9 +385,9 @@ def loop_filter_picture(picture, levels, inner, sharpness, simple, key_frame):  
                 continue
             inside = inner[row, column] != 0
             if simple:
-                _filter_macroblock_simply(picture.y, row, column, level, inside, sharpness)
+                _filter_macroblock_simply(luma, row, column, level, inside, sharpness)
             else:
-                _filter_macroblock(picture, row, column, level, inside, sharpness, key_frame)
+                _filter_macroblock(luma, u, v, row, column, level, inside, sharpness, key_frame)
 
 
 def loop_filter_frame(

@@ -13,7 +13,7 @@ import numpy as np
 
 from codec import simd
 from codec.frame import BORDER, SPLIT_4X4
-from codec.kernel import inline_kernel, kernel
+from codec.kernel import kernel, part_kernel
 from codec.tables import SUBPIXEL_BILINEAR_FILTERS, SUBPIXEL_SIXTAP_FILTERS
 
 _SIXTAP = SUBPIXEL_SIXTAP_FILTERS.astype(np.int16)
@@ -34,23 +34,23 @@ _first4 = simd.shuffle(tuple(range(4)))
 _last4 = simd.shuffle(tuple(range(4, 8)))
 
 
-@inline_kernel
+@part_kernel
 def _load_two8(planes, y, x):  # type: ignore[no-untyped-def]
     return _join8(simd.load8(planes[0], y, x), simd.load8(planes[1], y, x))
 
 
-@inline_kernel
+@part_kernel
 def _store_two8(vector, planes, y, x):  # type: ignore[no-untyped-def]
     simd.store(_first8(vector, vector), planes[0], y, x)
     simd.store(_last8(vector, vector), planes[1], y, x)
 
 
-@inline_kernel
+@part_kernel
 def _load_two4(planes, y, x):  # type: ignore[no-untyped-def]
     return _join4(simd.load4(planes[0], y, x), simd.load4(planes[1], y, x))
 
 
-@inline_kernel
+@part_kernel
 def _store_two4(vector, planes, y, x):  # type: ignore[no-untyped-def]
     simd.store(_first4(vector, vector), planes[0], y, x)
     simd.store(_last4(vector, vector), planes[1], y, x)
@@ -59,12 +59,12 @@ def _store_two4(vector, planes, y, x):  # type: ignore[no-untyped-def]
 def _block_predictor(load: Any, store: Any, spread: Any, rows: int) -> Callable[..., None]:
     """Make the kernel that predicts blocks of `rows` rows, one vector a row, by `load`, `store` and `spread`."""
 
-    @inline_kernel
+    @part_kernel
     def filtered(p0, p1, p2, p3, p4, p5, t0, t1, t2, t3, t4, t5):  # type: ignore[no-untyped-def]
         total = (p0 * t0 + p1 * t1) + (p2 * t2 + p3 * t3) + (p4 * t4 + p5 * t5)
         return ((total + _ROUND) >> 7) + 64
 
-    @inline_kernel
+    @part_kernel
     def across(source, y, x, t0, t1, t2, t3, t4, t5):  # type: ignore[no-untyped-def]
         return filtered(
             load(source, y, x - 2),
@@ -81,11 +81,11 @@ def _block_predictor(load: Any, store: Any, spread: Any, rows: int) -> Callable[
             t5,
         )
 
-    @inline_kernel
+    @part_kernel
     def clamped(vector):  # type: ignore[no-untyped-def]
         return simd.minimum(simd.maximum(vector, 0), 255)
 
-    @inline_kernel
+    @part_kernel
     def taps(fraction):  # type: ignore[no-untyped-def]
         return (
             spread(_SIXTAP[fraction, 0]),
@@ -96,7 +96,7 @@ def _block_predictor(load: Any, store: Any, spread: Any, rows: int) -> Callable[
             spread(_SIXTAP[fraction, 5]),
         )
 
-    @inline_kernel
+    @part_kernel
     def sixtap_both(source, y, x, fy, fx, destination, to_y, to_x):  # type: ignore[no-untyped-def]
         h0, h1, h2, h3, h4, h5 = taps(fx)
         v0, v1, v2, v3, v4, v5 = taps(fy)
@@ -111,14 +111,14 @@ def _block_predictor(load: Any, store: Any, spread: Any, rows: int) -> Callable[
             store(result, destination, to_y + row, to_x)
             r0, r1, r2, r3, r4 = r1, r2, r3, r4, r5
 
-    @inline_kernel
+    @part_kernel
     def sixtap_across(source, y, x, fx, destination, to_y, to_x):  # type: ignore[no-untyped-def]
         h0, h1, h2, h3, h4, h5 = taps(fx)
         for row in range(rows):
             result = across(source, y + row, x, h0, h1, h2, h3, h4, h5)
             store(result, destination, to_y + row, to_x)
 
-    @inline_kernel
+    @part_kernel
     def sixtap_down(source, y, x, fy, destination, to_y, to_x):  # type: ignore[no-untyped-def]
         v0, v1, v2, v3, v4, v5 = taps(fy)
         r0 = load(source, y - 2, x)
@@ -132,11 +132,11 @@ def _block_predictor(load: Any, store: Any, spread: Any, rows: int) -> Callable[
             store(result, destination, to_y + row, to_x)
             r0, r1, r2, r3, r4 = r1, r2, r3, r4, r5
 
-    @inline_kernel
+    @part_kernel
     def bilinear_across(source, y, x, h0, h1):  # type: ignore[no-untyped-def]
         return (load(source, y, x) * h0 + load(source, y, x + 1) * h1 + 64) >> 7
 
-    @inline_kernel
+    @part_kernel
     def bilinear_both(source, y, x, fy, fx, destination, to_y, to_x):  # type: ignore[no-untyped-def]
         h0 = spread(_BILINEAR[fx, 0])
         h1 = spread(_BILINEAR[fx, 1])
@@ -148,7 +148,7 @@ def _block_predictor(load: Any, store: Any, spread: Any, rows: int) -> Callable[
             store((upper * v0 + lower * v1 + 64) >> 7, destination, to_y + row, to_x)
             upper = lower
 
-    @inline_kernel
+    @part_kernel
     def predict(source, y, x, fy, fx, bilinear, destination, to_y, to_x):  # type: ignore[no-untyped-def]
         if (fy | fx) == 0:
             for row in range(rows):
@@ -205,7 +205,7 @@ def predict_inter_two_4x4(source, y, x, fy, fx, bilinear, destination, to_y, to_
     _predict_two_4x4(source, y, x, fy, fx, bilinear, destination, to_y, to_x)
 
 
-@inline_kernel
+@part_kernel
 def clamp_position(position, padded_size):  # type: ignore[no-untyped-def]
     """Move the first row or column of a block to where its filter taps stay inside the padded plane.
 
@@ -214,7 +214,7 @@ def clamp_position(position, padded_size):  # type: ignore[no-untyped-def]
     return min(max(position, _FIRST), padded_size + _LAST)
 
 
-@inline_kernel
+@part_kernel
 def _average(total):  # type: ignore[no-untyped-def]
     """A quarter of the sum of four vectors, rounded away from zero (section 18.1, at full precision)."""
     return (total + 2) >> 2 if total >= 0 else -((2 - total) >> 2)
@@ -236,35 +236,21 @@ def predict_inter_luma(plane, vectors, split, partitioning, version, destination
             plane, y, x, 2 * (dy & 3), 2 * (dx & 3), bilinear, destination, to_y, to_x
         )
         return
-    for quarter in range(4):
-        first = (quarter >> 1) * 8 + (quarter & 1) * 2
-        if partitioning < SPLIT_4X4:
-            _predict_part(plane, vectors, first, True, bilinear, destination, to_y, to_x)
+    whole = partitioning < SPLIT_4X4
+    for part in range(4 if whole else 16):
+        subblock = ((part & 2) << 2) + ((part & 1) << 1) if whole else part
+        dy = np.int64(vectors[subblock, 0])
+        dx = np.int64(vectors[subblock, 1])
+        part_y = to_y + (subblock >> 2) * 4
+        part_x = to_x + (subblock & 3) * 4
+        y = clamp_position(part_y + (dy >> 2), height)
+        x = clamp_position(part_x + (dx >> 2), width)
+        fy = 2 * (dy & 3)
+        fx = 2 * (dx & 3)
+        if whole:
+            predict_inter_8x8(plane, y, x, fy, fx, bilinear, destination, part_y, part_x)
         else:
-            _predict_part(plane, vectors, first, False, bilinear, destination, to_y, to_x)
-            _predict_part(plane, vectors, first + 1, False, bilinear, destination, to_y, to_x)
-            _predict_part(plane, vectors, first + 4, False, bilinear, destination, to_y, to_x)
-            _predict_part(plane, vectors, first + 5, False, bilinear, destination, to_y, to_x)
-
-
-@kernel
-def _predict_part(plane, vectors, subblock, whole, bilinear, destination, to_y, to_x):  # type: ignore[no-untyped-def]
-    """Predict one subblock (or the quarter that begins there, if `whole`) of the macroblock at (to_y, to_x)."""
-    height, width = plane.shape
-    dy = np.int64(vectors[subblock, 0])
-    dx = np.int64(vectors[subblock, 1])
-    to_y += (subblock >> 2) * 4
-    to_x += (subblock & 3) * 4
-    y = clamp_position(to_y + (dy >> 2), height)
-    x = clamp_position(to_x + (dx >> 2), width)
-    if whole:
-        predict_inter_8x8(
-            plane, y, x, 2 * (dy & 3), 2 * (dx & 3), bilinear, destination, to_y, to_x
-        )
-    else:
-        predict_inter_4x4(
-            plane, y, x, 2 * (dy & 3), 2 * (dx & 3), bilinear, destination, to_y, to_x
-        )
+            predict_inter_4x4(plane, y, x, fy, fx, bilinear, destination, part_y, part_x)
 
 
 @kernel

@@ -25,7 +25,7 @@ from codec.frame import (
     H_PRED,
     V_PRED,
 )
-from codec.kernel import inline_kernel, kernel
+from codec.kernel import kernel, part_kernel
 
 
 @kernel
@@ -52,7 +52,7 @@ def extend_above_right(plane, mb_row, mb_col):  # type: ignore[no-untyped-def]
 # Whole macroblocks -----------------------------------------------------------------------------------------------
 
 
-@inline_kernel
+@part_kernel
 def _left_sum(plane, y, x, size):  # type: ignore[no-untyped-def]
     total = np.int64(0)
     for row in range(y, y + size):
@@ -60,7 +60,7 @@ def _left_sum(plane, y, x, size):  # type: ignore[no-untyped-def]
     return total
 
 
-@inline_kernel
+@part_kernel
 def _mean(above_sum, left_sum, has_above, has_left, shift):  # type: ignore[no-untyped-def]
     """Mean of the neighbours there are, 2**shift pixels on each side; 128 if there are none (section 12.2)."""
     if has_above and has_left:
@@ -126,17 +126,17 @@ def predict_chroma(picture, mb_row, mb_col, mode):  # type: ignore[no-untyped-de
 # Subblocks -------------------------------------------------------------------------------------------------------
 
 
-@inline_kernel
+@part_kernel
 def _avg2(a, b):  # type: ignore[no-untyped-def]
     return (a + b + 1) >> 1
 
 
-@inline_kernel
+@part_kernel
 def _avg3(a, b, c):  # type: ignore[no-untyped-def]
     return (a + 2 * b + c + 2) >> 2
 
 
-@inline_kernel
+@part_kernel
 def _put(destination, y, x, a, b, c, d):  # type: ignore[no-untyped-def]
     destination[y, x] = a
     destination[y, x + 1] = b

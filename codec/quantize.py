@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from codec import simd
-from codec.kernel import kernel
+from codec.kernel import kernel, part_kernel
 from codec.tables import AC_QLOOKUP, DC_QLOOKUP
 
 Y1_DC, Y1_AC, Y2_DC, Y2_AC, UV_DC, UV_AC = range(6)
@@ -61,16 +61,16 @@ def dequantize(levels, factors, has_y2, coefficients):  # type: ignore[no-untype
     levels and coefficients (25, 16) int16, factors (6,) int16. Row 24 is left alone without a Y2 block, and
     the first coefficients of blocks 0 .. 15 are worthless with one: `inverse_wht` fills them.
     """
-    _dequantize_blocks(levels, 0, 16, factors[Y1_DC], factors[Y1_AC], coefficients)
-    _dequantize_blocks(levels, 16, 24, factors[UV_DC], factors[UV_AC], coefficients)
+    for block in range(16):
+        _dequantize_block(levels, block, factors[Y1_DC], factors[Y1_AC], coefficients)
+    for block in range(16, 24):
+        _dequantize_block(levels, block, factors[UV_DC], factors[UV_AC], coefficients)
     if has_y2:
-        _dequantize_blocks(levels, 24, 25, factors[Y2_DC], factors[Y2_AC], coefficients)
+        _dequantize_block(levels, np.int64(24), factors[Y2_DC], factors[Y2_AC], coefficients)
 
 
-@kernel
-def _dequantize_blocks(levels, first, end, dc, ac, coefficients):  # type: ignore[no-untyped-def]
-    steps = simd.i16x16(ac)
-    for block in range(first, end):
-        first_level = np.int32(levels[block, 0])
-        simd.store(simd.load16(levels, block, 0) * steps, coefficients, block, 0)
-        coefficients[block, 0] = first_level * np.int32(dc)
+@part_kernel
+def _dequantize_block(levels, block, dc, ac, coefficients):  # type: ignore[no-untyped-def]
+    first_level = np.int32(levels[block, 0])
+    simd.store(simd.load16(levels, block, 0) * simd.i16x16(ac), coefficients, block, 0)
+    coefficients[block, 0] = first_level * np.int32(dc)

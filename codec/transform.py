@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from codec import simd
 from codec.frame import BORDER
-from codec.kernel import inline_kernel, kernel
+from codec.kernel import kernel, part_kernel
 
 # Shuffles of four blocks side by side, a vector holding one row (or column) of each ------------------------------
 
@@ -33,7 +33,7 @@ _join4 = simd.shuffle((0, 1, 2, 3, 4, 5, 6, 7))
 _join8 = simd.shuffle((0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15))
 
 
-@inline_kernel
+@part_kernel
 def _rows_of_four(a, b, c, d):  # type: ignore[no-untyped-def]
     """Turn four whole blocks into four vectors of their first, second, third and fourth rows (its own inverse)."""
     ab02 = _low_quads(a, b)
@@ -48,7 +48,7 @@ def _rows_of_four(a, b, c, d):  # type: ignore[no-untyped-def]
     )
 
 
-@inline_kernel
+@part_kernel
 def _blocks_of_rows(r0, r1, r2, r3):  # type: ignore[no-untyped-def]
     """Turn vectors of the four rows of four blocks into four whole blocks."""
     a = _low_halves(r0, r2)
@@ -58,7 +58,7 @@ def _blocks_of_rows(r0, r1, r2, r3):  # type: ignore[no-untyped-def]
     return _low_quads(a, b), _high_quads(a, b), _low_quads(c, d), _high_quads(c, d)
 
 
-@inline_kernel
+@part_kernel
 def _transpose_four(r0, r1, r2, r3):  # type: ignore[no-untyped-def]
     """Transpose each of four blocks, between vectors of rows and vectors of columns."""
     t0 = _low_words(r0, r1)
@@ -72,7 +72,7 @@ def _transpose_four(r0, r1, r2, r3):  # type: ignore[no-untyped-def]
     return _low_quads(a01, b01), _high_quads(a01, b01), _low_quads(a23, b23), _high_quads(a23, b23)
 
 
-@inline_kernel
+@part_kernel
 def _transpose_one(r0, r1, r2, r3):  # type: ignore[no-untyped-def]
     t0 = _low4(r0, r1)
     t1 = _low4(r2, r3)
@@ -84,7 +84,7 @@ def _transpose_one(r0, r1, r2, r3):  # type: ignore[no-untyped-def]
 # Inverse transforms ----------------------------------------------------------------------------------------------
 
 
-@inline_kernel
+@part_kernel
 def _inverse_dct_pass(i0, i1, i2, i3):  # type: ignore[no-untyped-def]
     """One dimension of the inverse DCT (section 14.3).
 
@@ -97,7 +97,7 @@ def _inverse_dct_pass(i0, i1, i2, i3):  # type: ignore[no-untyped-def]
     return a + d, b + c, b - c, a - d
 
 
-@inline_kernel
+@part_kernel
 def _inverse_dct_of_four(coefficients, block):  # type: ignore[no-untyped-def]
     """Residue of blocks block .. block+3: four vectors, one a row of all four."""
     r0, r1, r2, r3 = _rows_of_four(
@@ -137,19 +137,19 @@ def inverse_dc_add(dc, plane, y, x):  # type: ignore[no-untyped-def]
         simd.store(simd.load4(plane, row, x) + residue, plane, row, x)
 
 
-@inline_kernel
+@part_kernel
 def _add_row(residue, plane, y, x):  # type: ignore[no-untyped-def]
     simd.store(simd.load16(plane, y, x) + residue, plane, y, x)
 
 
-@inline_kernel
+@part_kernel
 def _add_pair_rows(upper, lower, plane, y, x):  # type: ignore[no-untyped-def]
     """Add a row of two blocks at y, and the same row of the two blocks below them."""
     simd.store(simd.load8(plane, y, x) + upper, plane, y, x)
     simd.store(simd.load8(plane, y + 4, x) + lower, plane, y + 4, x)
 
 
-@inline_kernel
+@part_kernel
 def _add_2x2_row(residue, plane, y, x):  # type: ignore[no-untyped-def]
     _add_pair_rows(_first_half(residue, residue), _second_half(residue, residue), plane, y, x)
 
@@ -174,7 +174,7 @@ def inverse_dct_add_2x2(coefficients, block, plane, y, x):  # type: ignore[no-un
     _add_2x2_row(r3, plane, y + 3, x)
 
 
-@inline_kernel
+@part_kernel
 def _dc_residue_of_four(coefficients, block):  # type: ignore[no-untyped-def]
     upper = _join4(simd.load4(coefficients, block, 0), simd.load4(coefficients, block + 1, 0))
     lower = _join4(simd.load4(coefficients, block + 2, 0), simd.load4(coefficients, block + 3, 0))
@@ -198,7 +198,7 @@ def inverse_dc_add_2x2(coefficients, block, plane, y, x):  # type: ignore[no-unt
         _add_2x2_row(residue, plane, row, x)
 
 
-@inline_kernel
+@part_kernel
 def _inverse_wht_pass(i0, i1, i2, i3):  # type: ignore[no-untyped-def]
     a = i0 + i3
     b = i1 + i2
@@ -235,28 +235,26 @@ def add_residue(coefficients, eobs, picture, mb_row, mb_col):  # type: ignore[no
     y = BORDER + 16 * mb_row
     x = BORDER + 16 * mb_col
     for block in range(0, 16, 4):
-        _add_group(coefficients, eobs, block, picture.y, y + block, x, True)
+        kind = _group_kind(coefficients, eobs, block)
+        if kind == 2:
+            inverse_dct_add_row(coefficients, block, picture.y, y + block, x)
+        elif kind == 1:
+            inverse_dc_add_row(coefficients, block, picture.y, y + block, x)
     y = BORDER + 8 * mb_row
     x = BORDER + 8 * mb_col
-    _add_group(coefficients, eobs, 16, picture.u, y, x, False)
-    _add_group(coefficients, eobs, 20, picture.v, y, x, False)
-
-
-@inline_kernel
-def _add_group(coefficients, eobs, block, plane, y, x, in_a_row):  # type: ignore[no-untyped-def]
-    """Add four blocks in the cheapest of three ways: all coefficients, the first ones only, or nothing."""
-    if (eobs[block] > 1) | (eobs[block + 1] > 1) | (eobs[block + 2] > 1) | (eobs[block + 3] > 1):
-        if in_a_row:
-            inverse_dct_add_row(coefficients, block, plane, y, x)
-        else:
+    for block, plane in ((16, picture.u), (20, picture.v)):
+        kind = _group_kind(coefficients, eobs, block)
+        if kind == 2:
             inverse_dct_add_2x2(coefficients, block, plane, y, x)
-    elif (
-        coefficients[block, 0]
-        | coefficients[block + 1, 0]
-        | coefficients[block + 2, 0]
-        | coefficients[block + 3, 0]
-    ) != 0:
-        if in_a_row:
-            inverse_dc_add_row(coefficients, block, plane, y, x)
-        else:
+        elif kind == 1:
             inverse_dc_add_2x2(coefficients, block, plane, y, x)
+
+
+@part_kernel
+def _group_kind(coefficients, eobs, block):  # type: ignore[no-untyped-def]
+    """What four blocks hold: 2 if any has more than its first coefficient, 1 if any has that, else 0."""
+    if (eobs[block] > 1) | (eobs[block + 1] > 1) | (eobs[block + 2] > 1) | (eobs[block + 3] > 1):
+        return 2
+    upper = coefficients[block, 0] | coefficients[block + 1, 0]
+    lower = coefficients[block + 2, 0] | coefficients[block + 3, 0]
+    return 1 if (upper | lower) != 0 else 0
