@@ -11,12 +11,14 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from codec.adaptation import adapt
 from codec.bool_coder import BoolReader
 from codec.decoder import _filter_deltas_after, _segmentation_after
 from codec.errors import UnsupportedFeature
 from codec.filter_level import choose_filter_level, guess_filter_level
 from codec.frame import (
     Image,
+    Macroblocks,
     Picture,
     macroblock_size,
     new_macroblocks,
@@ -35,7 +37,8 @@ from codec.frame_header import (
     parse_frame_tag,
 )
 from codec.half_pixels import interpolate_half_pixels
-from codec.mode_decision import FrameSearch, code_rows, new_room
+from codec.masking import activity_masking
+from codec.mode_decision import FrameSearch, Limits, code_rows, new_room
 from codec.motion_search import satd_multiplier
 from codec.quantize import Y1_AC, Y1_DC, segment_quantizers
 from codec.rate_distortion import (
@@ -45,9 +48,10 @@ from codec.rate_distortion import (
     UV_MODE_TREE,
     ModeRates,
     mode_rates,
+    position_token_rates,
 )
 from codec.residual import Tuning, new_contexts, new_residual_coder
-from codec.state import DecoderState, References
+from codec.state import DecoderState, ProbabilityTables, References
 from codec.tables import KF_BMODE_PROBS, KF_UV_MODE_PROBS, KF_YMODE_PROBS
 
 REFERENCE_DELTAS = (2, 0, -2, -2)
@@ -58,8 +62,12 @@ MODE_DELTAS = (4, -2, 2, 4)
 class Effort(NamedTuple):
     """How hard the encoder tries."""
 
-    finalists: int = 4  # candidates of a macroblock that are costed fully
+    limits: Limits = Limits(4, 340, 340, 256, 8 * 256)
     tuning: Tuning = Tuning()
+    masking: bool = (
+        True  # rates weigh by activity, for structural similarity rather than squared errors
+    )
+    fits: int = 3  # times that the rates are fitted to the rows coded so far
 
 
 class Refresh(NamedTuple):
@@ -138,9 +146,7 @@ def _q_index(data: bytes) -> int:
     return parse_frame_header(tag, carried, reader)[0].quantizer.y_ac
 
 
-def _inter_header(
-    state: DecoderState, q_index: int, refresh: Refresh, show: bool
-) -> FrameHeader:
+def _inter_header(state: DecoderState, q_index: int, refresh: Refresh, show: bool) -> FrameHeader:
     return FrameHeader(
         key_frame=False,
         version=0,
@@ -235,11 +241,22 @@ def _encode(
     rows, columns = macroblock_size(image.width, image.height)
     source, picture = picture_from_image(image), new_picture(rows, columns)
     macroblocks = new_macroblocks(rows, columns)
+    probabilities = DEFAULT_PROBABILITIES
     if state is not None and not header.key_frame:
         macroblocks.segment[:] = state.segmentation.map
+        probabilities = state.probabilities
     quantizers = segment_quantizers(header.quantizer.y_ac, header.quantizer[1:], None, False)
-    frame = _frame_search(state, header, source, quantizers, effort)
-    code_rows(frame, macroblocks, 0, rows, new_contexts(columns), picture, new_room(rows, columns))
+    frame = _frame_search(state, source, quantizers, effort)
+    contexts, room = new_contexts(columns), new_room(rows, columns)
+    fitted, tables, first = header, probabilities, 0
+    for end in _row_spans(rows, effort.fits):
+        frame = _with_rates(frame, fitted, tables)
+        code_rows(frame, macroblocks, first, end, contexts, picture, room)
+        first = end
+        if end < rows:
+            coded = Macroblocks(*(array[:end] for array in macroblocks))
+            fitted, tables = adapt(probabilities, header, coded)
+            fitted = _hedged(fitted)
     level = choose_filter_level(
         source,
         picture,
@@ -252,20 +269,72 @@ def _encode(
     return finish_frame(state, header._replace(filter_level=level), macroblocks, picture)
 
 
+def _row_spans(rows: int, fits: int) -> list[int]:
+    """Ends of the spans of rows between which the rates are fitted: each twice as long as what is coded."""
+    ends = [rows]
+    while len(ends) <= fits and ends[0] > 2:
+        ends.insert(0, -(-ends[0] // 3))
+    return ends
+
+
+def _hedged(header: FrameHeader) -> FrameHeader:
+    """Probabilities of modes kept from extremes: the rows to come may differ from those they were fitted to."""
+    return header._replace(
+        skip_enabled=True,
+        prob_skip_false=_kept_within(
+            header.prob_skip_false if header.skip_enabled else 255, 4, 252
+        ),
+        prob_intra=_kept_within(header.prob_intra, 2, 224),
+        prob_last=_kept_within(header.prob_last, 16, 248),
+        prob_golden=_kept_within(header.prob_golden, 16, 240),
+    )
+
+
+def _kept_within(value: int, low: int, high: int) -> int:
+    return min(max(value, low), high)
+
+
 def _frame_search(
     state: DecoderState | None,
-    header: FrameHeader,
     source: Picture,
     quantizers: NDArray[np.int16],
     effort: Effort,
 ) -> FrameSearch:
-    if state is None or state.references is None or header.key_frame:
-        probabilities = DEFAULT_PROBABILITIES
+    """What the search needs to know of the frame, rates apart."""
+    if state is None or state.references is None:
         references, usable = References(source, source, source), []
     else:
-        probabilities = state.probabilities
         references = state.references
         usable = distinct_references(references)
+    planes = [interpolate_half_pixels(references[reference - 1].y) for reference in usable]
+    size = (source.rows, source.columns)
+    masking = activity_masking(source) if effort.masking else np.full(size, 256, np.int32)
+    even = BOOLEAN_RATES[[128, 128]]
+    nothing = DEFAULT_PROBABILITIES.coefficients
+    return FrameSearch(
+        source,
+        references,
+        np.array(usable, np.int64),
+        np.stack(planes) if planes else np.zeros((0, 4, 1, 1), np.uint8),
+        new_residual_coder(quantizers, nothing, even, masking, tuning=effort.tuning),
+        mode_rates(
+            DEFAULT_PROBABILITIES,
+            prob_skip_false=128,
+            prob_intra=128,
+            prob_last=128,
+            prob_golden=128,
+        ),
+        np.zeros((10, 10, 10), np.int32),
+        np.zeros(4, np.uint8),
+        satd_multiplier(int(quantizers[0, Y1_DC]), effort.tuning.rate_weight),
+        effort.limits,
+    )
+
+
+def _with_rates(
+    frame: FrameSearch, header: FrameHeader, probabilities: ProbabilityTables
+) -> FrameSearch:
+    """The search under the rates that these probabilities give."""
     rates = mode_rates(
         probabilities,
         prob_skip_false=header.prob_skip_false,
@@ -277,26 +346,10 @@ def _frame_search(
     if header.key_frame:
         rates = _key_mode_rates(rates)
         sub_mode_rates = SUBBLOCK_MODE_TREE.rates(KF_BMODE_PROBS)
-    planes = [interpolate_half_pixels(references[reference - 1].y) for reference in usable]
-    rows, columns = source.rows, source.columns
-    return FrameSearch(
-        source,
-        references,
-        np.array(usable, np.int64),
-        np.stack(planes) if planes else np.zeros((0, 4, 1, 1), np.uint8),
-        new_residual_coder(
-            quantizers,
-            probabilities.coefficients,
-            BOOLEAN_RATES[[header.prob_skip_false, 256 - header.prob_skip_false]],
-            np.full((rows, columns), 256, np.int32),
-            tuning=effort.tuning,
-        ),
-        rates,
-        sub_mode_rates,
-        header.sign_bias,
-        satd_multiplier(int(quantizers[0, Y1_DC])),
-        effort.finalists,
+    coder = frame.coder._replace(
+        token_rates=position_token_rates(probabilities.coefficients), skip_rates=rates.skip
     )
+    return frame._replace(coder=coder, rates=rates, sub_mode_rates=sub_mode_rates)
 
 
 def _key_mode_rates(rates: ModeRates) -> ModeRates:

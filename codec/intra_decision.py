@@ -139,9 +139,7 @@ def subblocks_cost(  # type: ignore[no-untyped-def]
     for block in range(16):
         y, x = top + 4 * (block >> 2), left + 4 * (block & 3)
         right_y = top - 1 if block & 3 == 3 else y - 1
-        above_mode, left_mode = _neighbour_modes(
-            macroblocks, mb_row, mb_col, room.sub_modes, block
-        )
+        above_mode, left_mode = _neighbour_modes(macroblocks, mb_row, mb_col, room.sub_modes, block)
         mode, end, more = _choose_subblock_mode(
             frame,
             mb_col,

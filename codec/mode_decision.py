@@ -58,6 +58,20 @@ CANDIDATES = 24
 """Room for screened candidates: four vectors of each reference, four intra modes."""
 
 _FAR = np.int64(1) << 60
+_EASY, _SCREEN, _FINAL, _SPLIT, _DONE = range(5)
+"""Stages of a decision: the best predicted vector of LAST, which may be enough; screening; the best candidates; a split."""
+
+
+class Limits(NamedTuple):
+    """Where the search of a macroblock stops; margins are screening costs against the best, x 256."""
+
+    finalists: int  # candidates that are costed fully
+    finalist_margin: int  # candidates above are not
+    subblock_margin: int  # B_PRED is tried where intra screening costs are below
+    split_margin: int  # splits are tried where screening promises costs below
+    enough: (
+        int  # bits x 256 that an error without residue is worth, below which nothing else is tried
+    )
 
 
 class FrameSearch(NamedTuple):
@@ -65,14 +79,16 @@ class FrameSearch(NamedTuple):
 
     source: Picture
     references: References
-    usable: NDArray[np.int64]  # (N,) references that differ from each other, LAST first; none on key frames
+    usable: NDArray[
+        np.int64
+    ]  # (N,) references that differ from each other, LAST first; none on key frames
     planes: NDArray[np.uint8]  # (N, 4, H, W) their half-pixel planes
     coder: ResidualCoder
     rates: ModeRates
     sub_mode_rates: NDArray[np.int32]  # (10, 10, 10) by the modes above and to the left
     sign_bias: NDArray[np.uint8]  # (4,)
     satd_multiplier: int
-    finalists: int  # candidates of a macroblock that are costed fully
+    limits: Limits
 
 
 class Room(NamedTuple):
@@ -119,7 +135,10 @@ def new_room(rows: int, columns: int) -> Room:
 
 @part_kernel
 def _trial_cost(frame, mb_row, mb_col, contexts, room, with_y2, multiplier, rate):  # type: ignore[no-untyped-def]
-    """Cost of the prediction in room.trial, with its residue or without, whichever is less."""
+    """Cost of the prediction in room.trial, with its residue or without, whichever is less.
+
+    Leaves in room.found whether it is without, and the squared error of the prediction.
+    """
     source, trial = frame.source, room.trial
     y, x = BORDER + 16 * mb_row, BORDER + 16 * mb_col
     v, h = BORDER + 8 * mb_row, BORDER + 8 * mb_col
@@ -160,6 +179,8 @@ def _trial_cost(frame, mb_row, mb_col, contexts, room, with_y2, multiplier, rate
         room.buffers,
     )
     skipped = np.int64(frame.rates.skip[1]) * multiplier
+    room.found[0] = 1 if skipped <= residue else 0
+    room.found[1] = error
     return (error << ERROR_SHIFT) + rate * multiplier + min(residue, skipped)
 
 
@@ -176,9 +197,7 @@ def _predict_trial(frame, mb_row, mb_col, mode, reference, partitioning, uv_mode
     else:
         of = frame.references[reference - 1]
         split = mode == SPLITMV
-        predict_inter_luma(
-            of.y, room.vectors, split, partitioning, 0, trial.y, mb_row, mb_col
-        )
+        predict_inter_luma(of.y, room.vectors, split, partitioning, 0, trial.y, mb_row, mb_col)
         predict_inter_chroma(of, room.vectors, split, 0, trial, mb_row, mb_col)
 
 
@@ -235,13 +254,11 @@ def _vector_mode_rates(rates, near):  # type: ignore[no-untyped-def]
 
 
 @part_kernel
-def _screen_reference(frame, macroblocks, mb_row, mb_col, index, near, modes, room, count):  # type: ignore[no-untyped-def]
-    """Add a reference's vectors; gives the number of candidates. The last of them is NEWMV."""
+def _screen_predicted(frame, mb_row, mb_col, index, near, modes, room, count):  # type: ignore[no-untyped-def]
+    """Add a reference's predicted vectors, zero included; gives the number of candidates."""
     y, x = BORDER + 16 * mb_row, BORDER + 16 * mb_col
-    source, planes = frame.source.y, frame.planes[index]
     reference = frame.usable[index]
     more = np.int64(frame.rates.reference[reference])
-    weight = frame.satd_multiplier
     _set_kind(room, count, ZEROMV, reference, 0, 0, more + modes.zero)
     first = count
     count += 1
@@ -255,14 +272,24 @@ def _screen_reference(frame, macroblocks, mb_row, mb_col, index, near, modes, ro
         count += 1
     for i in range(first, count):
         satd = np.int64(
-            measure_16x16(source, planes, y, x, room.kinds[i, 2], room.kinds[i, 3])
+            measure_16x16(
+                frame.source.y, frame.planes[index], y, x, room.kinds[i, 2], room.kinds[i, 3]
+            )
         )
-        room.costs[i] = (satd << SATD_SHIFT) + room.kinds[i, 4] * weight
+        room.costs[i] = (satd << SATD_SHIFT) + room.kinds[i, 4] * frame.satd_multiplier
+    return count
+
+
+@part_kernel
+def _screen_new(frame, macroblocks, mb_row, mb_col, index, near, modes, room, count):  # type: ignore[no-untyped-def]
+    """Add the vector that a search in a reference finds; gives the number of candidates."""
+    reference = frame.usable[index]
+    weight = frame.satd_multiplier
     target = Target(
-        source,
-        planes,
-        y,
-        x,
+        frame.source.y,
+        frame.planes[index],
+        BORDER + 16 * mb_row,
+        BORDER + 16 * mb_col,
         near.best_row,
         near.best_column,
         frame.rates.vector,
@@ -271,7 +298,7 @@ def _screen_reference(frame, macroblocks, mb_row, mb_col, index, near, modes, ro
     starts = _collect_starts(macroblocks, mb_row, mb_col, near, room.starts)
     cost = search_16x16(target, room.starts, starts, 32 if index == 0 else 0, room.found)
     v_row, v_column = room.found[0], room.found[1]
-    rate = more + modes.new
+    rate = np.int64(frame.rates.reference[reference]) + modes.new
     room.costs[count] = cost + rate * weight
     rate += vector_rate(frame.rates.vector, v_row, v_column, near.best_row, near.best_column)
     _set_kind(room, count, NEWMV, reference, v_row, v_column, rate)
@@ -345,41 +372,61 @@ def _take_split(room, partitioning):  # type: ignore[no-untyped-def]
 @part_kernel
 def decide_macroblock(frame, macroblocks, mb_row, mb_col, contexts, picture, room):  # type: ignore[no-untyped-def]
     """Choose the modes of one macroblock and write them; gives the cost."""
-    multiplier = (frame.coder.multipliers[0, 0] * np.int64(frame.coder.masking[mb_row, mb_col])) >> 8
+    multiplier = (
+        frame.coder.multipliers[0, 0] * np.int64(frame.coder.masking[mb_row, mb_col])
+    ) >> 8
     near = find_near_vectors(macroblocks, mb_row, mb_col, 1, frame.sign_bias)
     modes = _vector_mode_rates(frame.rates, near)
+    limits = frame.limits
     count = np.int64(0)
-    best_inter = _FAR
-    split_index, new_index = np.int64(0), np.int64(0)
-    for index in range(len(frame.usable)):
-        first = count
-        count = _screen_reference(
-            frame, macroblocks, mb_row, mb_col, index, near, modes, room, count
-        )
-        for i in range(first, count):
-            if room.costs[i] < best_inter:
-                best_inter = room.costs[i]
-                split_index, new_index = index, count - 1
-    vectors_end = count
-    count = _screen_intra(frame, mb_row, mb_col, picture, room, count)
-    best_intra = _FAR
-    for i in range(vectors_end, count):
-        if room.costs[i] < best_intra:
-            best_intra = room.costs[i]
-    uv_mode = choose_chroma_mode(frame, mb_row, mb_col, picture, room)
-    uv_rate = np.int64(frame.rates.uv_mode[uv_mode])
+    split_index, new_index, vectors_end = np.int64(0), np.int64(0), np.int64(0)
+    best_inter, best_intra, least, tried = _FAR, _FAR, _FAR, np.int64(0)
     best, chosen, partitioning = _FAR, np.int64(0), np.int64(0)
-    turns = min(np.int64(frame.finalists), count)
-    for turn in range(turns + 1):
-        if turn < turns:
+    uv_mode, uv_rate = np.int64(DC_PRED), np.int64(0)
+    stage = _EASY if len(frame.usable) > 0 else _SCREEN
+    while stage < _DONE:
+        if stage == _EASY:
+            count = _screen_predicted(frame, mb_row, mb_col, 0, near, modes, room, count)
+            i, least = _take_least(room.costs, count)
+            room.costs[i] = least
+        elif stage == _SCREEN:
+            count = 0
+            for index in range(len(frame.usable)):
+                first = count
+                count = _screen_predicted(frame, mb_row, mb_col, index, near, modes, room, count)
+                count = _screen_new(
+                    frame, macroblocks, mb_row, mb_col, index, near, modes, room, count
+                )
+                for j in range(first, count):
+                    if room.costs[j] < best_inter:
+                        best_inter = room.costs[j]
+                        split_index, new_index = index, count - 1
+            vectors_end = count
+            count = _screen_intra(frame, mb_row, mb_col, picture, room, count)
+            for j in range(vectors_end, count):
+                if room.costs[j] < best_intra:
+                    best_intra = room.costs[j]
+            least = min(best_inter, best_intra)
+            uv_mode = choose_chroma_mode(frame, mb_row, mb_col, picture, room)
+            uv_rate = np.int64(frame.rates.uv_mode[uv_mode])
+            best = _FAR
+            stage = _FINAL
+            continue
+        elif stage == _FINAL:
             i, screened = _take_least(room.costs, count)
-            if screened > 2 * min(best_inter, best_intra):
+            tried += 1
+            if tried > limits.finalists or screened > (least * limits.finalist_margin) >> 8:
+                stage = _SPLIT
                 continue
+        if stage < _SPLIT:
             mode, reference, rate = room.kinds[i, 0], room.kinds[i, 1], room.kinds[i, 4]
             _take_candidate(room, i)
             if reference == INTRA_FRAME:
                 rate += uv_rate
-        elif vectors_end > 0:
+        else:
+            stage = _DONE
+            if vectors_end == 0:
+                break
             i, mode, reference = np.int64(-1), np.int64(SPLITMV), frame.usable[split_index]
             rate = modes.split + np.int64(frame.rates.reference[reference])
             partitioning, more = search_split(
@@ -393,27 +440,35 @@ def decide_macroblock(frame, macroblocks, mb_row, mb_col, contexts, picture, roo
                 room.kinds[new_index, 2],
                 room.kinds[new_index, 3],
                 rate,
-                best_inter,
+                (best_inter * limits.split_margin) >> 8,
             )
             if partitioning < 0:
                 break
             rate += more
             _take_split(room, partitioning)
-        else:
-            break
-        _predict_trial(
-            frame, mb_row, mb_col, mode, reference, partitioning, uv_mode, picture, room
-        )
-        cost = _trial_cost(
-            frame, mb_row, mb_col, contexts, room, mode != SPLITMV, multiplier, rate
-        )
+        _predict_trial(frame, mb_row, mb_col, mode, reference, partitioning, uv_mode, picture, room)
+        cost = _trial_cost(frame, mb_row, mb_col, contexts, room, mode != SPLITMV, multiplier, rate)
         if cost < best:
             best, chosen = cost, i
-    if 2 * best_intra < 3 * best_inter:
+            if room.found[0] and (room.found[1] << ERROR_SHIFT) < limits.enough * multiplier:
+                break
+        if stage == _EASY:
+            stage = _SCREEN
+    if best_intra < _FAR and (best_intra << 8) < best_inter * limits.subblock_margin:
         rate = np.int64(frame.rates.inter[0]) + np.int64(frame.rates.y_mode[B_PRED]) + uv_rate
         rate += np.int64(frame.rates.skip[0])
         cost = subblocks_cost(
-            frame, macroblocks, mb_row, mb_col, contexts, picture, room, uv_mode, multiplier, rate, best
+            frame,
+            macroblocks,
+            mb_row,
+            mb_col,
+            contexts,
+            picture,
+            room,
+            uv_mode,
+            multiplier,
+            rate,
+            best,
         )
         if cost < best:
             best, chosen = cost, np.int64(-2)
@@ -481,9 +536,7 @@ def code_rows(frame, macroblocks, first_row, end_row, contexts, picture, room): 
     for mb_row in range(first_row, end_row):
         contexts.left[:] = 0
         for mb_col in range(macroblocks.y_mode.shape[1]):
-            total += decide_macroblock(
-                frame, macroblocks, mb_row, mb_col, contexts, picture, room
-            )
+            total += decide_macroblock(frame, macroblocks, mb_row, mb_col, contexts, picture, room)
             _predict_decided(frame, macroblocks, mb_row, mb_col, picture)
             code_macroblock(
                 frame.coder,

@@ -7,6 +7,7 @@ quarters is measured on the average of its two nearest half-pixel blocks. The fi
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -25,14 +26,12 @@ REACH = 18
 """Pixels by which a searched block may lie outside the picture, above and to the left; 16 more below and to the right."""
 
 _HEXAGON = np.array([[0, -8], [0, 8], [-8, -4], [-8, 4], [8, -4], [8, 4]], np.int64)
-_SQUARE = np.array(
-    [[-1, 0], [0, -1], [0, 1], [1, 0], [-1, -1], [-1, 1], [1, -1], [1, 1]], np.int64
-)
+_SQUARE = np.array([[-1, 0], [0, -1], [0, 1], [1, 0], [-1, -1], [-1, 1], [1, -1], [1, 1]], np.int64)
 
 
-def satd_multiplier(dc_step: int) -> int:
-    """How much a bit x 256 weighs against a SATD for a luma DC step."""
-    return max(1, round(SATD_WEIGHT * min(int(dc_step), 160)))
+def satd_multiplier(dc_step: int, rate_weight: float = 1.0) -> int:
+    """How much a bit x 256 weighs against a SATD for a luma DC step; `rate_weight` as of `rate_multiplier`."""
+    return max(1, round(SATD_WEIGHT * math.sqrt(rate_weight) * min(int(dc_step), 160)))
 
 
 class Window(NamedTuple):
@@ -189,9 +188,7 @@ def search_16x16(target, candidates, count, widest, found):  # type: ignore[no-u
     candidates (N, 2) int64: the first `count` are tried first. `widest` is the longest leap in pixels, 0 for none.
     """
     height, width = target.source.shape
-    window = search_window(
-        height, width, target.y, target.x, target.best_row, target.best_column
-    )
+    window = search_window(height, width, target.y, target.x, target.best_row, target.best_column)
     best = start_16x16(target, window, candidates, count, found)
     best = walk_16x16(target, window, widest, best, found)
     return refine_16x16(target, window, best, found)

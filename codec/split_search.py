@@ -57,9 +57,7 @@ def _measure_part(source, planes, y, x, partitioning, part, v_row, v_column):  #
     """SATD of a vector over one part of the macroblock at (y, x)."""
     if partitioning == SPLIT_4X4:
         return np.int64(
-            measure_4x4(
-                source, planes, y + 4 * (part >> 2), x + 4 * (part & 3), v_row, v_column
-            )
+            measure_4x4(source, planes, y + 4 * (part >> 2), x + 4 * (part & 3), v_row, v_column)
         )
     total = np.int64(0)
     for quarter in range(4):
@@ -95,7 +93,9 @@ def _set_start(room, i, v_row, v_column):  # type: ignore[no-untyped-def]
 
 
 @part_kernel
-def _collect_candidates(frame, mb_row, mb_col, room, index, near, window, partitioning, block, v_row, v_column, around):  # type: ignore[no-untyped-def]
+def _collect_candidates(
+    frame, mb_row, mb_col, room, index, near, window, partitioning, block, v_row, v_column, around
+):  # type: ignore[no-untyped-def]
     """Vectors that the part beginning at `block` may take, into room.starts: left, above, zero, its own; gives their number.
 
     `around` holds its neighbours' vectors; (v_row, v_column) is the vector found for the whole macroblock.
@@ -124,7 +124,9 @@ def _collect_candidates(frame, mb_row, mb_col, room, index, near, window, partit
 
 
 @part_kernel
-def _choose_vector(frame, mb_row, mb_col, room, index, near, window, partitioning, part, count, context):  # type: ignore[no-untyped-def]
+def _choose_vector(
+    frame, mb_row, mb_col, room, index, near, window, partitioning, part, count, context
+):  # type: ignore[no-untyped-def]
     """The candidate of room.starts that is best for a part; gives its number, screening cost and rate."""
     y, x = BORDER + 16 * mb_row, BORDER + 16 * mb_col
     best, best_rate, chosen = _FAR, np.int64(0), np.int64(0)
@@ -148,7 +150,18 @@ def _choose_vector(frame, mb_row, mb_col, room, index, near, window, partitionin
 
 @part_kernel
 def _search_partitioning(  # type: ignore[no-untyped-def]
-    frame, macroblocks, mb_row, mb_col, room, index, near, window, partitioning, v_row, v_column, limit
+    frame,
+    macroblocks,
+    mb_row,
+    mb_col,
+    room,
+    index,
+    near,
+    window,
+    partitioning,
+    v_row,
+    v_column,
+    limit,
 ):
     """Vectors and modes of one partitioning, into room.split_vectors and split_modes; gives screening cost and rate."""
     rate = np.int64(frame.rates.partitioning[partitioning])
@@ -158,7 +171,18 @@ def _search_partitioning(  # type: ignore[no-untyped-def]
         first = np.int64(FIRST_BLOCKS[partitioning, part])
         around = _neighbours(macroblocks, mb_row, mb_col, vectors, first)
         count = _collect_candidates(
-            frame, mb_row, mb_col, room, index, near, window, partitioning, first, v_row, v_column, around
+            frame,
+            mb_row,
+            mb_col,
+            room,
+            index,
+            near,
+            window,
+            partitioning,
+            first,
+            v_row,
+            v_column,
+            around,
         )
         context = sub_vector_context(around[0], around[1], around[2], around[3])
         chosen, more, more_rate = _choose_vector(
@@ -195,7 +219,18 @@ def search_split(  # type: ignore[no-untyped-def]
             break
         bound = best if turn > 0 else limit + (limit >> 3)
         cost, more = _search_partitioning(
-            frame, macroblocks, mb_row, mb_col, room, index, near, window, partitioning, v_row, v_column, bound
+            frame,
+            macroblocks,
+            mb_row,
+            mb_col,
+            room,
+            index,
+            near,
+            window,
+            partitioning,
+            v_row,
+            v_column,
+            bound,
         )
         if turn == 0 and cost >= _FAR:
             break
