@@ -230,7 +230,7 @@ def optimize_block(  # type: ignore[no-untyped-def]
     node = best_context
     for position in range(best_end - 1, first - 1, -1):
         raster = ZIGZAG[position]
-        value = choices[position, 2] if node == 2 else np.int64(node)
+        value = choices[position, 2] if node == 2 else node  # type: ignore[assignment]
         levels[raster] = -value if coefficients[raster] < 0 else value
         node = origins[position, node]
     return (best_end if best_end > first else 0), best_cost
@@ -305,31 +305,33 @@ def _code_subblocks(  # type: ignore[no-untyped-def]
     return cost
 
 
-@kernel
-def _code_luma(  # type: ignore[no-untyped-def]
-    coder,
-    source,
-    mb_row,
-    mb_col,
-    with_y2,
-    segment,
-    multiplier,
-    contexts,
-    levels,
-    eobs,
-    picture,
-    buffers,
-):
-    """Code the luma of a predicted macroblock, Y2 first; gives its cost."""
+@inline_kernel
+def _transform_luma(source, mb_row, mb_col, with_y2, picture, buffers):  # type: ignore[no-untyped-def]
     y = BORDER + 16 * mb_row
     x = BORDER + 16 * mb_col
     for block in range(0, 16, 4):
         forward_dct_row(source.y, picture.y, y + block, x, buffers.coefficients, block)
+    if with_y2:
+        forward_wht(buffers.coefficients)
+
+
+@inline_kernel
+def _transform_chroma(source, mb_row, mb_col, picture, buffers):  # type: ignore[no-untyped-def]
+    y = BORDER + 8 * mb_row
+    x = BORDER + 8 * mb_col
+    forward_dct_2x2(source.u, picture.u, y, x, buffers.coefficients, 16)
+    forward_dct_2x2(source.v, picture.v, y, x, buffers.coefficients, 20)
+
+
+@kernel
+def _code_luma_blocks(  # type: ignore[no-untyped-def]
+    coder, with_y2, segment, multiplier, contexts, mb_col, levels, eobs, buffers
+):
+    """Code transformed luma, Y2 first; gives its cost."""
     cost = np.int64(0)
     first, block_type = 0, Y_WITH_DC
     if with_y2:
         first, block_type = 1, Y_AFTER_Y2
-        forward_wht(buffers.coefficients)
         cost += _code_block(
             coder, segment, Y2, Y2_BLOCK, 0, multiplier, contexts, mb_col, levels, eobs, buffers
         )
@@ -353,19 +355,62 @@ def _code_luma(  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _code_chroma(  # type: ignore[no-untyped-def]
-    coder, source, mb_row, mb_col, segment, multiplier, contexts, levels, eobs, picture, buffers
+def _code_chroma_blocks(  # type: ignore[no-untyped-def]
+    coder, segment, multiplier, contexts, mb_col, levels, eobs, buffers
 ):
-    y = BORDER + 8 * mb_row
-    x = BORDER + 8 * mb_col
-    forward_dct_2x2(source.u, picture.u, y, x, buffers.coefficients, 16)
-    forward_dct_2x2(source.v, picture.v, y, x, buffers.coefficients, 20)
     cost = np.int64(0)
     for block in range(16, 24):
         cost += _code_block(
             coder, segment, CHROMA, block, 0, multiplier, contexts, mb_col, levels, eobs, buffers
         )
     return cost
+
+
+@kernel
+def _code_luma(  # type: ignore[no-untyped-def]
+    coder,
+    source,
+    mb_row,
+    mb_col,
+    with_y2,
+    segment,
+    multiplier,
+    contexts,
+    levels,
+    eobs,
+    picture,
+    buffers,
+):
+    """Transform and code the luma of a predicted macroblock; gives its cost."""
+    _transform_luma(source, mb_row, mb_col, with_y2, picture, buffers)
+    return _code_luma_blocks(
+        coder, with_y2, segment, multiplier, contexts, mb_col, levels, eobs, buffers
+    )
+
+
+@kernel
+def _code_chroma(  # type: ignore[no-untyped-def]
+    coder, source, mb_row, mb_col, segment, multiplier, contexts, levels, eobs, picture, buffers
+):
+    """Transform and code the chroma of a predicted macroblock; gives its cost."""
+    _transform_chroma(source, mb_row, mb_col, picture, buffers)
+    return _code_chroma_blocks(coder, segment, multiplier, contexts, mb_col, levels, eobs, buffers)
+
+
+@kernel
+def _may_have_levels(coder, segment, with_y2, buffers):  # type: ignore[no-untyped-def]
+    """Whether any coefficient of a transformed macroblock is large enough to become a level."""
+    luma = simd.load16(coder.thresholds, segment, Y_AFTER_Y2 if with_y2 else Y_WITH_DC, 0)
+    chroma = simd.load16(coder.thresholds, segment, CHROMA, 0)
+    found = simd.absolute(simd.load16(buffers.coefficients, 0, 0)) >= luma
+    for block in range(1, 16):
+        found = found | (simd.absolute(simd.load16(buffers.coefficients, block, 0)) >= luma)
+    for block in range(16, 24):
+        found = found | (simd.absolute(simd.load16(buffers.coefficients, block, 0)) >= chroma)
+    if with_y2:
+        y2 = simd.load16(coder.thresholds, segment, Y2, 0)
+        found = found | (simd.absolute(simd.load16(buffers.coefficients, Y2_BLOCK, 0)) >= y2)
+    return simd.any_lane(found)
 
 
 @inline_kernel
@@ -425,13 +470,11 @@ def code_macroblock(coder, source, mb_row, mb_col, macroblocks, contexts, pictur
             picture,
             buffers,
         )
-    else:
-        cost = _code_luma(
+        cost += _code_chroma(
             coder,
             source,
             mb_row,
             mb_col,
-            with_y2,
             segment,
             multiplier,
             contexts,
@@ -440,9 +483,20 @@ def code_macroblock(coder, source, mb_row, mb_col, macroblocks, contexts, pictur
             picture,
             buffers,
         )
-    cost += _code_chroma(
-        coder, source, mb_row, mb_col, segment, multiplier, contexts, levels, eobs, picture, buffers
-    )
+    else:
+        _transform_luma(source, mb_row, mb_col, with_y2, picture, buffers)
+        _transform_chroma(source, mb_row, mb_col, picture, buffers)
+        if coder.skip_enabled and not _may_have_levels(coder, segment, with_y2, buffers):
+            _drop_residue(contexts, mb_col, with_y2, levels, eobs)
+            macroblocks.coded[mb_row, mb_col] = 0
+            macroblocks.skip[mb_row, mb_col] = 1
+            return False
+        cost = _code_luma_blocks(
+            coder, with_y2, segment, multiplier, contexts, mb_col, levels, eobs, buffers
+        )
+        cost += _code_chroma_blocks(
+            coder, segment, multiplier, contexts, mb_col, levels, eobs, buffers
+        )
     coded = 0
     for block in range(25):
         coded |= eobs[block]
