@@ -26,6 +26,15 @@ def read_ivf(path: Path) -> Iterator[bytes]:
         at += 12 + size
 
 
+def write_ivf(path: Path, packets: list[bytes], width: int, height: int) -> None:
+    """Write frames as an IVF file of 25 frames a second."""
+    header = struct.pack(
+        "<4sHH4sHHIIII", b"DKIF", 0, 32, b"VP80", width, height, 25, 1, len(packets), 0
+    )
+    frames = [struct.pack("<IQ", len(data), index) + data for index, data in enumerate(packets)]
+    path.write_bytes(header + b"".join(frames))
+
+
 def moving_images(width: int, height: int, count: int, seed: int = 1) -> list[Image]:
     """Smooth random pictures under a pan of changing direction, with a patch that moves on its own, and noise."""
     random = np.random.default_rng(seed)
