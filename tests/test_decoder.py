@@ -93,8 +93,9 @@ def test_browser_and_webp_files_decode_as_by_vpxdec(shared: Path) -> None:
         if row["vpxdec_rc"] == "0":
             assert error is None, row["file"]
             assert digest.hexdigest() == row["vpxdec_i420_md5"], row["file"]
-        else:  # nothing that vpxdec would show: an error, or no frame at all
-            assert str(error or "") or digest.hexdigest() == hashlib.md5().hexdigest(), row["file"]
+        else:  # broken: what vpxdec shows of it before it stops, or nothing, or an error
+            expected = (row["vpxdec_i420_md5"], hashlib.md5().hexdigest())
+            assert str(error or "") or digest.hexdigest() in expected, row["file"]
 
 
 # Streams made here -------------------------------------------------------------------------------------------------
