@@ -34,6 +34,7 @@ demo: $(VENV)/.runtime $(if $(INPUT),,$(CLIP))
 install: $(VENV)/.dev
 
 test: $(VENV)/.dev
+	@$(BIN)/excamera doctor --warm-up >&2
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 lint: $(VENV)/.dev

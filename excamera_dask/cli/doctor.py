@@ -102,8 +102,8 @@ def judge(findings: dict[str, Any]) -> tuple[list[str], list[str]]:
         warnings.append(
             f"cannot write {findings['kernels']['folder']}; kernels are compiled anew in each process"
         )
-    elif not findings["kernels"]["compiled"]:
-        warnings.append("the kernels are not compiled yet; excamera doctor --warm-up does it once")
+    elif not findings["kernels"]["complete"]:
+        warnings.append("not all kernels are compiled yet; excamera doctor --warm-up does it once")
     return warnings, errors
 
 
@@ -155,16 +155,19 @@ def _free(folder: str) -> int | None:
 
 def _kernels() -> dict[str, Any]:
     """Where compiled kernels live, whether any are there, and whether more could be written."""
-    from codec.kernel import cache_directory
+    import codec
+    from codec.kernel import cache_directory, cache_root
 
-    named = os.environ.get("NUMBA_CACHE_DIR")
-    folder = Path(named) if named else cache_directory()
-    files = list(folder.rglob("*.nbc")) if folder.is_dir() else []
-    nearest = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    root = cache_root()
+    modules = [path.stem for path in Path(codec.__file__).parent.glob("*.py")]
+    folders = map(cache_directory, modules)
+    files = [file for folder in folders if folder.is_dir() for file in folder.rglob("*.nbc")]
+    nearest = next(parent for parent in (root, *root.parents) if parent.exists())
     return {
-        "folder": str(folder),
+        "folder": str(root),
         "writable": os.access(nearest, os.W_OK),
         "compiled": len(files),
+        "complete": (cache_directory() / "complete").exists(),
         "bytes": sum(file.stat().st_size for file in files),
     }
 
