@@ -1,0 +1,89 @@
+"""Wall time of a whole encode on this machine's cores against ``vpxenc --threads=2`` with the same flags.
+
+Usage: python benchmarks/whole_job.py CLIP [--skip N] [--limit 96] [--cq-level 32] [--rounds 3] [--workers 2]
+
+Both start from the same y4m file of the frames, so that neither decodes a source, and run in turn, round by round; the
+ratio is that of the medians. Ours is timed as the command runs, with starting Python and the worker processes; kernels
+are compiled before.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import click
+
+from excamera_dask.containers import Y4mWriter
+from excamera_dask.first_pass import FirstPassSettings, vpxenc_arguments
+from excamera_dask.sources import iter_frames, open_source
+
+
+def write_y4m(clip: str, skip: int, limit: int, path: Path) -> None:
+    source = open_source(clip).select(skip, limit)
+    with Y4mWriter(str(path), source.width, source.height, source.average_rate) as writer:
+        for image in iter_frames(source):
+            writer.write(image)
+
+
+def vpxenc_command(y4m: Path, cq_level: int, threads: int, out: Path) -> list[str]:
+    flags = [
+        a for a in vpxenc_arguments(FirstPassSettings(cq_level=cq_level)) if "threads" not in a
+    ]
+    flags = [a for a in flags if a != "--disable-kf" and not a.startswith("--kf-max-dist")]
+    return ["vpxenc", *flags, f"--threads={threads}", "-o", str(out), str(y4m)]
+
+
+def our_command(y4m: Path, cq_level: int, workers: int, out: Path) -> list[str]:
+    command = [sys.executable, "-m", "excamera_dask.cli", "encode", str(y4m), "-o", str(out), "-y"]
+    return [*command, f"--cq-level={cq_level}", f"--workers={workers}", "--progress=none"]
+
+
+def seconds(command: list[str]) -> float:
+    begin = time.perf_counter()
+    subprocess.run(command, check=True, capture_output=True)
+    return time.perf_counter() - begin
+
+
+@click.command(help=__doc__.splitlines()[0] if __doc__ else None)
+@click.argument("clip", type=click.Path(exists=True, dir_okay=False))
+@click.option("--skip", default=0, show_default=True)
+@click.option("--limit", default=96, show_default=True)
+@click.option("--cq-level", default=32, show_default=True)
+@click.option("--rounds", default=3, show_default=True)
+@click.option("--workers", default=2, show_default=True)
+def main(clip: str, skip: int, limit: int, cq_level: int, rounds: int, workers: int) -> None:
+    times: dict[str, list[float]] = {"vpxenc_1": [], "vpxenc_2": [], "excamera": []}
+    with tempfile.TemporaryDirectory(prefix="excamera-job-") as folder:
+        y4m, out = Path(folder) / "source.y4m", Path(folder) / "out.ivf"
+        write_y4m(clip, skip, limit, y4m)
+        commands = {
+            "vpxenc_1": vpxenc_command(y4m, cq_level, 1, out),
+            "vpxenc_2": vpxenc_command(y4m, cq_level, 2, out),
+            "excamera": our_command(y4m, cq_level, workers, out),
+        }
+        subprocess.run(
+            [sys.executable, "-m", "excamera_dask.cli", "doctor", "--warm-up"],
+            check=True,
+            capture_output=True,
+        )
+        for _ in range(rounds):
+            for name, command in commands.items():
+                times[name].append(seconds(command))
+    median = {name: statistics.median(values) for name, values in times.items()}
+    result = {
+        "clip": Path(clip).name,
+        "seconds": {name: round(value, 2) for name, value in median.items()},
+        "times_vpxenc_threads_2": round(median["excamera"] / median["vpxenc_2"], 2),
+        "times_vpxenc_threads_1": round(median["excamera"] / median["vpxenc_1"], 2),
+    }
+    click.echo(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()
