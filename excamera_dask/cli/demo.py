@@ -123,9 +123,10 @@ def _print_table(rows: list[tuple[str, Point]]) -> None:
     from rich.table import Table
 
     serial = rows[1][1]
-    table = Table("", title="The same clip", title_justify="left")
-    for name in ("frames", "key frames", "bytes", "", "SSIM", "SSIM dB", "PSNR dB", "seconds"):
-        table.add_column(name, justify="right")
+    table = Table(box=None, pad_edge=False)
+    table.add_column(no_wrap=True)
+    for name in ("frames", "keys", "bytes", "", "SSIM", "dB", "seconds"):
+        table.add_column(name, justify="right", no_wrap=True)
     for name, point in rows:
         table.add_row(
             name if name != "excamera" else f"excamera {point.method}",
@@ -135,7 +136,6 @@ def _print_table(rows: list[tuple[str, Point]]) -> None:
             f"{100 * (point.bytes / serial.bytes - 1):+.1f} %" if point is not serial else "",
             f"{point.ssim:.4f}",
             f"{point.ssim_db:.2f}",
-            f"{point.psnr:.2f}",
             f"{point.seconds:.1f}",
         )
     Console(highlight=False, markup=False).print(table)
