@@ -71,6 +71,6 @@ def dequantize(levels, factors, has_y2, coefficients):  # type: ignore[no-untype
 
 @part_kernel
 def _dequantize_block(levels, block, dc, ac, coefficients):  # type: ignore[no-untyped-def]
-    first_level = np.int32(levels[block, 0])
+    first = simd.i16x4(levels[block, 0]) * dc
     simd.store(simd.load16(levels, block, 0) * simd.i16x16(ac), coefficients, block, 0)
-    coefficients[block, 0] = first_level * np.int32(dc)
+    coefficients[block, 0] = simd.lane(first, 0)
