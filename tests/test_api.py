@@ -1,0 +1,387 @@
+"""Whole encodes: the same bytes everywhere, key frames where asked, interrupted jobs go on."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import struct
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+from distributed import Client, LocalCluster
+
+import codec
+from codec.frame import Image
+from excamera_dask import EncodedVideo, EncodeReport, ExcameraError, Settings, stages
+from excamera_dask.api import encode, plan, submit
+from excamera_dask.containers import Y4mWriter, is_key_frame, is_shown, read_packets
+from excamera_dask.errors import ContainerError, SourceError
+from excamera_dask.first_pass import FirstPassSettings
+from excamera_dask.progress import STAGES, ChunkDone, Event, Notice, StageCounts, Started
+from excamera_dask.settings import InvalidSetting
+from excamera_dask.sources import open_source
+
+WIDTH, HEIGHT, FRAMES = 80, 56, 23
+OPTIONS: dict[str, Any] = {"chunk_frames": 4, "batch_chunks": 3, "cpu_used": 8, "passes": 1}
+"""[4, 3]: 6 chunks in 2 batches, the last of 3 frames."""
+
+
+def film(frames: int, width: int = WIDTH, height: int = HEIGHT) -> Iterator[Image]:
+    """A textured square that moves over a textured ground."""
+    rng = np.random.default_rng(7)
+    ground = (rng.integers(0, 5, (height, width)) * 9 + np.arange(width) + 40).astype(np.uint8)
+    square = rng.integers(90, 230, (16, 16), dtype=np.uint8)
+    chroma = ((height + 1) // 2, (width + 1) // 2)
+    for number in range(frames):
+        luma = ground.copy()
+        row, column = (3 + number) % (height - 16), (5 + 2 * number) % (width - 16)
+        luma[row : row + 16, column : column + 16] = square
+        yield Image(luma, np.full(chroma, 110 + number, np.uint8), np.full(chroma, 140, np.uint8))
+
+
+def write_film(path: Path, frames: int = FRAMES, width: int = WIDTH, height: int = HEIGHT) -> Path:
+    with Y4mWriter(path, width, height, Fraction(25)) as writer:
+        for image in film(frames, width, height):
+            writer.write(image)
+    return path
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_film(tmp_path_factory.mktemp("film") / "film.y4m")
+
+
+@pytest.fixture(scope="module")
+def expected(source: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """The output of the sync executor."""
+    out = tmp_path_factory.mktemp("sync") / "out.webm"
+    encode(source, out, executor="sync", **OPTIONS)
+    return out.read_bytes()
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[Client]:
+    with (
+        LocalCluster(
+            n_workers=1, threads_per_worker=1, dashboard_address="127.0.0.1:0", silence_logs=50
+        ) as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
+        yield client
+
+
+def packets_of(path: Path) -> list[bytes]:
+    return [packet.data for packet in read_packets(path)]
+
+
+def key_frames(path: Path) -> list[int]:
+    return [
+        number
+        for number, data in enumerate(filter(is_shown, packets_of(path)))
+        if is_key_frame(data)
+    ]
+
+
+def decoded(path: Path) -> list[Image]:
+    state, images = None, []
+    for packet in packets_of(path):
+        state, image = codec.decode(state, packet)
+        if image is not None:
+            images.append(image)
+    return images
+
+
+def no_leftovers(out: Path) -> bool:
+    return [entry.name for entry in out.parent.iterdir() if entry.name != out.name] == []
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_local_processes_give_the_same_bytes(source, expected, tmp_path, workers):
+    out = tmp_path / "out.webm"
+    report = encode(source, out, workers=workers, **OPTIONS)
+    assert out.read_bytes() == expected
+    assert (report.executor, report.workers) == ("local", workers)
+    assert no_leftovers(out)
+
+
+def test_a_cluster_gives_the_same_bytes(source, expected, tmp_path, client):
+    for number, executor in enumerate((client, client.scheduler.address)):
+        out = tmp_path / str(number) / "out.webm"
+        out.parent.mkdir()
+        encode(source, out, executor=executor, **OPTIONS)
+        assert out.read_bytes() == expected
+        assert no_leftovers(out)
+
+
+def test_the_film_comes_out(source, tmp_path):
+    out = tmp_path / "out.ivf"
+    report = encode(source, out, executor="sync", cq_level=10, **OPTIONS)
+    images = decoded(out)
+    assert len(images) == report.frames == FRAMES
+    for image, original in zip(images, film(FRAMES), strict=True):
+        error = image.y.astype(int) - original.y
+        assert 10 * np.log10(255**2 / (error**2).mean()) > 33
+
+
+def test_one_key_frame_a_batch_and_where_asked(source, tmp_path):
+    out = tmp_path / "out.webm"
+    report = encode(source, out, executor="sync", **OPTIONS)
+    assert key_frames(out) == [0, 12]
+    assert (report.key_frames, report.batches, report.chunks) == (2, 2, 6)
+    report = encode(source, out, executor="sync", key_frame_times=(0.2, 0.55, 99), **OPTIONS)
+    assert key_frames(out) == [0, 5, 14]
+    assert report.frames == FRAMES
+
+
+@pytest.mark.parametrize(("n", "x"), [(1, 4), (6, 1), (5, None), (100, 2)])
+def test_any_n_and_x(source, tmp_path, n, x):
+    out = tmp_path / "out.ivf"
+    made = plan(source, chunk_frames=n, batch_chunks=x)
+    encode(source, out, executor="sync", **OPTIONS | {"chunk_frames": n, "batch_chunks": x})
+    assert key_frames(out) == made.key_frames
+    assert len(decoded(out)) == FRAMES
+
+
+def test_a_single_frame(tmp_path):
+    out = tmp_path / "out.webm"
+    assert encode(write_film(tmp_path / "one.y4m", 1), out, executor="sync").frames == 1
+    assert key_frames(out) == [0]
+
+
+def test_odd_sizes(tmp_path):
+    out = tmp_path / "out.ivf"
+    source = write_film(tmp_path / "odd.y4m", 7, 35, 17)
+    encode(source, out, executor="sync", **OPTIONS | {"chunk_frames": 2})
+    assert [image.y.shape for image in decoded(out)] == [(17, 35)] * 7
+
+
+def test_hidden_frames_are_carried_through(source, tmp_path, vpxenc):
+    out = tmp_path / "out.ivf"
+    encode(
+        source, out, executor="sync", encoder="vpxenc", passes=2, lag_in_frames=10, auto_alt_ref=1,
+        arnr_maxframes=3, chunk_frames=11, batch_chunks=None, token_parts=1,
+    )  # fmt: skip
+    packets = packets_of(out)
+    assert sum(map(is_shown, packets)) == FRAMES
+    assert len(decoded(out)) == FRAMES
+    if len(packets) == FRAMES:
+        pytest.skip("this vpxenc made no hidden frame of the clip")
+
+
+def test_skip_and_limit(source, tmp_path):
+    out = tmp_path / "out.ivf"
+    report = encode(source, out, executor="sync", skip=9, limit=7, **OPTIONS)
+    assert report.frames == 7
+    first = decoded(out)[0].u[0, 0]
+    assert abs(int(first) - (110 + 9)) <= 2
+
+
+def test_the_report(source, tmp_path):
+    out = tmp_path / "out.webm"
+    report = encode(source, out, executor="sync", **OPTIONS)
+    said = json.loads(report.to_json())
+    assert (said["frames"], said["width"], said["height"]) == (FRAMES, WIDTH, HEIGHT)
+    assert set(said["stage_seconds"]) == set(STAGES)
+    assert said["bytes"] == sum(map(len, packets_of(out)))
+    assert said["settings"]["chunk_frames"] == 4
+    assert said["settings"]["first_pass"]["cpu_used"] == 8
+    assert said["versions"]["first_pass"]
+    assert said["duration"] == pytest.approx(FRAMES / 25)
+    assert "23 frames, 2 key frames" in str(report)
+
+
+def test_events(source, tmp_path):
+    events: list[Event] = []
+    encode(source, tmp_path / "out.webm", executor="sync", on_event=events.append, **OPTIONS)
+    started = [event for event in events if isinstance(event, Started)]
+    chunks = [event for event in events if isinstance(event, ChunkDone)]
+    counts = [event.counts for event in events if isinstance(event, StageCounts)]
+    assert len(started) == 1
+    assert started[0].plan.frame_count == FRAMES
+    assert sorted(event.chunk for event in chunks) == list(range(6))
+    assert chunks[-1].frames_done == FRAMES
+    assert list(counts[-1]) == [stage for stage in STAGES if stage in counts[-1]]
+    assert all(count.done == count.total for count in counts[-1].values())
+
+
+class Interrupted(Exception):
+    """Stands for Ctrl-C, a power cut, a full disk."""
+
+
+def interrupt_after(chunks: int) -> Any:
+    def listen(event: Event) -> None:
+        if isinstance(event, ChunkDone) and event.chunks_done == chunks:
+            raise Interrupted
+
+    return listen
+
+
+@pytest.mark.parametrize("done", [1, 2, 4, 5])
+def test_an_interrupted_job_goes_on(source, expected, tmp_path, done):
+    out = tmp_path / "out.webm"
+    with pytest.raises(Interrupted):
+        encode(source, out, executor="sync", on_event=interrupt_after(done), **OPTIONS)
+    assert not out.exists()
+    assert [entry.name for entry in tmp_path.iterdir()] == ["out.webm.excamera"]
+    events: list[Event] = []
+    report = encode(source, out, executor="sync", on_event=events.append, **OPTIONS)
+    assert out.read_bytes() == expected
+    assert report.resumed_chunks == done
+    notices = [event.text for event in events if isinstance(event, Notice)]
+    assert f"continuing an interrupted job: {done} of 6 chunks are done" in notices
+    assert no_leftovers(out)
+
+
+def test_damaged_and_foreign_leftovers_are_ignored(source, expected, tmp_path):
+    out = tmp_path / "out.webm"
+    with pytest.raises(Interrupted):
+        encode(source, out, executor="sync", on_event=interrupt_after(4), **OPTIONS)
+    with pytest.raises(Interrupted):
+        encode(source, out, executor="sync", cq_level=60, on_event=interrupt_after(2), **OPTIONS)
+    journals = list((tmp_path / "out.webm.excamera").iterdir())
+    assert len(journals) == 2
+    for kept in sorted(path for journal in journals for path in journal.glob("*.chunk"))[::2]:
+        data = bytearray(kept.read_bytes())
+        data[-1] ^= 1
+        kept.write_bytes(data)
+    for journal in journals:
+        (journal / "00000099.chunk").write_bytes(b"foreign")
+    encode(source, out, executor="sync", **OPTIONS)
+    assert out.read_bytes() == expected
+    assert no_leftovers(out)
+
+
+def test_a_job_can_be_told_not_to_go_on(source, expected, tmp_path):
+    out = tmp_path / "out.webm"
+    with pytest.raises(Interrupted):
+        encode(source, out, executor="sync", on_event=interrupt_after(3), **OPTIONS)
+    assert encode(source, out, executor="sync", resume=False, **OPTIONS).resumed_chunks == 0
+    assert out.read_bytes() == expected
+
+
+def test_a_failure_leaves_the_old_output(source, tmp_path):
+    out = tmp_path / "out.webm"
+    out.write_bytes(b"precious")
+    with pytest.raises(Interrupted):
+        encode(source, out, executor="sync", on_event=interrupt_after(1), **OPTIONS)
+    assert out.read_bytes() == b"precious"
+    assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.slow
+def test_a_killed_worker_changes_nothing(source, expected, tmp_path):
+    killed: list[int] = []
+
+    def kill_one(event: Event) -> None:
+        if isinstance(event, ChunkDone) and not killed:
+            for child in psutil.Process().children(recursive=True):
+                if "spawn_main" in " ".join(child.cmdline()) and not killed:
+                    killed.append(child.pid)
+                    os.kill(child.pid, signal.SIGKILL)
+
+    out = tmp_path / "out.webm"
+    encode(source, out, workers=2, on_event=kill_one, **OPTIONS)
+    assert killed
+    assert out.read_bytes() == expected
+
+
+def test_submit_gives_a_future_of_a_report(source, expected, tmp_path, client):
+    out = tmp_path / "out.webm"
+    report = submit(source, out, client=client, **OPTIONS).result(timeout=120)
+    assert isinstance(report, EncodeReport)
+    assert out.read_bytes() == expected
+    assert report.output == str(out)
+
+
+def test_submit_without_an_output_gives_the_file(source, expected, tmp_path, client):
+    video = submit(source, client=client, **OPTIONS).result(timeout=120)
+    assert isinstance(video, EncodedVideo)
+    video.save(tmp_path / "saved.webm")
+    assert (tmp_path / "saved.webm").read_bytes() == video.data == expected
+    assert video.report.frames == FRAMES
+
+
+def test_the_steps_one_by_one_on_a_client(source, tmp_path, client):
+    described = open_source(source)
+    first_pass = FirstPassSettings(passes=1, cpu_used=8).choose()
+    do = client.submit
+    pictures = [do(stages.load, described, start, 4) for start in (0, 4)]
+    passes = [do(stages.encode, chunk, first_pass) for chunk in pictures]
+    states = [do(stages.final_state, chunk) for chunk in passes]
+    replaced = do(stages.replace, pictures[1], passes[1], states[0])
+    rebased = do(stages.rebase, pictures[1], passes[1], states[1], replaced, states[0], states[0])
+    packets = passes[0].result().packets + rebased.result().packets
+    out = tmp_path / "out.ivf"
+    encode(source, out, executor="sync", limit=8, **OPTIONS)
+    assert list(packets) == packets_of(out)
+    true = rebased.result().state.open(states[1].result().state)
+    assert true == stages.state_after(packets)
+
+
+def test_keeping_intermediates(source, tmp_path):
+    keep = tmp_path / "kept"
+    out = tmp_path / "out.webm"
+    encode(source, out, executor="sync", keep=keep, **OPTIONS)
+    names = {path.name for path in keep.iterdir()}
+    assert {"00000000.first-pass.ivf", "00000000.final.ivf", "00000001.replaced.ivf"} <= names
+    assert "00000003.replaced.ivf" not in names
+    finals = [data for chunk in range(6) for data in packets_of(keep / f"{chunk:08d}.final.ivf")]
+    assert finals == packets_of(out)
+
+
+def test_a_plan_looks_before_it_leaps(source):
+    made = plan(source, chunk_frames=4, batch_chunks=3, limit=20)
+    assert str(made).startswith("[4, 3]: 20 frames, 5 chunks, 2 batches")
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"chunk_frames": 0}, "chunk_frames is 0"),
+        ({"batch_chunks": 1.5}, "batch_chunks is 1.5"),
+        ({"limit": 0}, "limit is 0"),
+        ({"skip": -1}, "skip is -1"),
+        ({"kf_q_weight": 2}, "kf_q_weight is 2"),
+        ({"cq_level": 64}, "cq_level is 64"),
+        ({"encoder": "x264"}, "must be vpxenc or libvpx"),
+        ({"key_frame_times": ("soon",)}, "give seconds"),
+        ({"key_frame_times": (-1,)}, "times count from 0"),
+        ({"colour": "red"}, "no such setting: colour"),
+    ],
+)
+def test_bad_settings_are_refused(options, says):
+    with pytest.raises(InvalidSetting, match=says):
+        Settings.of(**options)
+
+
+def test_bad_sources_and_outputs_are_refused(source, tmp_path):
+    with pytest.raises(SourceError, match="nothing to encode"):
+        encode(source, tmp_path / "out.webm", skip=1000)
+    with pytest.raises(SourceError):
+        encode(tmp_path / "absent.mp4", tmp_path / "out.webm")
+    with pytest.raises(ContainerError, match="must end in"):
+        encode(source, tmp_path / "out.mp4")
+    with pytest.raises(ExcameraError, match="cannot be written"):
+        encode(source, tmp_path / "absent" / "out.webm")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_output_may_not_be_the_input(source, tmp_path):
+    out = tmp_path / "out.webm"
+    encode(source, out, executor="sync", **OPTIONS)
+    with pytest.raises(ExcameraError, match="is the input"):
+        encode(out, out, executor="sync")
+
+
+def test_ivf_and_webm_hold_the_same_frames(source, tmp_path):
+    for name in ("out.ivf", "out.webm"):
+        encode(source, tmp_path / name, executor="sync", **OPTIONS)
+    assert packets_of(tmp_path / "out.ivf") == packets_of(tmp_path / "out.webm")
+    header = (tmp_path / "out.ivf").read_bytes()[:32]
+    assert struct.unpack("<I", header[24:28]) == (FRAMES,)
