@@ -324,7 +324,7 @@ def _frame_search(
             prob_last=128,
             prob_golden=128,
         ),
-        np.zeros((10, 10, 10), np.int32),
+        np.zeros((14, 14, 10), np.int32),
         np.zeros(4, np.uint8),
         satd_multiplier(int(quantizers[0, Y1_DC]), effort.tuning.rate_weight),
         effort.limits,
@@ -342,10 +342,10 @@ def _with_rates(
         prob_last=header.prob_last,
         prob_golden=header.prob_golden,
     )
-    sub_mode_rates = np.broadcast_to(rates.sub_mode, (10, 10, 10)).copy()
+    sub_mode_rates = np.broadcast_to(rates.sub_mode, (14, 14, 10)).copy()
     if header.key_frame:
         rates = _key_mode_rates(rates)
-        sub_mode_rates = SUBBLOCK_MODE_TREE.rates(KF_BMODE_PROBS)
+        sub_mode_rates[:10, :10] = SUBBLOCK_MODE_TREE.rates(KF_BMODE_PROBS)
     coder = frame.coder._replace(
         token_rates=position_token_rates(probabilities.coefficients), skip_rates=rates.skip
     )

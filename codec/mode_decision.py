@@ -85,7 +85,7 @@ class FrameSearch(NamedTuple):
     planes: NDArray[np.uint8]  # (N, 4, H, W) their half-pixel planes
     coder: ResidualCoder
     rates: ModeRates
-    sub_mode_rates: NDArray[np.int32]  # (10, 10, 10) by the modes above and to the left
+    sub_mode_rates: NDArray[np.int32]  # (14, 14, 10) by the modes above and to the left, a split's included
     sign_bias: NDArray[np.uint8]  # (4,)
     satd_multiplier: int
     limits: Limits
