@@ -30,7 +30,7 @@ from codec.frame_header import (
     serialize_frame_header,
     serialize_frame_tag,
 )
-from codec.kernel import kernel
+from codec.kernel import allocating_kernel
 from codec.loop_filter import filter_levels, loop_filter_frame
 from codec.modes import mode_probabilities, read_modes, write_modes
 from codec.predict_intra import set_intra_border
@@ -311,7 +311,7 @@ def _filter(
     )
 
 
-@kernel
+@allocating_kernel
 def _decode_rows(data, windows, probabilities, macroblocks, factors, references, version, picture):  # type: ignore[no-untyped-def]
     """Read tokens and reconstruct, row by row; macroblocks as `_new_row_buffered_macroblocks` makes them."""
     set_intra_border(picture)

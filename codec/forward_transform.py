@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from codec import simd
-from codec.kernel import inline_kernel, kernel
+from codec.kernel import allocating_kernel, inline_kernel, kernel
 from codec.transform import _blocks_of_rows, _join8, _transpose_four, _transpose_one
 
 
@@ -105,7 +105,7 @@ def forward_dct_block(source, plane, y, x, coefficients, block):  # type: ignore
     simd.store(r3, coefficients, block, 12)
 
 
-@kernel
+@allocating_kernel
 def forward_wht(coefficients):  # type: ignore[no-untyped-def]
     """Transform the first coefficients of blocks 0 .. 15 to the Y2 block, row 24."""
     work = np.empty(16, np.int64)

@@ -79,16 +79,33 @@ def cache_directory(module: str | None = None) -> Path:
 
 
 def kernel(function: F) -> F:
-    """Compile a kernel: cached on disk, without the GIL, C arithmetic; plain Python under NUMBA_DISABLE_JIT=1."""
+    """Compile a kernel: cached on disk, without the GIL, C arithmetic; plain Python under NUMBA_DISABLE_JIT=1.
+
+    It counts no references, which costs more than the work of small functions: it must neither make nor return arrays.
+    """
+    return _cached(function, counts_references=False)
+
+
+def allocating_kernel(function: F) -> F:
+    """Like `kernel`, for the few that make arrays of their own; slower wherever they pick arrays out of tuples."""
+    return _cached(function, counts_references=True)
+
+
+def _cached(function: F, counts_references: bool) -> F:
     package, _, module = function.__module__.rpartition(".")
     directory = cache_directory(module if package == "codec" else None)
     numba.config.CACHE_DIR = str(directory)  # type: ignore[attr-defined]
-    return cast(F, numba.njit(cache=True, nogil=True, error_model="numpy")(function))
+    return cast(
+        F,
+        numba.njit(cache=True, nogil=True, error_model="numpy", _nrt=counts_references)(function),
+    )
 
 
 def inline_kernel(function: F) -> F:
     """Like `kernel`, for small functions that LLVM must inline into each caller; not cached on their own."""
-    return cast(F, numba.njit(nogil=True, error_model="numpy", forceinline=True)(function))
+    return cast(
+        F, numba.njit(nogil=True, error_model="numpy", forceinline=True, _nrt=False)(function)
+    )
 
 
 def part_kernel(function: F) -> F:
@@ -99,6 +116,7 @@ def part_kernel(function: F) -> F:
             nogil=True,
             error_model="numpy",
             forceinline=True,
+            _nrt=False,
             no_cpython_wrapper=True,
             no_cfunc_wrapper=True,
         )(function),

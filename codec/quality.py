@@ -14,7 +14,7 @@ import numpy as np
 
 from codec import simd
 from codec.frame import Image, Plane
-from codec.kernel import kernel
+from codec.kernel import allocating_kernel, kernel
 
 PEAK = 255
 _C1 = int(0.01 * 0.01 * PEAK * PEAK * 64 + 0.5)
@@ -121,7 +121,7 @@ def _squared_error(a, b):  # type: ignore[no-untyped-def]
     return total
 
 
-@kernel
+@allocating_kernel
 def _block_sums(a, b, y, sums):  # type: ignore[no-untyped-def]
     """Fill sums (4, W // 4) int32 for the 4x4 blocks from row y: of a, of b, of both squared, of a times b."""
     ones = simd.i16x16(1)
@@ -176,7 +176,7 @@ def _row_similarity(above, below):  # type: ignore[no-untyped-def]
     return total
 
 
-@kernel
+@allocating_kernel
 def _plane_similarity(a, b):  # type: ignore[no-untyped-def]
     """Mean SSIM of two (H, W) uint8 planes of at least 8 x 8; up to 3 rows and columns at the end do not count."""
     rows = a.shape[0] // 4

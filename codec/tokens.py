@@ -18,7 +18,7 @@ from codec.bool_coder import (
     write_bool,
 )
 from codec.frame import B_PRED, SPLITMV
-from codec.kernel import inline_kernel, kernel
+from codec.kernel import allocating_kernel, inline_kernel, kernel
 from codec.tables import (
     COEFF_BANDS,
     DCT_CAT1_PROBS,
@@ -204,7 +204,7 @@ def read_tokens_row(data, window, probabilities, skip, y_mode, above, left, leve
     store_window(place, window)
 
 
-@kernel
+@allocating_kernel
 def read_tokens(data, windows, probabilities, macroblocks):  # type: ignore[no-untyped-def]
     """Read all tokens of a frame into fresh macroblocks; windows is (P, 5) int64, one for each partition."""
     rows, columns = macroblocks.y_mode.shape
@@ -362,7 +362,7 @@ def _visit_row(emit, sink, probabilities, skip, y_mode, above, left, levels, eob
             above[column, over] = left[beside] = 1 if end > 0 else 0
 
 
-@kernel
+@allocating_kernel
 def write_tokens(probabilities, macroblocks, states, outs):  # type: ignore[no-untyped-def]
     """Write all tokens of a frame into P partitions: states (P, 4) int64, outs (P, capacity) uint8."""
     rows, columns = macroblocks.y_mode.shape
@@ -387,7 +387,7 @@ def write_tokens(probabilities, macroblocks, states, outs):  # type: ignore[no-u
         flush_writer(states[partition], outs[partition])
 
 
-@kernel
+@allocating_kernel
 def count_tokens(probabilities, macroblocks, counts):  # type: ignore[no-untyped-def]
     """Add up how often each boolean of the token trees is 0 and 1: counts (1056, 2) int64."""
     rows, columns = macroblocks.y_mode.shape
