@@ -269,14 +269,9 @@ def _read_modes(opened: _OpenFrame, macroblocks) -> None:  # type: ignore[no-unt
 
 def _new_row_buffered_macroblocks(rows: int, columns: int) -> Macroblocks:
     """Macroblocks of a frame, but with levels and ends of blocks of one row only."""
-    size = (rows, columns)
-    return Macroblocks(
-        *(np.zeros(size, np.uint8) for _ in range(6)),
-        sub_modes=np.zeros((*size, 16), np.uint8),
-        vectors=np.zeros((*size, 16, 2), np.int16),
+    return new_macroblocks(rows, columns)._replace(
         coefficients=np.zeros((1, columns, 25, 16), np.int16),
         eobs=np.zeros((1, columns, 25), np.uint8),
-        coded=np.zeros(size, np.uint8),
     )
 
 

@@ -254,7 +254,7 @@ def _encode(
         code_rows(frame, macroblocks, first, end, contexts, picture, room)
         first = end
         if end < rows:
-            coded = Macroblocks(*(array[:end] for array in macroblocks))
+            coded = Macroblocks._make(array[:end] for array in macroblocks)
             fitted, tables = adapt(probabilities, header, coded)
             fitted = _hedged(fitted)
     level = choose_filter_level(

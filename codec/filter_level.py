@@ -71,7 +71,7 @@ class _Band:
         self._source = _cut(source, first, end)
         self._picture = _cut(picture, first, end)
         self._filtered = Picture(*(np.empty_like(plane) for plane in self._picture))
-        self._macroblocks = Macroblocks(*(array[first:end] for array in macroblocks))
+        self._macroblocks = Macroblocks._make(array[first:end] for array in macroblocks)
         self._segmentation = segmentation
         self._deltas = deltas
         self._key_frame = key_frame

@@ -95,29 +95,21 @@ def _cached(function: F, counts_references: bool) -> F:
     package, _, module = function.__module__.rpartition(".")
     directory = cache_directory(module if package == "codec" else None)
     numba.config.CACHE_DIR = str(directory)  # type: ignore[attr-defined]
-    return cast(
-        F,
-        numba.njit(cache=True, nogil=True, error_model="numpy", _nrt=counts_references)(function),
-    )
+    return _compiled(function, cache=True, _nrt=counts_references)
 
 
 def inline_kernel(function: F) -> F:
     """Like `kernel`, for small functions that LLVM must inline into each caller; not cached on their own."""
-    return cast(
-        F, numba.njit(nogil=True, error_model="numpy", forceinline=True, _nrt=False)(function)
-    )
+    return _compiled(function, forceinline=True, _nrt=False)
 
 
 def part_kernel(function: F) -> F:
     """Like `inline_kernel`, for the parts of one large kernel: compiled faster, but callable from kernels only."""
-    return cast(
-        F,
-        numba.njit(
-            nogil=True,
-            error_model="numpy",
-            forceinline=True,
-            _nrt=False,
-            no_cpython_wrapper=True,
-            no_cfunc_wrapper=True,
-        )(function),
+    return _compiled(
+        function, forceinline=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True
     )
+
+
+def _compiled(function: F, **options: bool) -> F:
+    njit: Any = numba.njit  # its stubs leave some of its options out
+    return cast(F, njit(nogil=True, error_model="numpy", **options)(function))

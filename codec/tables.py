@@ -29,7 +29,7 @@ TABLES: dict[str, Table] = {}
 
 
 def _table(name: str, section: str, meaning: str, shape: tuple[int, ...], dtype: type, text: str) -> NDArray[Any]:
-    values = np.array(text.split(), dtype=np.int64).astype(dtype).reshape(shape)
+    values: NDArray[Any] = np.array(text.split(), dtype=np.int64).astype(dtype).reshape(shape)
     values.flags.writeable = False
     TABLES[name] = Table(section, meaning, values)
     return values
