@@ -47,7 +47,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="excamera-memory-") as folder:
         for minutes in (arguments.minutes / 4, arguments.minutes):
             film = loop(arguments.clip, minutes, Path(folder) / "film.mkv")
-            found.append(measure(film, Path(folder) / "out.webm", arguments))
+            found.append(measure(film, minutes, Path(folder) / "out.webm", arguments))
             print(json.dumps(found[-1]), flush=True)
     growth = found[1]["peak_mib"]["total"] / found[0]["peak_mib"]["total"]
     print(f"four times the film, {growth:.2f} times the memory")
@@ -81,11 +81,11 @@ def loop(clip: Path, minutes: float, film: Path) -> Path:
     return film
 
 
-def measure(film: Path, out: Path, arguments: argparse.Namespace) -> dict[str, Any]:
+def measure(film: Path, minutes: float, out: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     """Encode, and tell the peaks."""
     started: list[Started] = []
     source = open_source(film)
-    limit = int(arguments.minutes * 60 * source.average_rate)
+    limit = int(minutes * 60 * source.average_rate)
 
     def listen(event: Event) -> None:
         if isinstance(event, Started):

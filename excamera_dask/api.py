@@ -23,6 +23,7 @@ from excamera_dask.muxing import Draft, Muxer, mux
 from excamera_dask.planning import Plan, make_plan
 from excamera_dask.progress import STAGES, ChunkDone, Notice, OnEvent, StageCounts, Started, ignore
 from excamera_dask.report import EncodeReport, versions
+from excamera_dask.scene_cuts import find_scene_cuts
 from excamera_dask.settings import Settings
 from excamera_dask.sources import SourceInfo, open_source
 from executors import Counts, Executor, open_executor
@@ -66,8 +67,8 @@ def encode(
     target = _checked_output(out, source)
     keeper = None if keep is None else Intermediates(keep, source)
     identity = _fingerprint(source, chosen)
-    made = _plan(source, chosen, identity, keep=keep is not None)
-    with _executor(executor, workers, made, on_event) as runner:
+    with _executor(executor, workers, source, chosen, on_event) as runner:
+        made = _plan(source, chosen, identity, runner, keep=keep is not None)
         draft = _draft(made, source, target, chosen, runner.name, runner.workers, began)
         journal = Journal(target, identity)
         try:
@@ -100,8 +101,8 @@ def submit(
     chosen = _settings(settings, options).chosen()
     source = _opened(src, chosen, ignore)
     target = None if out is None else _checked_output(out, source)
-    made = _plan(source, chosen, _fingerprint(source, chosen))
     with open_executor(client) as cluster:
+        made = _plan(source, chosen, _fingerprint(source, chosen), cluster)
         count, memory, name = cluster.workers, cluster.memory, cluster.name
     suffix = output_suffix(f"out{container}" if target is None else target)
     draft = _draft(made, source, target, chosen, name, count, began)._replace(suffix=suffix)
@@ -115,7 +116,8 @@ def plan(src: PathLike, *, settings: Settings | None = None, **options: Any) -> 
     """How a video would be cut into chunks, batches and tasks; `.visualize()` draws the graph."""
     chosen = _settings(settings, options).chosen()
     source = _opened(src, chosen, ignore)
-    return _plan(source, chosen, _fingerprint(source, chosen))
+    with open_executor("sync") as runner:
+        return _plan(source, chosen, _fingerprint(source, chosen), runner)
 
 
 class _Run:
@@ -238,14 +240,20 @@ def _checked_output(out: PathLike, source: SourceInfo) -> str:
     return target
 
 
-def _plan(source: SourceInfo, settings: Settings, identity: str, keep: bool = False) -> Plan:
+def _plan(
+    source: SourceInfo, settings: Settings, identity: str, executor: Executor, keep: bool = False
+) -> Plan:
+    """Cut the film; the executor looks for scene cuts, if they are wanted."""
     name = f"{identity[:8]}-{secrets.token_hex(4)}"
+    cuts = _forced(source, settings.key_frame_times)
+    if settings.scene_cuts and settings.batch_chunks != 1:
+        cuts.update(find_scene_cuts(source, executor))
     return make_plan(
         source.frame_count,
         settings.chunk_frames,
         settings.batch_chunks,
         frame_bytes=source.frame_bytes,
-        cuts=_forced(source, settings.key_frame_times),
+        cuts=cuts,
         anchors=[int(frame) for frame in source.keyframes],
         job=Job(name, source, settings.first_pass, settings.kf_q_weight, keep),
     )
@@ -283,14 +291,19 @@ def _draft(
 
 @contextlib.contextmanager
 def _executor(
-    spec: str | Client | Executor, workers: int | None, made: Plan, on_event: OnEvent
+    spec: str | Client | Executor,
+    workers: int | None,
+    source: SourceInfo,
+    settings: Settings,
+    on_event: OnEvent,
 ) -> Iterator[Executor]:
     """The executor to run on; one that was given open stays open."""
     if isinstance(spec, Executor):
         yield spec
         return
-    warm_up = _compile_once(on_event) if any(map(made.is_decoded, made.chunks)) else None
-    need = ENCODER_MEMORY + (PICTURES_A_TASK + 2 * made.chunk_frames) * made.frame_bytes
+    warm_up = _compile_once(on_event) if settings.batch_chunks != 1 else None
+    chunk = min(settings.chunk_frames, source.frame_count)
+    need = ENCODER_MEMORY + (PICTURES_A_TASK + 2 * chunk) * source.frame_bytes
     with open_executor(spec, workers=workers, memory_per_worker=need, warm_up=warm_up) as opened:
         yield opened
 
