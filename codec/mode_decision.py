@@ -24,7 +24,6 @@ from codec.frame import (
     SPLITMV,
     TM_PRED,
     ZEROMV,
-    Macroblocks,
     Picture,
     new_picture,
 )
@@ -69,9 +68,9 @@ class Limits(NamedTuple):
     finalist_margin: int  # candidates above are not
     subblock_margin: int  # B_PRED is tried where intra screening costs are below
     split_margin: int  # splits are tried where screening promises costs below
-    enough: (
-        int  # bits x 256 that an error without residue is worth, below which nothing else is tried
-    )
+    reference_margin: int  # GOLDEN and ALTREF are searched where their predicted vectors are below
+    leap: int  # bits x 256 that the SATD after a walk is worth, above which it leaps further
+    enough: int  # bits x 256 that an error is worth, below which nothing better is looked for
 
 
 class FrameSearch(NamedTuple):
@@ -85,7 +84,7 @@ class FrameSearch(NamedTuple):
     planes: NDArray[np.uint8]  # (N, 4, H, W) their half-pixel planes
     coder: ResidualCoder
     rates: ModeRates
-    sub_mode_rates: NDArray[np.int32]  # (14, 14, 10) by the modes above and to the left, a split's included
+    sub_mode_rates: NDArray[np.int32]  # (14, 14, 10) by the modes above and to the left
     sign_bias: NDArray[np.uint8]  # (4,)
     satd_multiplier: int
     limits: Limits
@@ -281,6 +280,24 @@ def _screen_predicted(frame, mb_row, mb_col, index, near, modes, room, count):  
 
 
 @part_kernel
+def _index_of(usable, reference):  # type: ignore[no-untyped-def]
+    for index in range(len(usable)):
+        if usable[index] == reference:
+            return index
+    return np.int64(0)
+
+
+@part_kernel
+def _is_worth_searching(frame, index, best, predicted_end, room):  # type: ignore[no-untyped-def]
+    """Whether a reference's predicted vectors are not far worse than the best of all references."""
+    for i in range(predicted_end):
+        near_best = (room.costs[i] << 8) <= best * frame.limits.reference_margin
+        if near_best and room.kinds[i, 1] == frame.usable[index]:
+            return True
+    return index == 0
+
+
+@part_kernel
 def _screen_new(frame, macroblocks, mb_row, mb_col, index, near, modes, room, count):  # type: ignore[no-untyped-def]
     """Add the vector that a search in a reference finds; gives the number of candidates."""
     reference = frame.usable[index]
@@ -296,7 +313,8 @@ def _screen_new(frame, macroblocks, mb_row, mb_col, index, near, modes, room, co
         weight,
     )
     starts = _collect_starts(macroblocks, mb_row, mb_col, near, room.starts)
-    cost = search_16x16(target, room.starts, starts, 32 if index == 0 else 0, room.found)
+    leap = frame.limits.leap * weight if index == 0 else _FAR
+    cost = search_16x16(target, room.starts, starts, leap, room.found)
     v_row, v_column = room.found[0], room.found[1]
     rate = np.int64(frame.rates.reference[reference]) + modes.new
     room.costs[count] = cost + rate * weight
@@ -379,28 +397,28 @@ def decide_macroblock(frame, macroblocks, mb_row, mb_col, contexts, picture, roo
     modes = _vector_mode_rates(frame.rates, near)
     limits = frame.limits
     count = np.int64(0)
-    split_index, new_index, vectors_end = np.int64(0), np.int64(0), np.int64(0)
+    predicted_end, vectors_end = np.int64(0), np.int64(0)
     best_inter, best_intra, least, tried = _FAR, _FAR, _FAR, np.int64(0)
+    easy, new, reference = np.int64(-1), np.int64(-1), np.int64(0)
     best, chosen, partitioning = _FAR, np.int64(0), np.int64(0)
     uv_mode, uv_rate = np.int64(DC_PRED), np.int64(0)
     stage = _EASY if len(frame.usable) > 0 else _SCREEN
     while stage < _DONE:
         if stage == _EASY:
-            count = _screen_predicted(frame, mb_row, mb_col, 0, near, modes, room, count)
-            i, least = _take_least(room.costs, count)
-            room.costs[i] = least
-        elif stage == _SCREEN:
-            count = 0
             for index in range(len(frame.usable)):
-                first = count
                 count = _screen_predicted(frame, mb_row, mb_col, index, near, modes, room, count)
-                count = _screen_new(
-                    frame, macroblocks, mb_row, mb_col, index, near, modes, room, count
-                )
-                for j in range(first, count):
-                    if room.costs[j] < best_inter:
-                        best_inter = room.costs[j]
-                        split_index, new_index = index, count - 1
+            predicted_end = count
+            i, best_inter = _take_least(room.costs, count)
+            room.costs[i] = best_inter
+            easy = i
+        elif stage == _SCREEN:
+            for index in range(len(frame.usable)):
+                if _is_worth_searching(frame, index, best_inter, predicted_end, room):
+                    count = _screen_new(
+                        frame, macroblocks, mb_row, mb_col, index, near, modes, room, count
+                    )
+                    if room.costs[count - 1] < best_inter:
+                        best_inter = room.costs[count - 1]
             vectors_end = count
             count = _screen_intra(frame, mb_row, mb_col, picture, room, count)
             for j in range(vectors_end, count):
@@ -409,7 +427,9 @@ def decide_macroblock(frame, macroblocks, mb_row, mb_col, contexts, picture, roo
             least = min(best_inter, best_intra)
             uv_mode = choose_chroma_mode(frame, mb_row, mb_col, picture, room)
             uv_rate = np.int64(frame.rates.uv_mode[uv_mode])
-            best = _FAR
+            for j in range(predicted_end, vectors_end):
+                if new < 0 or room.costs[j] < room.costs[new]:
+                    new = j
             stage = _FINAL
             continue
         elif stage == _FINAL:
@@ -418,6 +438,8 @@ def decide_macroblock(frame, macroblocks, mb_row, mb_col, contexts, picture, roo
             if tried > limits.finalists or screened > (least * limits.finalist_margin) >> 8:
                 stage = _SPLIT
                 continue
+            if i == easy:
+                continue
         if stage < _SPLIT:
             mode, reference, rate = room.kinds[i, 0], room.kinds[i, 1], room.kinds[i, 4]
             _take_candidate(room, i)
@@ -425,9 +447,9 @@ def decide_macroblock(frame, macroblocks, mb_row, mb_col, contexts, picture, roo
                 rate += uv_rate
         else:
             stage = _DONE
-            if vectors_end == 0:
+            if new < 0:
                 break
-            i, mode, reference = np.int64(-1), np.int64(SPLITMV), frame.usable[split_index]
+            i, mode, reference = np.int64(-1), np.int64(SPLITMV), room.kinds[new, 1]
             rate = modes.split + np.int64(frame.rates.reference[reference])
             partitioning, more = search_split(
                 frame,
@@ -435,10 +457,10 @@ def decide_macroblock(frame, macroblocks, mb_row, mb_col, contexts, picture, roo
                 mb_row,
                 mb_col,
                 room,
-                split_index,
+                _index_of(frame.usable, reference),
                 near,
-                room.kinds[new_index, 2],
-                room.kinds[new_index, 3],
+                room.kinds[new, 2],
+                room.kinds[new, 3],
                 rate,
                 (best_inter * limits.split_margin) >> 8,
             )
@@ -472,20 +494,19 @@ def decide_macroblock(frame, macroblocks, mb_row, mb_col, contexts, picture, roo
         )
         if cost < best:
             best, chosen = cost, np.int64(-2)
-    _write_choice(
-        frame, macroblocks, mb_row, mb_col, chosen, uv_mode, split_index, partitioning, room
-    )
+    split_reference = room.kinds[new, 1] if new >= 0 else np.int64(0)
+    _write_choice(macroblocks, mb_row, mb_col, chosen, uv_mode, split_reference, partitioning, room)
     return best
 
 
 @part_kernel
 def _write_choice(  # type: ignore[no-untyped-def]
-    frame, macroblocks, mb_row, mb_col, chosen, uv_mode, split_index, partitioning, room
+    macroblocks, mb_row, mb_col, chosen, uv_mode, split_reference, partitioning, room
 ):
     """Write the chosen candidate: its number, -1 for the split, -2 for B_PRED."""
     mode, reference = np.int64(B_PRED), np.int64(INTRA_FRAME)
     if chosen == -1:
-        mode, reference = np.int64(SPLITMV), frame.usable[split_index]
+        mode, reference = np.int64(SPLITMV), split_reference
         _take_split(room, partitioning)
         for block in range(16):
             room.sub_modes[block] = room.split_modes[partitioning, block]

@@ -25,6 +25,9 @@ SATD_WEIGHT = 16 * 0.167
 REACH = 18
 """Pixels by which a searched block may lie outside the picture, above and to the left; 16 more below and to the right."""
 
+WIDEST_LEAP = 32
+"""Pixels of the first leap of a search that goes far."""
+
 _HEXAGON = np.array([[0, -8], [0, 8], [-8, -4], [-8, 4], [8, -4], [8, 4]], np.int64)
 _SQUARE = np.array([[-1, 0], [0, -1], [0, 1], [1, 0], [-1, -1], [-1, 1], [1, -1], [1, 1]], np.int64)
 
@@ -149,12 +152,17 @@ def _block_search(satd_of_average: Callable[..., Any]) -> tuple[Callable[..., An
         return best
 
     @kernel
-    def walk(target, window, widest, best, found):  # type: ignore[no-untyped-def]
-        """From found, leap by `widest` pixels and ever less, then walk by hexagons, and end by a square."""
-        scale = widest
+    def leap(target, window, best, found):  # type: ignore[no-untyped-def]
+        """From found, leap by ever fewer pixels."""
+        scale = WIDEST_LEAP
         while scale > 2:
             best = step(target, window, _SQUARE, 4 * scale, best, found)
             scale >>= 1
+        return best
+
+    @kernel
+    def walk(target, window, best, found):  # type: ignore[no-untyped-def]
+        """From found, walk by hexagons, and end by a square."""
         for _ in range(16):
             before = best
             best = step(target, window, _HEXAGON, 1, best, found)
@@ -173,24 +181,31 @@ def _block_search(satd_of_average: Callable[..., Any]) -> tuple[Callable[..., An
         best = step(target, window, _SQUARE, 2, best, found)
         return step(target, window, _SQUARE, 1, best, found)
 
-    return measure, start, walk, refine
+    return measure, start, leap, walk, refine
 
 
-measure_16x16, start_16x16, walk_16x16, refine_16x16 = _block_search(satd16x16_of_average)
-measure_8x8, start_8x8, walk_8x8, refine_8x8 = _block_search(satd8x8_of_average)
-measure_4x4, start_4x4, walk_4x4, refine_4x4 = _block_search(satd4x4_of_average)
+measure_16x16, start_16x16, leap_16x16, walk_16x16, refine_16x16 = _block_search(
+    satd16x16_of_average
+)
+measure_8x8, start_8x8, _, walk_8x8, refine_8x8 = _block_search(satd8x8_of_average)
+measure_4x4, start_4x4, _, walk_4x4, refine_4x4 = _block_search(satd4x4_of_average)
 
 
 @kernel
-def search_16x16(target, candidates, count, widest, found):  # type: ignore[no-untyped-def]
+def search_16x16(target, candidates, count, leap, found):  # type: ignore[no-untyped-def]
     """Find a vector of a macroblock, into found (2,) int64; gives its cost.
 
-    candidates (N, 2) int64: the first `count` are tried first. `widest` is the longest leap in pixels, 0 for none.
+    candidates (N, 2) int64: the first `count` are tried first. The search goes far where its cost would be over `leap`.
     """
     height, width = target.source.shape
     window = search_window(height, width, target.y, target.x, target.best_row, target.best_column)
     best = start_16x16(target, window, candidates, count, found)
-    best = walk_16x16(target, window, widest, best, found)
+    best = walk_16x16(target, window, best, found)
+    if best > leap:
+        before = best
+        best = leap_16x16(target, window, best, found)
+        if best < before:
+            best = walk_16x16(target, window, best, found)
     return refine_16x16(target, window, best, found)
 
 
@@ -198,7 +213,7 @@ def search_16x16(target, candidates, count, widest, found):  # type: ignore[no-u
 def search_8x8(target, window, candidates, count, found):  # type: ignore[no-untyped-def]
     """Find a vector of a quarter of a macroblock near the candidates."""
     best = start_8x8(target, window, candidates, count, found)
-    best = walk_8x8(target, window, 0, best, found)
+    best = walk_8x8(target, window, best, found)
     return refine_8x8(target, window, best, found)
 
 
@@ -206,5 +221,5 @@ def search_8x8(target, window, candidates, count, found):  # type: ignore[no-unt
 def search_4x4(target, window, candidates, count, found):  # type: ignore[no-untyped-def]
     """Find a vector of a subblock near the candidates."""
     best = start_4x4(target, window, candidates, count, found)
-    best = walk_4x4(target, window, 0, best, found)
+    best = walk_4x4(target, window, best, found)
     return refine_4x4(target, window, best, found)
