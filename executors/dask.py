@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import queue
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -26,8 +27,8 @@ from executors.base import (
 )
 
 
-class WarmUp(WorkerPlugin):  # type: ignore[misc]
-    """Calls a function once in each worker, before the worker gets its first task."""
+class WarmUp(WorkerPlugin):
+    """Calls a function once in each worker, in a thread beside the worker's first tasks."""
 
     name = "warm-up"
 
@@ -35,7 +36,11 @@ class WarmUp(WorkerPlugin):  # type: ignore[misc]
         self.function = function
 
     def setup(self, worker: Any) -> None:
-        self.function()
+        threading.Thread(target=self._run, name=self.name, daemon=True).start()
+
+    def _run(self) -> None:
+        with contextlib.suppress(Exception):  # a task that needs what failed will say so
+            self.function()
 
 
 class DaskExecutor(Executor):

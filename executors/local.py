@@ -41,10 +41,8 @@ class SyncExecutor(Executor):
 
     name = "sync"
 
-    def __init__(self, *, warm_up: Callable[[], None] | None = None) -> None:
+    def __init__(self) -> None:
         self._cancelled = threading.Event()
-        if warm_up is not None:
-            warm_up()
 
     @property
     def workers(self) -> int:
@@ -157,7 +155,8 @@ class LocalExecutor(DaskExecutor):
         self._owns_client = True
 
     def close(self) -> None:
-        workers = [nanny.pid for nanny in self._cluster.workers.values()]
+        pids = (nanny.pid for nanny in self._cluster.workers.values())
+        workers = [pid for pid in pids if pid]  # a nanny whose worker died has none
         killer = threading.Timer(CLOSE_GRACE, _kill, [workers])
         killer.start()
         try:

@@ -21,7 +21,8 @@ def open_executor(
     """Open "sync", "local", a scheduler's address, or wrap a `distributed.Client`.
 
     workers: processes of "local" (default: by cores and memory); memory_per_worker: bytes that one task may need, by
-    which "local" sizes itself; warm_up: a picklable function that each worker calls once before its first task.
+    which "local" sizes itself; warm_up: a picklable function that each
+    worker process calls once, beside its first tasks, so that what it loads is there when needed.
 
     Raises: InvalidExecutor.
     """
@@ -32,7 +33,7 @@ def open_executor(
 
         if workers not in (None, 1):
             raise InvalidExecutor(f"the sync executor has one worker, not {workers}: use local")
-        return SyncExecutor(warm_up=warm_up)
+        return SyncExecutor()
     if spec == "local":
         from executors.local import LocalExecutor
 

@@ -70,6 +70,10 @@ def warm_up() -> None:
 
 
 def is_warm() -> str | None:
+    for _ in range(100):
+        if "EXCAMERA_TEST_WARM" in os.environ:
+            break
+        time.sleep(0.05)
     return os.environ.get("EXCAMERA_TEST_WARM")
 
 
