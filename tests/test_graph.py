@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import pickle
 import random
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from dask.core import get_dependencies
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from excamera_dask import stages
 from excamera_dask.errors import ExcameraError
 from excamera_dask.first_pass import FirstPassSettings
@@ -23,8 +27,6 @@ from excamera_dask.graph import (
     window_spans,
 )
 from excamera_dask.planning import Plan, make_plan
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 FRAME = 4 << 20
 JOB = Job("test", None, FirstPassSettings(), 0.75)
@@ -60,7 +62,12 @@ def test_plain_chunking_has_neither_chains_nor_states():
     assert {stage_of(key) for key in graph} == {"load", "chunk", "encode", "result"}
 
 
-@given(st.integers(1, 300), st.integers(1, 20), st.none() | st.integers(1, 8), st.sets(st.integers(1, 300)))
+@given(
+    st.integers(1, 300),
+    st.integers(1, 20),
+    st.none() | st.integers(1, 8),
+    st.sets(st.integers(1, 300)),
+)
 def test_the_task_count_is_told_truly(frames, n, x, cuts):
     plan = plan_of(frames, n, x, cuts)
     assert len(build_graph(plan, window=2)[0]) == plan.task_count
@@ -75,7 +82,11 @@ def test_the_chain_goes_first():
     order = ["rebase", "replace", "final_state", "encode", "load"]
     priorities = [Priority()((f"{stage}-test", 100_000)) for stage in order]
     assert priorities == sorted(priorities, reverse=True)
-    assert Priority()(("encode-test", 3)) > Priority()(("encode-test", 4)) > Priority()(("load-test", 0))
+    assert (
+        Priority()(("encode-test", 3))
+        > Priority()(("encode-test", 4))
+        > Priority()(("load-test", 0))
+    )
 
 
 def execute(tasks: dict[Any, Any], choose: random.Random) -> Iterator[Any]:
@@ -141,7 +152,9 @@ def test_a_resumed_batch_goes_on_from_its_state():
     graph, results = build_graph(plan, window=2, done={0, 1, 2, 3, 4, 5}, resumed=resumed)
     tasks = dict(graph)
     assert results == [("result-test", 6), ("result-test", 7)]
-    assert {key for key in tasks if stage_of(key) == "encode"} == {("encode-test", i) for i in (5, 6, 7)}
+    assert {key for key in tasks if stage_of(key) == "encode"} == {
+        ("encode-test", i) for i in (5, 6, 7)
+    }
     assert tasks["resume-test", 6] == (stages.resume, b"state")
     assert ("resume-test", 6) in get_dependencies(tasks, ("rebase-test", 6))
     assert ("final_state-test", 5) in get_dependencies(tasks, ("replace-test", 6))
@@ -160,6 +173,8 @@ def test_a_plan_of_no_source_cannot_be_drawn():
 
 def test_drawing_needs_graphviz(tmp_path: Path):
     pytest.importorskip("graphviz", reason="without graphviz the next test applies")
+    if shutil.which("dot") is None:
+        pytest.skip("graphviz's program dot is not on PATH (Debian: graphviz)")
     assert plan_of(20).visualize(str(tmp_path / "plan"), format="svg") is not None
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from excamera_dask.planning import LARGEST_SPAN_BYTES, SPAN_BYTES, SPAN_CHUNKS, make_plan
 from hypothesis import given
 from hypothesis import strategies as st
+
+from excamera_dask.planning import LARGEST_SPAN_BYTES, SPAN_BYTES, SPAN_CHUNKS, make_plan
 
 plans = st.builds(
     lambda frames, n, x, cuts, size, anchors: make_plan(
