@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import signal
 import threading
 import time
 from collections import Counter
@@ -17,6 +18,7 @@ from dask.callbacks import Callback
 from dask.local import get_sync
 from dask.system import CPU_COUNT
 from dask.utils import ensure_dict
+from distributed import WorkerPlugin
 
 from executors.base import (
     COUNTS_INTERVAL,
@@ -115,6 +117,15 @@ class _HandOver(Callback):  # type: ignore[misc]
         self._next = time.monotonic() + COUNTS_INTERVAL
 
 
+class IgnoreInterrupts(WorkerPlugin):
+    """Leaves Ctrl-C, which a terminal sends to all processes, to the client alone."""
+
+    name = "ignore-interrupts"
+
+    def setup(self, worker: Any) -> None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
 class LocalExecutor(DaskExecutor):
     """A cluster of single-threaded worker processes on this machine, ended with the executor."""
 
@@ -148,6 +159,7 @@ class LocalExecutor(DaskExecutor):
             )
         try:
             super().__init__(Client(self._cluster, set_as_default=False), warm_up=warm_up)
+            self.client.register_plugin(IgnoreInterrupts())
         except BaseException:
             self._cluster.close()
             raise
@@ -167,12 +179,17 @@ class LocalExecutor(DaskExecutor):
 
 
 def _kill(processes: list[int]) -> None:
-    """Kill workers that are busy in a task, and what they started."""
+    """End busy workers: first what they started, so that they can clean up, then them."""
+    workers = []
     for process in processes:
         with contextlib.suppress(psutil.Error):
-            worker = psutil.Process(process)
-            for member in (*worker.children(recursive=True), worker):
+            workers.append(psutil.Process(process))
+            for member in workers[-1].children(recursive=True):
                 member.kill()
+    _, busy = psutil.wait_procs(workers, timeout=CLOSE_GRACE)
+    for worker in busy:
+        with contextlib.suppress(psutil.Error):
+            worker.kill()
 
 
 def free_memory() -> int:

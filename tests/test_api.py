@@ -6,6 +6,8 @@ import json
 import os
 import signal
 import struct
+import subprocess
+import sys
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -291,6 +293,52 @@ def test_a_killed_worker_changes_nothing(source, expected, tmp_path):
     out = tmp_path / "out.webm"
     encode(source, out, workers=2, on_event=kill_one, **OPTIONS)
     assert killed
+    assert out.read_bytes() == expected
+
+
+JOB = """
+import sys
+from excamera_dask.api import encode
+from excamera_dask.progress import ChunkDone
+
+def listen(event):
+    if isinstance(event, ChunkDone):
+        print("chunk", flush=True)
+
+if __name__ == "__main__":
+    try:
+        encode(sys.argv[1], sys.argv[2], workers=2, on_event=listen, chunk_frames=4, batch_chunks=3, cpu_used=8, passes=1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGKILL])
+def test_after_ctrl_c_or_kill_the_job_goes_on(source, expected, tmp_path, sent):
+    script, out = tmp_path / "job.py", tmp_path / "to" / "out.webm"
+    script.write_text(JOB)
+    out.parent.mkdir()
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "TMPDIR": str(temporary)}
+    job = subprocess.Popen(
+        [sys.executable, str(script), str(source), str(out)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True, env=environment,
+    )  # fmt: skip
+    assert job.stdout is not None
+    assert job.stdout.readline() == "chunk\n"
+    family = psutil.Process(job.pid).children(recursive=True)
+    os.killpg(job.pid, sent)
+    _, errors = job.communicate(timeout=30)
+    assert not psutil.wait_procs(family, timeout=10)[1]
+    if sent == signal.SIGINT:
+        assert (job.returncode, errors) == (130, "")
+        assert [entry.name for entry in out.parent.iterdir()] == ["out.webm.excamera"]
+        assert list(temporary.glob("excamera-*")) == []
+    assert not out.exists()
+    report = encode(source, out, executor="sync", **OPTIONS)
+    assert report.resumed_chunks >= 1
     assert out.read_bytes() == expected
 
 
