@@ -9,14 +9,16 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from codec.decoder import decode, parse, serialize
+    from codec.bitstream import parse, serialize
+    from codec.decoder import decode
     from codec.errors import CodecError, InvalidBitstream, InvalidState, UnsupportedFeature
     from codec.frame import Frame, Image, Macroblocks, Picture
     from codec.frame_header import FrameHeader
     from codec.state import DecoderState, ProbabilityTables, References
 
 _HOMES = {
-    "codec.decoder": ("decode", "parse", "serialize"),
+    "codec.bitstream": ("parse", "serialize"),
+    "codec.decoder": ("decode",),
     "codec.errors": ("CodecError", "InvalidBitstream", "InvalidState", "UnsupportedFeature"),
     "codec.frame": ("Frame", "Image", "Macroblocks", "Picture"),
     "codec.frame_header": ("FrameHeader",),

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from codec.adaptation import adapt
 from codec.bool_coder import BoolReader
-from codec.decoder import _filter_deltas_after, _segmentation_after
 from codec.errors import UnsupportedFeature
 from codec.filter_level import choose_filter_level, guess_filter_level
 from codec.frame import (
@@ -53,6 +52,7 @@ from codec.rate_distortion import (
 from codec.residual import Tuning, new_contexts, new_residual_coder
 from codec.state import DecoderState, ProbabilityTables, References
 from codec.tables import KF_BMODE_PROBS, KF_UV_MODE_PROBS, KF_YMODE_PROBS
+from codec.transition import filter_deltas_after, segmentation_after
 
 REFERENCE_DELTAS = (2, 0, -2, -2)
 MODE_DELTAS = (4, -2, 2, 4)
@@ -261,8 +261,8 @@ def _encode(
         source,
         picture,
         macroblocks,
-        _segmentation_after(state, header, macroblocks.segment),
-        _filter_deltas_after(state, header),
+        segmentation_after(state, header, macroblocks.segment),
+        filter_deltas_after(state, header),
         guess=guess_filter_level(int(quantizers[0, Y1_AC])),
         key_frame=header.key_frame,
     )

@@ -5,18 +5,13 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from codec.adaptation import adapt
+from codec.bitstream import serialize
 from codec.borders import extend_borders
-from codec.decoder import (
-    _filter,
-    _filter_deltas_after,
-    _probabilities_after,
-    _segmentation_after,
-    references_after,
-    serialize,
-)
 from codec.frame import Frame, Macroblocks, Picture
-from codec.frame_header import DEFAULT_PROBABILITIES, FrameHeader
+from codec.frame_header import FrameHeader
+from codec.reconstruct import filter_picture
 from codec.state import DecoderState
+from codec.transition import probabilities_before, state_after
 
 
 class Encoded(NamedTuple):
@@ -34,24 +29,10 @@ def finish_frame(
     The picture is the reconstruction before the loop filter; it is filtered in place and becomes part of the state.
     `macroblocks` must hold the segments that are in force, and in `skip` whether they have a residue.
     """
-    before = DEFAULT_PROBABILITIES if header.key_frame or state is None else state.probabilities
+    before = probabilities_before(state, header)
     header, probabilities = adapt(before, header, macroblocks)
     data = serialize(state, Frame(header, probabilities, macroblocks))
-    segmentation = _segmentation_after(state, header, macroblocks.segment)
-    filter_deltas = _filter_deltas_after(state, header)
-    if header.filter_level:
-        _filter(header, segmentation, filter_deltas, macroblocks, picture)
+    after = state_after(state, header, probabilities, macroblocks.segment, picture)
+    filter_picture(header, after.segmentation, after.filter_deltas, macroblocks, picture)
     extend_borders(picture)
-    after = DecoderState(
-        header.width,
-        header.height,
-        header.horizontal_scale,
-        header.vertical_scale,
-        header.color_space,
-        header.clamping_type,
-        _probabilities_after(state, header, probabilities),
-        segmentation,
-        filter_deltas,
-        references_after(state, header, picture),
-    )
     return Encoded(data, after)

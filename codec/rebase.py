@@ -10,14 +10,8 @@ from __future__ import annotations
 import numpy as np
 
 from codec.adaptation import skip_rates
-from codec.decoder import (
-    _filter_deltas_after,
-    _quantizers,
-    _segmentation_after,
-    decode,
-    parse,
-    serialize,
-)
+from codec.bitstream import parse, serialize
+from codec.decoder import decode
 from codec.errors import UnsupportedFeature
 from codec.frame import (
     B_PRED,
@@ -36,6 +30,7 @@ from codec.kernel import kernel
 from codec.masking import activity_masking
 from codec.predict_inter import predict_inter_macroblock
 from codec.predict_intra import predict_16x16, predict_chroma, set_intra_border
+from codec.reconstruct import frame_quantizers
 from codec.residual import (
     Tuning,
     code_macroblock,
@@ -44,6 +39,7 @@ from codec.residual import (
     new_residual_coder,
 )
 from codec.state import DecoderState, FilterDeltas, Segmentation
+from codec.transition import filter_deltas_after, segmentation_after
 
 REBASE_TUNING = Tuning(rate_weight=0.6)
 """Frames that only LAST remembers: what they leave out is missed by all frames until the next golden one."""
@@ -85,7 +81,7 @@ def rebase(
         tuning = REFRESH_TUNING if refreshes else REBASE_TUNING
     source = picture_from_image(image)
     coder = new_residual_coder(
-        _quantizers(header, segmentation),
+        frame_quantizers(header, segmentation),
         frame.probabilities.coefficients,
         skip_rates(frame.header),
         activity_masking(source),
@@ -127,8 +123,8 @@ def _header_for(
 ) -> tuple[FrameHeader, Segmentation]:
     """The frame's header so that after `state` it means what it meant, and the segmentation then in force."""
     header = frame.header
-    wanted = _segmentation_after(source_state, header, frame.macroblocks.segment)
-    deltas = _filter_deltas_after(source_state, header)
+    wanted = segmentation_after(source_state, header, frame.macroblocks.segment)
+    deltas = filter_deltas_after(source_state, header)
     header = header._replace(
         horizontal_scale=state.horizontal_scale,
         vertical_scale=state.vertical_scale,
@@ -140,7 +136,7 @@ def _header_for(
     if wanted.enabled:
         header = _say_segmentation(state, header, wanted)
         return header, wanted
-    return header, _segmentation_after(state, header, state.segmentation.map)
+    return header, segmentation_after(state, header, state.segmentation.map)
 
 
 def _say_segmentation(
@@ -148,7 +144,7 @@ def _say_segmentation(
 ) -> FrameHeader:
     """Add to the header's update what the state does not hold of the wanted values and map."""
     update = header.segmentation
-    held = _segmentation_after(state, header, state.segmentation.map)
+    held = segmentation_after(state, header, state.segmentation.map)
     same_values = (
         held.absolute == wanted.absolute
         and np.array_equal(held.quantizer, wanted.quantizer)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
-from codec.frame import B_PRED, BORDER, INTRA_FRAME, SPLITMV
-from codec.kernel import inline_kernel, kernel
+from codec.frame import B_PRED, BORDER, INTRA_FRAME, SPLITMV, Macroblocks, Picture
+from codec.frame_header import FrameHeader
+from codec.kernel import kernel, part_kernel
+from codec.loop_filter import filter_levels, loop_filter_frame
 from codec.predict_inter import predict_inter_macroblock
 from codec.predict_intra import extend_above_right, predict_16x16, predict_chroma, predict_subblock
-from codec.quantize import dequantize
+from codec.quantize import dequantize, segment_quantizers
+from codec.state import FilterDeltas, Segmentation
 from codec.tokens import has_y2
 from codec.transform import (
     add_residue,
@@ -19,7 +23,7 @@ from codec.transform import (
 )
 
 
-@kernel
+@part_kernel
 def _reconstruct_subblocks(coefficients, eobs, sub_modes, picture, mb_row, mb_col):  # type: ignore[no-untyped-def]
     """The luma of a B_PRED macroblock, subblock by subblock."""
     top, left = BORDER + 16 * mb_row, BORDER + 16 * mb_col
@@ -34,7 +38,7 @@ def _reconstruct_subblocks(coefficients, eobs, sub_modes, picture, mb_row, mb_co
             inverse_dc_add(np.int64(coefficients[block, 0]), picture.y, y, x)
 
 
-@inline_kernel
+@part_kernel
 def _add_chroma(coefficients, eobs, block, plane, y, x):  # type: ignore[no-untyped-def]
     if eobs[block] | eobs[block + 1] | eobs[block + 2] | eobs[block + 3]:
         inverse_dct_add_2x2(coefficients, block, plane, y, x)
@@ -70,8 +74,6 @@ def reconstruct_macroblock(
         dequantize(levels, factors, with_y2, coefficients)
         if with_y2:
             inverse_wht(coefficients)
-    else:
-        coefficients[:] = 0
     if reference != INTRA_FRAME:
         predict_inter_macroblock(
             references[reference - 1],
@@ -98,7 +100,7 @@ def reconstruct_macroblock(
         add_residue(coefficients, eobs, picture, mb_row, mb_col)
 
 
-@kernel
+@part_kernel
 def reconstruct_row(
     macroblocks, levels, eobs, coded, factors, references, version, picture, mb_row, coefficients
 ):  # type: ignore[no-untyped-def]
@@ -126,3 +128,29 @@ def reconstruct_row(
             mb_col,
             coefficients,
         )
+
+
+# By a frame's header ------------------------------------------------------------------------------------------------
+
+
+def frame_quantizers(header: FrameHeader, segmentation: Segmentation) -> NDArray[np.int16]:
+    """(4, 6) int16: dequantization factors of each segment."""
+    indices = header.quantizer
+    values = segmentation.quantizer.tolist() if segmentation.enabled else None
+    return segment_quantizers(indices.y_ac, indices[1:], values, segmentation.absolute)
+
+
+def filter_picture(
+    header: FrameHeader,
+    segmentation: Segmentation,
+    deltas: FilterDeltas,
+    macroblocks: Macroblocks,
+    picture: Picture,
+) -> None:
+    """Loop-filter a reconstructed picture in place, unless the header's level is 0; the border is not drawn yet."""
+    if header.filter_level == 0:
+        return
+    levels = filter_levels(header.filter_level, segmentation, deltas)
+    loop_filter_frame(
+        picture, macroblocks, levels, header.sharpness, header.simple_filter, header.key_frame
+    )

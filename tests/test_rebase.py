@@ -12,8 +12,7 @@ import av
 import numpy as np
 import pytest
 
-from codec import quality
-from codec.decoder import decode, parse, serialize
+from codec import decode, parse, quality, serialize
 from codec.errors import UnsupportedFeature
 from codec.frame import Image, Picture
 from codec.frame_coding import Encoded
