@@ -25,7 +25,7 @@ import codec
 from codec import decoder
 from excamera_dask.containers import read_packets
 
-STEPS = ("_open", "_read_modes", "_decode_rows", "_filter", "extend_borders")
+STEPS = ("open_frame", "read_frame_modes", "_decode_rows", "filter_picture", "extend_borders")
 
 
 def encode(clip: str, limit: int, cq_level: int, folder: Path) -> Path:
