@@ -1,0 +1,227 @@
+"""The encoder: its reconstruction is what decoders show, on any state; its frames are worth their bytes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from streams import decode_with_libvpx, encode_with_libvpx, moving_images
+
+from codec import decode, parse
+from codec.encoder import (
+    REFRESH_ALL,
+    Effort,
+    Refresh,
+    distinct_references,
+    encode_given_state,
+    encode_key_frame,
+    replace_key_frame,
+)
+from codec.errors import UnsupportedFeature
+from codec.frame import ALTREF_FRAME, B_PRED, GOLDEN_FRAME, SPLITMV, Image, picture_from_image
+from codec.frame_coding import Encoded
+from codec.kernel import INTERPRETED
+from codec.quality import psnr
+from codec.state import DecoderState, FilterDeltas, References, Segmentation
+
+SIZES = [(1, 1), (2, 3), (16, 16), (17, 15), (33, 50), (64, 48), (175, 143)]
+SLOW = pytest.mark.skipif(INTERPRETED, reason="too slow without compiled kernels")
+
+
+def _check(state: DecoderState | None, encoded: Encoded, image: Image) -> Image:
+    """The frame decodes to the encoder's own state; gives what is shown."""
+    after, shown = decode(state, encoded.data)
+    assert after == encoded.state
+    assert shown is not None
+    assert (shown.width, shown.height) == (image.width, image.height)
+    return shown
+
+
+def _random_image(random: np.random.Generator, width: int, height: int) -> Image:
+    half = ((height + 1) // 2, (width + 1) // 2)
+    return Image(*(random.integers(0, 256, s, np.uint8) for s in ((height, width), half, half)))
+
+
+def _random_state(random: np.random.Generator, width: int, height: int) -> DecoderState:
+    """A state with three references, probabilities, segments and filter deltas of no sense."""
+    key = encode_key_frame(_random_image(random, width, height), q_index=60).state
+    pictures = [picture_from_image(_random_image(random, width, height)) for _ in range(3)]
+    tables = key.probabilities
+    coefficients = random.integers(1, 256, tables.coefficients.shape).astype(np.uint8)
+    vectors = (random.integers(1, 128, tables.vectors.shape) * 2).astype(np.uint8)
+    segments = random.integers(0, 4, key.segmentation.map.shape).astype(np.uint8)
+    quarters = [random.integers(-9, 9, 4).astype(np.int8) for _ in range(4)]
+    return replace(
+        key,
+        references=References(*pictures),
+        probabilities=tables._replace(coefficients=coefficients, vectors=vectors),
+        segmentation=Segmentation(True, False, quarters[0], quarters[1], segments),
+        filter_deltas=FilterDeltas(True, quarters[2], quarters[3]),
+    )
+
+
+@SLOW
+@pytest.mark.parametrize(("width", "height"), SIZES)
+def test_reconstruction_is_what_a_decoder_shows(width: int, height: int) -> None:
+    images = moving_images(width, height, 4)
+    encoded = encode_key_frame(images[0], q_index=20)
+    _check(None, encoded, images[0])
+    state = encoded.state
+    for image, refresh in zip(
+        images[1:], (Refresh(), Refresh(golden=True), REFRESH_ALL), strict=True
+    ):
+        encoded = encode_given_state(state, image, q_index=30, refresh=refresh)
+        _check(state, encoded, image)
+        state = encoded.state
+
+
+@SLOW
+@pytest.mark.parametrize("seed", range(6))
+def test_any_state_will_do(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    width, height = (int(size) for size in random.integers(1, 90, 2))
+    state = _random_state(random, width, height)
+    references = state.references
+    assert references is not None
+    for quantizer, image in ((4, references.altref), (127, references.golden)):
+        shown = image.crop(width, height)
+        encoded = encode_given_state(state, shown, q_index=quantizer)
+        _check(state, encoded, shown)
+
+
+def test_smallest_frames() -> None:
+    images = moving_images(16, 16, 2)
+    key = encode_key_frame(images[0], q_index=30)
+    _check(None, key, images[0])
+    _check(key.state, encode_given_state(key.state, images[1], q_index=30), images[1])
+
+
+@SLOW
+def test_libvpx_shows_the_same() -> None:
+    images = moving_images(98, 66, 6)
+    encoded = encode_key_frame(images[0], q_index=25)
+    data, shown = [encoded.data], [_check(None, encoded, images[0])]
+    for image in images[1:]:
+        state = encoded.state
+        encoded = encode_given_state(state, image, q_index=25)
+        data.append(encoded.data)
+        shown.append(_check(state, encoded, image))
+    for ours, theirs in zip(shown, decode_with_libvpx(data), strict=True):
+        assert ours.to_bytes() == theirs
+
+
+@SLOW
+def test_every_reference_is_used() -> None:
+    """Of three pictures that show a scene each, the one that shows the frame's is found."""
+    scenes = [moving_images(96, 96, 1, seed)[0] for seed in range(3)]
+    state = encode_key_frame(scenes[0], q_index=10).state
+    state = encode_given_state(
+        state, scenes[1], q_index=10, refresh=Refresh(last=False, golden=True)
+    ).state
+    state = encode_given_state(
+        state, scenes[2], q_index=10, refresh=Refresh(last=False, altref=True)
+    ).state
+    assert state.references is not None
+    assert distinct_references(state.references) == [1, 2, 3]
+    for scene, reference in ((scenes[1], GOLDEN_FRAME), (scenes[2], ALTREF_FRAME)):
+        encoded = encode_given_state(state, scene, q_index=30)
+        used = parse(state, encoded.data).macroblocks.reference
+        assert (used == reference).mean() > 0.8
+        assert len(encoded.data) < 400
+
+
+@SLOW
+def test_motion_costs_little() -> None:
+    """A pan with a patch that moves on its own takes far fewer bytes than a key frame, at the quality asked for."""
+    images = moving_images(176, 144, 4)
+    key = encode_key_frame(images[0], q_index=20)
+    state = key.state
+    modes = set()
+    for image in images[1:]:
+        encoded = encode_given_state(state, image, q_index=20)
+        shown = _check(state, encoded, image)
+        assert psnr(image, shown).y > 36
+        assert len(encoded.data) < 0.75 * len(key.data)
+        modes |= set(parse(state, encoded.data).macroblocks.y_mode.ravel().tolist())
+        state = encoded.state
+    assert SPLITMV in modes
+    assert B_PRED in set(parse(None, key.data).macroblocks.y_mode.ravel().tolist())
+
+
+@SLOW
+def test_finer_quantizers_give_better_pictures() -> None:
+    images = moving_images(80, 80, 2)
+    state = encode_key_frame(images[0], q_index=20).state
+    sizes, qualities = [], []
+    for q_index in (0, 10, 40, 80, 127):
+        encoded = encode_given_state(state, images[1], q_index=q_index)
+        sizes.append(len(encoded.data))
+        qualities.append(psnr(images[1], _check(state, encoded, images[1])).y)
+    assert sizes == sorted(sizes, reverse=True)
+    assert qualities == sorted(qualities, reverse=True)
+
+
+@SLOW
+def test_same_input_same_bytes() -> None:
+    images = moving_images(80, 48, 2)
+    state = encode_key_frame(images[0], q_index=20).state
+    first, second = (encode_given_state(state, images[1], q_index=30) for _ in range(2))
+    assert first.data == second.data
+    assert first.state == second.state
+
+
+@SLOW
+def test_refresh_and_entropy_flags() -> None:
+    images = moving_images(64, 64, 2)
+    state = encode_key_frame(images[0], q_index=20).state
+    kept = encode_given_state(
+        state, images[1], q_index=30, refresh=Refresh(last=False, altref=True, entropy=False)
+    )
+    _check(state, kept, images[1])
+    assert (
+        kept.state.probabilities.coefficients.tobytes()
+        == state.probabilities.coefficients.tobytes()
+    )
+    assert state.references is not None
+    assert kept.state.references is not None
+    assert kept.state.references.last is state.references.last
+    assert kept.state.references.altref is not state.references.altref
+    hidden = encode_given_state(state, images[1], q_index=30, show=False)
+    assert decode(state, hidden.data)[1] is None
+
+
+@SLOW
+def test_replacing_a_key_frame() -> None:
+    images = moving_images(96, 80, 4)
+    before = encode_key_frame(images[0], q_index=30).state
+    chunk = encode_with_libvpx(images[1:])
+    quantizers = [parse(None, chunk[0]).header.quantizer.y_ac]
+    quantizers.append(parse(decode(None, chunk[0])[0], chunk[1]).header.quantizer.y_ac)
+    for weight, expected in ((1.0, quantizers[0]), (0.0, quantizers[1])):
+        replaced = replace_key_frame(before, images[1], chunk[0], chunk[1], kf_q_weight=weight)
+        _check(before, replaced, images[1])
+        header = parse(before, replaced.data).header
+        assert not header.key_frame
+        assert header.quantizer.y_ac == expected
+        references = replaced.state.references
+        assert references is not None
+        assert references.last is references.golden is references.altref
+
+
+@SLOW
+def test_efforts_differ_in_bytes_not_in_truth() -> None:
+    images = moving_images(96, 64, 2)
+    state = encode_key_frame(images[0], q_index=20).state
+    least = Effort(limits=Effort().limits._replace(finalists=1, split_margin=0, subblock_margin=0))
+    for effort in (least, Effort(masking=False), Effort(fits=0)):
+        _check(state, encode_given_state(state, images[1], q_index=30, effort=effort), images[1])
+
+
+def test_wrong_states_are_refused() -> None:
+    images = moving_images(16, 16, 1)
+    state = encode_key_frame(images[0], q_index=30).state
+    with pytest.raises(UnsupportedFeature, match="16x16"):
+        encode_given_state(state, moving_images(32, 16, 1)[0], q_index=30)
+    with pytest.raises(ValueError, match="reference"):
+        encode_given_state(state.without_references(), images[0], q_index=30)
