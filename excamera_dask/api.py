@@ -7,10 +7,10 @@ import os
 import secrets
 import time
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from codec.kernel import INTERPRETED, cache_directory
+from codec.kernel import cache_directory
 from excamera_dask import journal as journals
 from excamera_dask import stages
 from excamera_dask.containers import output_suffix
@@ -301,20 +301,13 @@ def _executor(
     if isinstance(spec, Executor):
         yield spec
         return
-    warm_up = _compile_once(on_event) if settings.batch_chunks != 1 else None
+    load = None
+    if settings.batch_chunks != 1:
+        from excamera_dask.warm_up import compile_kernels, load_kernels
+
+        compile_kernels(lambda text: on_event(Notice(text)))
+        load = load_kernels
     chunk = min(settings.chunk_frames, source.frame_count)
     need = ENCODER_MEMORY + (PICTURES_A_TASK + 2 * chunk) * source.frame_bytes
-    with open_executor(spec, workers=workers, memory_per_worker=need, warm_up=warm_up) as opened:
+    with open_executor(spec, workers=workers, memory_per_worker=need, warm_up=load) as opened:
         yield opened
-
-
-def _compile_once(on_event: OnEvent) -> Callable[[], None]:
-    """Compile the kernels here if nobody has, so that workers only load them; gives what workers call to load."""
-    marker = cache_directory() / "complete"
-    if not INTERPRETED and not marker.exists():
-        on_event(Notice("compiling the codec's kernels, once for this version (about a minute)"))
-        stages.warm_up()
-        with contextlib.suppress(OSError):
-            marker.parent.mkdir(parents=True, exist_ok=True)
-            marker.touch()
-    return stages.warm_up

@@ -11,8 +11,6 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
-
 import codec
 from codec.frame import Image
 from codec.state import DecoderState
@@ -266,20 +264,6 @@ def state_after(packets: Iterable[bytes], state: DecoderState | None = None) -> 
     if state is None:
         raise ValueError("no frames, no state")
     return state
-
-
-def warm_up() -> None:
-    """Run every step of the codec on tiny pictures: compiles its kernels, or loads them."""
-    from codec.encoder import encode_key_frame, replace_key_frame
-    from codec.rebase import rebase as rebase_frame
-
-    shades = np.arange(64 * 64, dtype=np.uint8).reshape(64, 64)
-    first, second = (Image(plane, plane[:32, :32], plane[:32, :32]) for plane in (shades, shades.T))
-    key = encode_key_frame(first, q_index=40)
-    state, _ = codec.decode(None, key.data)
-    inter = replace_key_frame(state, second, key.data)
-    after, _ = codec.decode(state, inter.data)
-    rebase_frame(after, second, inter.data, state)
 
 
 def _together(*results: Any) -> Seconds:

@@ -86,10 +86,10 @@ def demo(
 
 def _warm_up() -> None:
     """Compile the kernels before the clock runs; the demo's time is that of encoding."""
-    from excamera_dask.api import _compile_once
-    from excamera_dask.cli.display import NoticeDisplay
+    from excamera_dask.cli.output import notice
+    from excamera_dask.warm_up import compile_kernels
 
-    _compile_once(NoticeDisplay())
+    compile_kernels(notice)
 
 
 def _play(

@@ -173,11 +173,11 @@ def _kernels() -> dict[str, Any]:
 
 
 def _warm_up() -> float:
-    from excamera_dask.api import _compile_once
-    from excamera_dask.cli.display import NoticeDisplay
+    from excamera_dask.cli.output import notice
+    from excamera_dask.warm_up import compile_kernels
 
     begin = time.perf_counter()
-    _compile_once(NoticeDisplay())
+    compile_kernels(notice)
     return time.perf_counter() - begin
 
 
