@@ -17,7 +17,7 @@ from codec.transform import inverse_dct_add
 
 _ERROR_SHIFT = DISTORTION_SHIFT + 4
 _SATD_SHIFT = 12
-_FAR = np.int64(1) << 60
+_FAR = np.int64(1) << 50
 SUBBLOCK_FINALISTS = 3
 """Subblock modes that are costed fully, of the ten that are screened."""
 

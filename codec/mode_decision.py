@@ -56,7 +56,7 @@ ERROR_SHIFT = DISTORTION_SHIFT + 4
 CANDIDATES = 24
 """Room for screened candidates: four vectors of each reference, four intra modes."""
 
-_FAR = np.int64(1) << 60
+_FAR = np.int64(1) << 50
 _EASY, _SCREEN, _FINAL, _SPLIT, _DONE = range(5)
 """Stages of a decision: the best predicted vector of LAST, which may be enough; screening; the best candidates; a split."""
 

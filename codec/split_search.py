@@ -31,7 +31,7 @@ from codec.motion_search import (
 )
 from codec.tables import MBSPLITS
 
-_FAR = np.int64(1) << 60
+_FAR = np.int64(1) << 50
 _ORDER = np.array([SPLIT_QUARTERS, SPLIT_16X8, SPLIT_8X16, SPLIT_4X4], np.int64)
 
 
