@@ -1,6 +1,7 @@
 """VP8 (RFC 6386) in state-passing style: pure functions from states and data to states, pictures and frames.
 
-Names are loaded when they are first used, so that importing this package costs nothing.
+Names are loaded when they are first used, so that importing this package costs nothing. `rebase` has its module's name:
+``from codec.rebase import rebase``.
 """
 
 from __future__ import annotations
@@ -11,16 +12,20 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from codec.bitstream import parse, serialize
     from codec.decoder import decode
+    from codec.encoder import encode_given_state, encode_key_frame, replace_key_frame
     from codec.errors import CodecError, InvalidBitstream, InvalidState, UnsupportedFeature
     from codec.frame import Frame, Image, Macroblocks, Picture
+    from codec.frame_coding import Encoded
     from codec.frame_header import FrameHeader
     from codec.state import DecoderState, ProbabilityTables, References
 
 _HOMES = {
     "codec.bitstream": ("parse", "serialize"),
     "codec.decoder": ("decode",),
+    "codec.encoder": ("encode_given_state", "encode_key_frame", "replace_key_frame"),
     "codec.errors": ("CodecError", "InvalidBitstream", "InvalidState", "UnsupportedFeature"),
     "codec.frame": ("Frame", "Image", "Macroblocks", "Picture"),
+    "codec.frame_coding": ("Encoded",),
     "codec.frame_header": ("FrameHeader",),
     "codec.state": ("DecoderState", "ProbabilityTables", "References"),
 }
@@ -28,6 +33,7 @@ _HOMES = {
 __all__ = [
     "CodecError",
     "DecoderState",
+    "Encoded",
     "Frame",
     "FrameHeader",
     "Image",
@@ -39,7 +45,10 @@ __all__ = [
     "References",
     "UnsupportedFeature",
     "decode",
+    "encode_given_state",
+    "encode_key_frame",
     "parse",
+    "replace_key_frame",
     "serialize",
 ]
 

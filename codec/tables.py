@@ -28,7 +28,9 @@ class Table(NamedTuple):
 TABLES: dict[str, Table] = {}
 
 
-def _table(name: str, section: str, meaning: str, shape: tuple[int, ...], dtype: type, text: str) -> NDArray[Any]:
+def _table(
+    name: str, section: str, meaning: str, shape: tuple[int, ...], dtype: type, text: str
+) -> NDArray[Any]:
     values: NDArray[Any] = np.array(text.split(), dtype=np.int64).astype(dtype).reshape(shape)
     values.flags.writeable = False
     TABLES[name] = Table(section, meaning, values)

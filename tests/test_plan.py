@@ -53,7 +53,12 @@ def test_spans_are_runs_of_whole_chunks_of_bounded_size(plan):
         assert frames * plan.frame_bytes <= most or span.stop - span.first == 1
 
 
-@given(st.integers(1, 300), st.integers(1, 30), st.none() | st.integers(1, 9), st.sets(st.integers(0, 320)))
+@given(
+    st.integers(1, 300),
+    st.integers(1, 30),
+    st.none() | st.integers(1, 9),
+    st.sets(st.integers(0, 320)),
+)
 def test_cuts_start_batches(frames, n, x, cuts):
     plan = make_plan(frames, n, x, cuts=cuts, frame_bytes=1000)
     assert {cut for cut in cuts if cut < frames} | {0} <= set(plan.key_frames)
