@@ -14,14 +14,12 @@ from codec.modes import (
     GOLDEN,
     INTRA,
     LAST,
-    MODE_PROBABILITIES,
     SEGMENT,
     SKIP,
     UV_MODE,
     VECTORS,
     Y_MODE,
     count_modes,
-    mode_probabilities,
 )
 from codec.rate_distortion import BOOLEAN_RATES, rate_of_one, rate_of_zero
 from codec.state import ProbabilityTables
@@ -44,18 +42,7 @@ def adapt(
     """
     skip_enabled = bool(macroblocks.skip.any())
     header = header._replace(skip_enabled=skip_enabled)
-    modes = np.zeros((MODE_PROBABILITIES, 2), np.int64)
-    count_modes(
-        mode_probabilities(header, before),
-        header.key_frame,
-        header.segmentation.update_map,
-        skip_enabled,
-        header.sign_bias,
-        macroblocks,
-        modes,
-    )
-    tokens = np.zeros((before.coefficients.size, 2), np.int64)
-    count_tokens(before.coefficients.reshape(-1), macroblocks, tokens)
+    modes, tokens = count_modes(header, macroblocks), count_tokens(macroblocks)
     fitted = fit(modes)
     header = header._replace(prob_skip_false=int(fitted[SKIP]) if skip_enabled else 0)
     if header.segmentation.update_map:

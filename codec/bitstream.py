@@ -207,16 +207,7 @@ def _serialize_first_partition(frame: Frame, before: ProbabilityTables) -> bytes
     while True:
         writer = BoolWriter(capacity)
         serialize_frame_header(header, before, frame.probabilities, writer)
-        write_modes(
-            writer.state,
-            writer.out,
-            mode_probabilities(header, frame.probabilities),
-            header.key_frame,
-            header.segmentation.update_map,
-            header.skip_enabled,
-            header.sign_bias,
-            macroblocks,
-        )
+        write_modes(writer, header, frame.probabilities, macroblocks)
         if writer.size + 8 <= capacity:
             return writer.finish()
         capacity = writer.size + 64

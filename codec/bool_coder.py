@@ -14,7 +14,7 @@ from numba.core import types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-from codec.kernel import INTERPRETED, inline_kernel, kernel
+from codec.kernel import INTERPRETED, kernel, part_kernel
 
 
 class Window(NamedTuple):
@@ -49,7 +49,7 @@ else:
         return types.int64(types.int64), lower
 
 
-@inline_kernel
+@part_kernel
 def open_window(data, start, end):  # type: ignore[no-untyped-def]
     """Window on data[start:end] of a uint8 array."""
     return refill(
@@ -57,7 +57,7 @@ def open_window(data, start, end):  # type: ignore[no-untyped-def]
     )
 
 
-@inline_kernel
+@part_kernel
 def refill(data, window):  # type: ignore[no-untyped-def]
     """Append bytes to a window with less than 8 bits."""
     value, bits, position, end = window.value, window.bits, window.position, window.end
@@ -76,7 +76,7 @@ def refill(data, window):  # type: ignore[no-untyped-def]
     return Window(value, window.range, bits, position, end)
 
 
-@inline_kernel
+@part_kernel
 def read_bool(data, window, probability):  # type: ignore[no-untyped-def]
     """The window after one boolean, and the boolean, which is 0 with `probability`/256 (section 7.3)."""
     if window.bits < 0:
@@ -98,7 +98,7 @@ def read_bool(data, window, probability):  # type: ignore[no-untyped-def]
     return Window(window.value, split << shift, window.bits - shift, window.position, window.end), 0
 
 
-@inline_kernel
+@part_kernel
 def read_bits(data, window, count):  # type: ignore[no-untyped-def]
     """The window after a literal of `count` bits, most significant first, and the literal."""
     value = np.int64(0)
@@ -108,19 +108,19 @@ def read_bits(data, window, count):  # type: ignore[no-untyped-def]
     return window, value
 
 
-@inline_kernel
+@part_kernel
 def ran_out(window):  # type: ignore[no-untyped-def]
     """Whether bits after the end of the data were used (libvpx calls the frame corrupted then)."""
     return 8 * (window.position - window.end) > window.bits
 
 
-@inline_kernel
+@part_kernel
 def load_window(state):  # type: ignore[no-untyped-def]
     """The window that `store_window` put into an int64 array of 5."""
     return Window(state[0], state[1], state[2], state[3], state[4])
 
 
-@inline_kernel
+@part_kernel
 def store_window(window, state):  # type: ignore[no-untyped-def]
     """Put a window into an int64 array of 5."""
     state[0] = window.value
@@ -193,7 +193,7 @@ LOW, RANGE, COUNT, POSITION = range(4)
 """Fields of a writer's int64 state: bottom of the interval, its range, bits in it less 24, bytes written."""
 
 
-@inline_kernel
+@part_kernel
 def reset_writer(state):  # type: ignore[no-untyped-def]
     """Begin a new stream at position 0."""
     state[LOW] = 0
@@ -202,7 +202,7 @@ def reset_writer(state):  # type: ignore[no-untyped-def]
     state[POSITION] = 0
 
 
-@inline_kernel
+@part_kernel
 def _put_byte(state, out, byte):  # type: ignore[no-untyped-def]
     """Append a byte; past the end of `out` only the position moves, so that the caller learns the size it needs."""
     position = state[POSITION]
@@ -222,7 +222,7 @@ def _carry(state, out):  # type: ignore[no-untyped-def]
         out[at] += 1
 
 
-@inline_kernel
+@part_kernel
 def write_bool(state, out, probability, bit):  # type: ignore[no-untyped-def]
     """Append a boolean that is 0 with `probability`/256 (section 7.3)."""
     split = 1 + (((state[RANGE] - 1) * np.int64(probability)) >> 8)
@@ -247,14 +247,14 @@ def write_bool(state, out, probability, bit):  # type: ignore[no-untyped-def]
     state[COUNT] = count
 
 
-@inline_kernel
+@part_kernel
 def write_bits(state, out, value, count):  # type: ignore[no-untyped-def]
     """Append a literal of `count` bits, most significant first."""
     for i in range(count):
         write_bool(state, out, 128, (value >> (count - 1 - i)) & 1)
 
 
-@inline_kernel
+@part_kernel
 def flush_writer(state, out):  # type: ignore[no-untyped-def]
     """Push out what the interval holds, as libvpx does: 32 zero bits."""
     write_bits(state, out, 0, 32)

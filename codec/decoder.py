@@ -53,9 +53,17 @@ def decode(state: DecoderState | None, data: bytes) -> tuple[DecoderState, Image
 
 def _new_row_buffered_macroblocks(rows: int, columns: int) -> Macroblocks:
     """Macroblocks of a frame, but with levels and ends of blocks of one row only."""
-    return new_macroblocks(rows, columns)._replace(
-        coefficients=np.zeros((1, columns, 25, 16), np.int16),
-        eobs=np.zeros((1, columns, 25), np.uint8),
+    size, row = (rows, columns), new_macroblocks(1, columns)
+    return row._replace(
+        segment=np.zeros(size, np.uint8),
+        skip=np.zeros(size, np.uint8),
+        y_mode=np.zeros(size, np.uint8),
+        uv_mode=np.zeros(size, np.uint8),
+        reference=np.zeros(size, np.uint8),
+        partitioning=np.zeros(size, np.uint8),
+        sub_modes=np.zeros((*size, 16), np.uint8),
+        vectors=np.zeros((*size, 16, 2), np.int16),
+        coded=np.zeros(size, np.uint8),
     )
 
 

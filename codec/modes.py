@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from codec.bool_coder import load_window, read_bool, store_window, write_bool
+from codec.bool_coder import BoolWriter, load_window, read_bool, store_window
 from codec.frame import (
     ALTREF_FRAME,
     B_DC_PRED,
@@ -34,10 +34,18 @@ from codec.frame import (
     TM_PRED,
     V_PRED,
     ZEROMV,
+    Macroblocks,
 )
 from codec.frame_header import FrameHeader
-from codec.kernel import inline_kernel, kernel
-from codec.motion import find_near_vectors, read_split, read_vector, visit_split, visit_vector
+from codec.kernel import kernel, part_kernel
+from codec.motion import (
+    find_near_vectors,
+    read_split,
+    read_vector,
+    record_split,
+    record_vector,
+)
+from codec.records import count_records, record, record_fixed, write_records
 from codec.state import ProbabilityTables
 from codec.tables import (
     B_MODE_PROBS,
@@ -107,7 +115,7 @@ def mode_probabilities(header: FrameHeader, tables: ProbabilityTables) -> NDArra
 # Reading -----------------------------------------------------------------------------------------------------------
 
 
-@inline_kernel
+@part_kernel
 def _read_tree(data, window, tree, probabilities, base):  # type: ignore[no-untyped-def]
     """A value of a tree whose first probability is probabilities[base] (section 8.1)."""
     node = np.int64(0)
@@ -118,36 +126,42 @@ def _read_tree(data, window, tree, probabilities, base):  # type: ignore[no-unty
             return window, -node
 
 
-@kernel
+@part_kernel
+def _sub_mode_contexts(sub_modes, row, column, block):  # type: ignore[no-untyped-def]
+    """Modes of the subblocks above and to the left on key frames, B_DC_PRED outside (section 11.3)."""
+    above = left = np.int64(B_DC_PRED)
+    if block >> 2:
+        above = np.int64(sub_modes[row, column, block - 4])
+    elif row > 0:
+        above = np.int64(sub_modes[row - 1, column, block + 12])
+    if block & 3:
+        left = np.int64(sub_modes[row, column, block - 1])
+    elif column > 0:
+        left = np.int64(sub_modes[row, column - 1, block + 3])
+    return above, left
+
+
+@part_kernel
 def _read_sub_modes(data, window, key_frame, macroblocks, row, column):  # type: ignore[no-untyped-def]
     """The 16 subblock modes of a B_PRED macroblock: with contexts on key frames (section 11.3), else without."""
-    sub_modes = macroblocks.sub_modes
     for block in range(16):
+        probabilities = B_MODE_PROBS
         if key_frame:
-            above = left = np.int64(B_DC_PRED)
-            if block >> 2:
-                above = np.int64(sub_modes[row, column, block - 4])
-            elif row > 0:
-                above = np.int64(sub_modes[row - 1, column, block + 12])
-            if block & 3:
-                left = np.int64(sub_modes[row, column, block - 1])
-            elif column > 0:
-                left = np.int64(sub_modes[row, column - 1, block + 3])
-            window, mode = _read_tree(data, window, B_MODE_TREE, KF_BMODE_PROBS[above, left], 0)
-        else:
-            window, mode = _read_tree(data, window, B_MODE_TREE, B_MODE_PROBS, 0)
-        sub_modes[row, column, block] = mode
+            above, left = _sub_mode_contexts(macroblocks.sub_modes, row, column, block)
+            probabilities = KF_BMODE_PROBS[above, left]
+        window, mode = _read_tree(data, window, B_MODE_TREE, probabilities, 0)
+        macroblocks.sub_modes[row, column, block] = mode
     return window
 
 
-@inline_kernel
+@part_kernel
 def _fill_vectors(macroblocks, row, column, v_row, v_column):  # type: ignore[no-untyped-def]
     for block in range(16):
         macroblocks.vectors[row, column, block, 0] = v_row
         macroblocks.vectors[row, column, block, 1] = v_column
 
 
-@kernel
+@part_kernel
 def _read_intra(data, window, key_frame, probabilities, macroblocks, row, column):  # type: ignore[no-untyped-def]
     """Modes of an intra macroblock (sections 11.2 to 11.4, 16.1 and 16.2)."""
     if key_frame:
@@ -169,7 +183,7 @@ def _read_intra(data, window, key_frame, probabilities, macroblocks, row, column
     return window
 
 
-@kernel
+@part_kernel
 def _read_inter(data, window, probabilities, sign_bias, macroblocks, row, column):  # type: ignore[no-untyped-def]
     """Reference, mode and vectors of an inter macroblock (section 16.3)."""
     reference = LAST_FRAME
@@ -244,157 +258,171 @@ def read_modes(
 
 # Writing and counting ----------------------------------------------------------------------------------------------
 
+RECORDS_OF_A_MACROBLOCK = 640
+"""Most booleans that a macroblock's modes can take: a split into 16 new vectors, 2 x 15 and 3 each, and 20 around it."""
 
-@inline_kernel
-def _visit_tree(emit, sink, tree, codes, probabilities, base, index, value):  # type: ignore[no-untyped-def]
-    """Emit a value; `index` is where its first probability is counted, -1 if it is fixed."""
+
+@part_kernel
+def _record_tree(records, count, tree, codes, place, value):  # type: ignore[no-untyped-def]
+    """A value of a tree whose first probability is at `place`."""
     bits, length = np.int64(codes[value, 0]), np.int64(codes[value, 1])
     node = np.int64(0)
     for i in range(length):
         bit = (bits >> (length - 1 - i)) & 1
-        at = node >> 1
-        emit(sink, index + at if index >= 0 else -1, probabilities[base + at], bit)
+        count = record(records, count, place + (node >> 1), bit)
         node = np.int64(tree[node + bit])
+    return count
 
 
-@inline_kernel
-def _visit_sub_modes(emit, sink, key_frame, macroblocks, row, column):  # type: ignore[no-untyped-def]
-    sub_modes = macroblocks.sub_modes
+@part_kernel
+def _record_fixed_tree(records, count, tree, codes, probabilities, value):  # type: ignore[no-untyped-def]
+    """A value of a tree of fixed probabilities."""
+    bits, length = np.int64(codes[value, 0]), np.int64(codes[value, 1])
+    node = np.int64(0)
+    for i in range(length):
+        bit = (bits >> (length - 1 - i)) & 1
+        count = record_fixed(records, count, probabilities[node >> 1], bit)
+        node = np.int64(tree[node + bit])
+    return count
+
+
+@part_kernel
+def _record_sub_modes(records, count, key_frame, macroblocks, row, column):  # type: ignore[no-untyped-def]
     for block in range(16):
-        mode = np.int64(sub_modes[row, column, block])
+        probabilities = B_MODE_PROBS
         if key_frame:
-            above = left = np.int64(B_DC_PRED)
-            if block >> 2:
-                above = np.int64(sub_modes[row, column, block - 4])
-            elif row > 0:
-                above = np.int64(sub_modes[row - 1, column, block + 12])
-            if block & 3:
-                left = np.int64(sub_modes[row, column, block - 1])
-            elif column > 0:
-                left = np.int64(sub_modes[row, column - 1, block + 3])
-            _visit_tree(
-                emit, sink, B_MODE_TREE, B_MODE_CODES, KF_BMODE_PROBS[above, left], 0, -1, mode
-            )
-        else:
-            _visit_tree(emit, sink, B_MODE_TREE, B_MODE_CODES, B_MODE_PROBS, 0, -1, mode)
+            above, left = _sub_mode_contexts(macroblocks.sub_modes, row, column, block)
+            probabilities = KF_BMODE_PROBS[above, left]
+        mode = np.int64(macroblocks.sub_modes[row, column, block])
+        count = _record_fixed_tree(records, count, B_MODE_TREE, B_MODE_CODES, probabilities, mode)
+    return count
 
 
-@inline_kernel
-def _visit_intra(emit, sink, probabilities, key_frame, macroblocks, row, column):  # type: ignore[no-untyped-def]
+@part_kernel
+def _record_intra(records, count, key_frame, macroblocks, row, column):  # type: ignore[no-untyped-def]
     y_mode = np.int64(macroblocks.y_mode[row, column])
     uv_mode = np.int64(macroblocks.uv_mode[row, column])
     if key_frame:
-        _visit_tree(emit, sink, KF_Y_MODE_TREE, KF_Y_MODE_CODES, KF_YMODE_PROBS, 0, -1, y_mode)
-    else:
-        _visit_tree(emit, sink, Y_MODE_TREE, Y_MODE_CODES, probabilities, Y_MODE, Y_MODE, y_mode)
-    if y_mode == B_PRED:
-        _visit_sub_modes(emit, sink, key_frame, macroblocks, row, column)
-    if key_frame:
-        _visit_tree(emit, sink, UV_MODE_TREE, UV_MODE_CODES, KF_UV_MODE_PROBS, 0, -1, uv_mode)
-    else:
-        _visit_tree(
-            emit, sink, UV_MODE_TREE, UV_MODE_CODES, probabilities, UV_MODE, UV_MODE, uv_mode
+        count = _record_fixed_tree(
+            records, count, KF_Y_MODE_TREE, KF_Y_MODE_CODES, KF_YMODE_PROBS, y_mode
         )
+    else:
+        count = _record_tree(records, count, Y_MODE_TREE, Y_MODE_CODES, Y_MODE, y_mode)
+    if y_mode == B_PRED:
+        count = _record_sub_modes(records, count, key_frame, macroblocks, row, column)
+    if key_frame:
+        return _record_fixed_tree(
+            records, count, UV_MODE_TREE, UV_MODE_CODES, KF_UV_MODE_PROBS, uv_mode
+        )
+    return _record_tree(records, count, UV_MODE_TREE, UV_MODE_CODES, UV_MODE, uv_mode)
 
 
-@inline_kernel
-def _visit_inter(emit, sink, probabilities, sign_bias, macroblocks, row, column):  # type: ignore[no-untyped-def]
+@part_kernel
+def _record_inter(records, count, sign_bias, macroblocks, row, column):  # type: ignore[no-untyped-def]
     reference = np.int64(macroblocks.reference[row, column])
-    emit(sink, LAST, probabilities[LAST], 1 if reference != LAST_FRAME else 0)
+    count = record(records, count, LAST, 1 if reference != LAST_FRAME else 0)
     if reference != LAST_FRAME:
-        emit(sink, GOLDEN, probabilities[GOLDEN], 1 if reference == ALTREF_FRAME else 0)
+        count = record(records, count, GOLDEN, 1 if reference == ALTREF_FRAME else 0)
     near = find_near_vectors(macroblocks, row, column, reference, sign_bias)
     mode = macroblocks.y_mode[row, column]
-    emit(sink, -1, MODE_CONTEXTS[near.count_zero, 0], 1 if mode != ZEROMV else 0)
+    count = record_fixed(
+        records, count, MODE_CONTEXTS[near.count_zero, 0], 1 if mode != ZEROMV else 0
+    )
     if mode == ZEROMV:
-        return
-    emit(sink, -1, MODE_CONTEXTS[near.count_nearest, 1], 1 if mode != NEARESTMV else 0)
+        return count
+    bit = 1 if mode != NEARESTMV else 0
+    count = record_fixed(records, count, MODE_CONTEXTS[near.count_nearest, 1], bit)
     if mode == NEARESTMV:
-        return
-    emit(sink, -1, MODE_CONTEXTS[near.count_near, 2], 1 if mode != NEARMV else 0)
+        return count
+    count = record_fixed(
+        records, count, MODE_CONTEXTS[near.count_near, 2], 1 if mode != NEARMV else 0
+    )
     if mode == NEARMV:
-        return
-    emit(sink, -1, MODE_CONTEXTS[near.count_split, 3], 1 if mode == SPLITMV else 0)
+        return count
+    bit = 1 if mode == SPLITMV else 0
+    count = record_fixed(records, count, MODE_CONTEXTS[near.count_split, 3], bit)
     best_row, best_column = near.best_row, near.best_column
     if mode == SPLITMV:
-        visit_split(
-            emit, sink, probabilities, VECTORS, macroblocks, row, column, best_row, best_column
+        return record_split(
+            records, count, VECTORS, macroblocks, row, column, best_row, best_column
         )
-    else:
-        v_row = np.int64(macroblocks.vectors[row, column, 0, 0])
-        v_column = np.int64(macroblocks.vectors[row, column, 0, 1])
-        visit_vector(emit, sink, probabilities, VECTORS, v_row, v_column, best_row, best_column)
+    v_row = np.int64(macroblocks.vectors[row, column, 0, 0])
+    v_column = np.int64(macroblocks.vectors[row, column, 0, 1])
+    return record_vector(records, count, VECTORS, v_row, v_column, best_row, best_column)
 
 
-@inline_kernel
-def _visit_modes(
-    emit, sink, probabilities, key_frame, update_map, skip_enabled, sign_bias, macroblocks
+@kernel
+def _record_row(row, key_frame, update_map, skip_enabled, sign_bias, macroblocks, records):  # type: ignore[no-untyped-def]
+    """Record what `read_modes` reads of one row of macroblocks; gives the number of records."""
+    count = 0
+    for column in range(macroblocks.y_mode.shape[1]):
+        if update_map:
+            segment = np.int64(macroblocks.segment[row, column])
+            count = _record_tree(records, count, SEGMENT_TREE, SEGMENT_CODES, SEGMENT, segment)
+        if skip_enabled:
+            count = record(records, count, SKIP, np.int64(macroblocks.skip[row, column]))
+        inter = macroblocks.reference[row, column] != INTRA_FRAME
+        if not key_frame:
+            count = record(records, count, INTRA, 1 if inter else 0)
+        if inter:
+            count = _record_inter(records, count, sign_bias, macroblocks, row, column)
+        else:
+            count = _record_intra(records, count, key_frame, macroblocks, row, column)
+    return count
+
+
+@kernel
+def _write_rows(
+    state, out, probabilities, key_frame, update_map, skip_enabled, sign_bias, macroblocks, records
 ):  # type: ignore[no-untyped-def]
-    rows, columns = macroblocks.y_mode.shape
-    for row in range(rows):
-        for column in range(columns):
-            if update_map:
-                segment = np.int64(macroblocks.segment[row, column])
-                _visit_tree(
-                    emit,
-                    sink,
-                    SEGMENT_TREE,
-                    SEGMENT_CODES,
-                    probabilities,
-                    SEGMENT,
-                    SEGMENT,
-                    segment,
-                )
-            if skip_enabled:
-                emit(sink, SKIP, probabilities[SKIP], np.int64(macroblocks.skip[row, column]))
-            inter = macroblocks.reference[row, column] != INTRA_FRAME
-            if not key_frame:
-                emit(sink, INTRA, probabilities[INTRA], 1 if inter else 0)
-            if inter:
-                _visit_inter(emit, sink, probabilities, sign_bias, macroblocks, row, column)
-            else:
-                _visit_intra(emit, sink, probabilities, key_frame, macroblocks, row, column)
+    for row in range(len(macroblocks.y_mode)):
+        count = _record_row(
+            row, key_frame, update_map, skip_enabled, sign_bias, macroblocks, records
+        )
+        write_records(state, out, probabilities, records, count)
 
 
 @kernel
-def _emit_write(sink, index, probability, bit):  # type: ignore[no-untyped-def]
-    write_bool(sink[0], sink[1], np.int64(probability), bit)
+def _count_rows(key_frame, update_map, skip_enabled, sign_bias, macroblocks, records, counts):  # type: ignore[no-untyped-def]
+    for row in range(len(macroblocks.y_mode)):
+        count = _record_row(
+            row, key_frame, update_map, skip_enabled, sign_bias, macroblocks, records
+        )
+        count_records(records, count, counts)
 
 
-@inline_kernel
-def _emit_count(sink, index, probability, bit):  # type: ignore[no-untyped-def]
-    if index >= 0:
-        sink[index, bit] += 1
+def _room(macroblocks: Macroblocks) -> NDArray[np.uint16]:
+    """Room for the records of a row."""
+    return np.empty(RECORDS_OF_A_MACROBLOCK * macroblocks.y_mode.shape[1], np.uint16)
 
 
-@kernel
 def write_modes(
-    state, out, probabilities, key_frame, update_map, skip_enabled, sign_bias, macroblocks
-):  # type: ignore[no-untyped-def]
-    """Write what `read_modes` reads, to a writer (state, out)."""
-    sink = (state, out)
-    _visit_modes(
-        _emit_write,
-        sink,
-        probabilities,
-        key_frame,
-        update_map,
-        skip_enabled,
-        sign_bias,
+    writer: BoolWriter, header: FrameHeader, tables: ProbabilityTables, macroblocks: Macroblocks
+) -> None:
+    """Write what `read_modes` reads, of all macroblocks of a frame."""
+    _write_rows(
+        writer.state,
+        writer.out,
+        mode_probabilities(header, tables),
+        header.key_frame,
+        header.segmentation.update_map,
+        header.skip_enabled,
+        header.sign_bias,
         macroblocks,
+        _room(macroblocks),
     )
 
 
-@kernel
-def count_modes(probabilities, key_frame, update_map, skip_enabled, sign_bias, macroblocks, counts):  # type: ignore[no-untyped-def]
-    """Add up how often each boolean of the changeable probabilities is 0 and 1: counts (MODE_PROBABILITIES, 2) int64."""
-    _visit_modes(
-        _emit_count,
+def count_modes(header: FrameHeader, macroblocks: Macroblocks) -> NDArray[np.int64]:
+    """(MODE_PROBABILITIES, 2): how often each boolean of a probability that frames can change is 0 and 1."""
+    counts = np.zeros((MODE_PROBABILITIES, 2), np.int64)
+    _count_rows(
+        header.key_frame,
+        header.segmentation.update_map,
+        header.skip_enabled,
+        header.sign_bias,
+        macroblocks,
+        _room(macroblocks),
         counts,
-        probabilities,
-        key_frame,
-        update_map,
-        skip_enabled,
-        sign_bias,
-        macroblocks,
     )
+    return counts

@@ -1,7 +1,6 @@
 """Motion vectors (RFC 6386 chapter 5 and sections 16.3 and 17): near vectors, contexts, reading and writing.
 
-Vectors are (row, column) in quarter pixels. Booleans are emitted as in tokens.py: `emit(sink, index, probability, bit)`, with
-indices into the mode probabilities of modes.py.
+Vectors are (row, column) in quarter pixels. Places of records are those of the mode probabilities of modes.py.
 """
 
 from __future__ import annotations
@@ -23,7 +22,8 @@ from codec.frame import (
     SPLITMV,
     ZERO4X4,
 )
-from codec.kernel import inline_kernel, kernel
+from codec.kernel import part_kernel
+from codec.records import record, record_fixed
 from codec.tables import MBSPLIT_PROBS, MBSPLITS, SUB_MV_REF_PROBS
 
 # Layout of the 19 probabilities of a vector component (section 17.2)
@@ -56,13 +56,13 @@ class NearVectors(NamedTuple):
     count_split: int
 
 
-@inline_kernel
+@part_kernel
 def wrap_vector(component):  # type: ignore[no-untyped-def]
     """A component as libvpx keeps it: 16 bits in eighths of a pixel, so 15 bits here."""
     return ((component + 16384) & 32767) - 16384
 
 
-@inline_kernel
+@part_kernel
 def clamp_vector(vector_row, vector_column, row, column, rows, columns):  # type: ignore[no-untyped-def]
     """Keep a vector of macroblock (row, column) from pointing further than MARGIN out of the picture."""
     top, left = -64 * row - MARGIN, -64 * column - MARGIN
@@ -70,7 +70,7 @@ def clamp_vector(vector_row, vector_column, row, column, rows, columns):  # type
     return min(max(vector_row, top), bottom), min(max(vector_column, left), right)
 
 
-@inline_kernel
+@part_kernel
 def find_near_vectors(macroblocks, row, column, reference, sign_bias):  # type: ignore[no-untyped-def]
     """Look at the macroblocks above, to the left and above left of (row, column); sign_bias is (4,) uint8."""
     rows, columns = macroblocks.y_mode.shape
@@ -147,7 +147,7 @@ def find_near_vectors(macroblocks, row, column, reference, sign_bias):  # type: 
     )
 
 
-@inline_kernel
+@part_kernel
 def neighbour_vectors(macroblocks, row, column, block):  # type: ignore[no-untyped-def]
     """Vectors of the subblocks to the left of and above a subblock: left row, column, above row, column."""
     left_row = left_column = above_row = above_column = np.int64(0)
@@ -166,7 +166,7 @@ def neighbour_vectors(macroblocks, row, column, block):  # type: ignore[no-untyp
     return left_row, left_column, above_row, above_column
 
 
-@inline_kernel
+@part_kernel
 def sub_vector_context(left_row, left_column, above_row, above_column):  # type: ignore[no-untyped-def]
     """Row of SUB_MV_REF_PROBS by the neighbours' vectors (section 16.3)."""
     left_zero = left_row == 0 and left_column == 0
@@ -181,7 +181,7 @@ def sub_vector_context(left_row, left_column, above_row, above_column):  # type:
 # Reading -----------------------------------------------------------------------------------------------------------
 
 
-@kernel
+@part_kernel
 def _read_component(data, window, probabilities, base):  # type: ignore[no-untyped-def]
     """One component of a vector difference (section 17.2), with probabilities[base : base + 19]."""
     window, long_form = read_bool(data, window, probabilities[base + IS_SHORT])
@@ -212,7 +212,7 @@ def _read_component(data, window, probabilities, base):  # type: ignore[no-untyp
     return window, magnitude
 
 
-@inline_kernel
+@part_kernel
 def _short_node(depth, prefix):  # type: ignore[no-untyped-def]
     """Node of small_mvtree after the bits `prefix`: 0, then 1 and 4, then 2, 3, 5 and 6."""
     if depth == 0:
@@ -222,19 +222,20 @@ def _short_node(depth, prefix):  # type: ignore[no-untyped-def]
     return 2 + prefix + (prefix >> 1)
 
 
-@inline_kernel
+@part_kernel
 def read_vector(data, window, probabilities, base, best_row, best_column):  # type: ignore[no-untyped-def]
     """A vector coded as the difference from the best one; rows come first."""
-    window, difference_row = _read_component(data, window, probabilities, base)
-    window, difference_column = _read_component(data, window, probabilities, base + 19)
-    return (
-        window,
-        wrap_vector(best_row + difference_row),
-        wrap_vector(best_column + difference_column),
-    )
+    v_row, v_column = best_row, best_column
+    for component in range(2):
+        window, difference = _read_component(data, window, probabilities, base + 19 * component)
+        if component == 0:
+            v_row = wrap_vector(best_row + difference)
+        else:
+            v_column = wrap_vector(best_column + difference)
+    return window, v_row, v_column
 
 
-@kernel
+@part_kernel
 def read_split(data, window, probabilities, base, macroblocks, row, column, best_row, best_column):  # type: ignore[no-untyped-def]
     """Partitioning, sub modes and vectors of a SPLITMV macroblock (section 16.3)."""
     partitioning = SPLIT_4X4
@@ -276,60 +277,63 @@ def read_split(data, window, probabilities, base, macroblocks, row, column, best
 # Writing and counting ----------------------------------------------------------------------------------------------
 
 
-@inline_kernel
-def _visit_component(emit, sink, probabilities, base, difference):  # type: ignore[no-untyped-def]
+@part_kernel
+def _record_component(records, count, base, difference):  # type: ignore[no-untyped-def]
     magnitude = abs(difference)
+    count = record(records, count, base + IS_SHORT, 0 if magnitude < 8 else 1)
     if magnitude < 8:
-        emit(sink, base + IS_SHORT, probabilities[base + IS_SHORT], 0)
         for depth in range(3):
             at = base + SHORT_TREE + _short_node(depth, magnitude >> (3 - depth))
-            emit(sink, at, probabilities[at], (magnitude >> (2 - depth)) & 1)
+            count = record(records, count, at, (magnitude >> (2 - depth)) & 1)
     else:
-        emit(sink, base + IS_SHORT, probabilities[base + IS_SHORT], 1)
         for i in range(3):
-            at = base + LONG_BITS + i
-            emit(sink, at, probabilities[at], (magnitude >> i) & 1)
+            count = record(records, count, base + LONG_BITS + i, (magnitude >> i) & 1)
         for i in range(LONG_WIDTH - 1, 3, -1):
-            at = base + LONG_BITS + i
-            emit(sink, at, probabilities[at], (magnitude >> i) & 1)
+            count = record(records, count, base + LONG_BITS + i, (magnitude >> i) & 1)
         if magnitude > 15:
-            at = base + LONG_BITS + 3
-            emit(sink, at, probabilities[at], (magnitude >> 3) & 1)
+            count = record(records, count, base + LONG_BITS + 3, (magnitude >> 3) & 1)
     if magnitude:
-        emit(sink, base + SIGN, probabilities[base + SIGN], 1 if difference < 0 else 0)
+        count = record(records, count, base + SIGN, 1 if difference < 0 else 0)
+    return count
 
 
-@inline_kernel
-def visit_vector(emit, sink, probabilities, base, v_row, v_column, best_row, best_column):  # type: ignore[no-untyped-def]
-    """Emit a vector as its difference from the best one."""
-    _visit_component(emit, sink, probabilities, base, wrap_vector(v_row - best_row))
-    _visit_component(emit, sink, probabilities, base + 19, wrap_vector(v_column - best_column))
+@part_kernel
+def record_vector(records, count, base, v_row, v_column, best_row, best_column):  # type: ignore[no-untyped-def]
+    """A vector as its difference from the best one; rows come first."""
+    for component in range(2):
+        difference = v_row - best_row if component == 0 else v_column - best_column
+        count = _record_component(records, count, base + 19 * component, wrap_vector(difference))
+    return count
 
 
-@inline_kernel
-def visit_split(emit, sink, probabilities, base, macroblocks, row, column, best_row, best_column):  # type: ignore[no-untyped-def]
-    """Emit partitioning, sub modes and vectors of a SPLITMV macroblock."""
+@part_kernel
+def record_split(records, count, base, macroblocks, row, column, best_row, best_column):  # type: ignore[no-untyped-def]
+    """Partitioning, sub modes and vectors of a SPLITMV macroblock."""
     partitioning = macroblocks.partitioning[row, column]
-    emit(sink, -1, MBSPLIT_PROBS[0], 1 if partitioning != SPLIT_4X4 else 0)
+    count = record_fixed(records, count, MBSPLIT_PROBS[0], 1 if partitioning != SPLIT_4X4 else 0)
     if partitioning != SPLIT_4X4:
-        emit(sink, -1, MBSPLIT_PROBS[1], 1 if partitioning != SPLIT_QUARTERS else 0)
-        if partitioning != SPLIT_QUARTERS:
-            emit(sink, -1, MBSPLIT_PROBS[2], 1 if partitioning == SPLIT_8X16 else 0)
+        bit = 1 if partitioning != SPLIT_QUARTERS else 0
+        count = record_fixed(records, count, MBSPLIT_PROBS[1], bit)
+        if bit:
+            bit = 1 if partitioning == SPLIT_8X16 else 0
+            count = record_fixed(records, count, MBSPLIT_PROBS[2], bit)
     for part in range(SPLIT_COUNTS[partitioning]):
         first = np.int64(FIRST_BLOCKS[partitioning, part])
         left_row, left_column, above_row, above_column = neighbour_vectors(
             macroblocks, row, column, first
         )
         context = sub_vector_context(left_row, left_column, above_row, above_column)
+        probabilities = SUB_MV_REF_PROBS[context]
         mode = macroblocks.sub_modes[row, column, first]
-        emit(sink, -1, SUB_MV_REF_PROBS[context, 0], 1 if mode != LEFT4X4 else 0)
+        count = record_fixed(records, count, probabilities[0], 1 if mode != LEFT4X4 else 0)
         if mode == LEFT4X4:
             continue
-        emit(sink, -1, SUB_MV_REF_PROBS[context, 1], 1 if mode != ABOVE4X4 else 0)
+        count = record_fixed(records, count, probabilities[1], 1 if mode != ABOVE4X4 else 0)
         if mode == ABOVE4X4:
             continue
-        emit(sink, -1, SUB_MV_REF_PROBS[context, 2], 1 if mode == NEW4X4 else 0)
+        count = record_fixed(records, count, probabilities[2], 1 if mode == NEW4X4 else 0)
         if mode == NEW4X4:
             v_row = np.int64(macroblocks.vectors[row, column, first, 0])
             v_column = np.int64(macroblocks.vectors[row, column, first, 1])
-            visit_vector(emit, sink, probabilities, base, v_row, v_column, best_row, best_column)
+            count = record_vector(records, count, base, v_row, v_column, best_row, best_column)
+    return count

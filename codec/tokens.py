@@ -1,12 +1,12 @@
 """Coefficient tokens (RFC 6386 chapter 13): read, written, counted.
 
-One traversal serves writing and counting: it calls `emit(sink, index, probability, bit)` for each boolean, `index` being
-the place among the 1056 coefficient probabilities, or -1 for booleans of fixed probability.
+Writing and counting go by records of booleans (records.py), whose places are those of the 1056 coefficient probabilities.
 """
 
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from codec.bool_coder import (
     flush_writer,
@@ -15,10 +15,10 @@ from codec.bool_coder import (
     read_bool,
     reset_writer,
     store_window,
-    write_bool,
 )
-from codec.frame import B_PRED, SPLITMV
-from codec.kernel import allocating_kernel, inline_kernel, kernel
+from codec.frame import B_PRED, SPLITMV, Macroblocks
+from codec.kernel import kernel, part_kernel
+from codec.records import count_records, record, record_fixed, write_records
 from codec.tables import (
     COEFF_BANDS,
     DCT_CAT1_PROBS,
@@ -64,7 +64,7 @@ LARGEST_LEVEL = 67 + 2047
 # Reading -----------------------------------------------------------------------------------------------------------
 
 
-@inline_kernel
+@part_kernel
 def _read_extra(data, window, category):  # type: ignore[no-untyped-def]
     """A value of category 1..6 (0..5 here): base plus extra bits (section 13.2)."""
     extra = np.int64(0)
@@ -74,7 +74,7 @@ def _read_extra(data, window, category):  # type: ignore[no-untyped-def]
     return window, extra + CATEGORY_BASE[category]
 
 
-@inline_kernel
+@part_kernel
 def _read_large_value(data, window, probabilities, at):  # type: ignore[no-untyped-def]
     """A value of two or more, at the node of the token tree that follows ONE."""
     window, bit = read_bool(data, window, probabilities[at + 3])
@@ -93,7 +93,7 @@ def _read_large_value(data, window, probabilities, at):  # type: ignore[no-untyp
     return _read_extra(data, window, 2 + 2 * high + low)
 
 
-@inline_kernel
+@part_kernel
 def read_block(data, window, probabilities, block_type, context, first, levels, offset):  # type: ignore[no-untyped-def]
     """Read one block's tokens from position `first` on; gives the window and the end of block (0: no token).
 
@@ -128,13 +128,13 @@ def read_block(data, window, probabilities, block_type, context, first, levels, 
             return window, position
 
 
-@inline_kernel
+@part_kernel
 def has_y2(y_mode):  # type: ignore[no-untyped-def]
     """Whether macroblocks of this mode code the luma DCs in a Y2 block."""
     return y_mode != B_PRED and y_mode != SPLITMV
 
 
-@inline_kernel
+@part_kernel
 def _clear_contexts(above, left, with_y2):  # type: ignore[no-untyped-def]
     """A macroblock without coefficients leaves zero contexts; the one of Y2 stays if it has no Y2 (section 13.3)."""
     for i in range(CONTEXTS - 1):
@@ -145,7 +145,7 @@ def _clear_contexts(above, left, with_y2):  # type: ignore[no-untyped-def]
         left[CONTEXTS - 1] = 0
 
 
-@kernel
+@part_kernel
 def _read_blocks(data, window, probabilities, with_y2, above, left, levels, eobs):  # type: ignore[no-untyped-def]
     """Read the blocks of one macroblock; gives the window and whether there was any token."""
     coded = 0
@@ -169,7 +169,7 @@ def _read_blocks(data, window, probabilities, with_y2, above, left, levels, eobs
     return window, coded > 0
 
 
-@kernel
+@part_kernel
 def read_tokens_row(data, window, probabilities, skip, y_mode, above, left, levels, eobs, coded):  # type: ignore[no-untyped-def]
     """Read the tokens of one row of C macroblocks from one partition.
 
@@ -204,14 +204,9 @@ def read_tokens_row(data, window, probabilities, skip, y_mode, above, left, leve
     store_window(place, window)
 
 
-@allocating_kernel
-def read_tokens(data, windows, probabilities, macroblocks):  # type: ignore[no-untyped-def]
-    """Read all tokens of a frame into fresh macroblocks; windows is (P, 5) int64, one for each partition."""
-    rows, columns = macroblocks.y_mode.shape
-    levels = macroblocks.coefficients.reshape(rows, columns, 400)
-    above = np.zeros((columns, CONTEXTS), np.uint8)
-    left = np.zeros(CONTEXTS, np.uint8)
-    for row in range(rows):
+@kernel
+def _read_rows(data, windows, probabilities, macroblocks, levels, above, left):  # type: ignore[no-untyped-def]
+    for row in range(len(macroblocks.y_mode)):
         read_tokens_row(
             data,
             windows[row % len(windows)],
@@ -226,10 +221,23 @@ def read_tokens(data, windows, probabilities, macroblocks):  # type: ignore[no-u
         )
 
 
+def read_tokens(
+    data: NDArray[np.uint8],
+    windows: NDArray[np.int64],
+    probabilities: NDArray[np.uint8],
+    macroblocks: Macroblocks,
+) -> None:
+    """Read all tokens of a frame into fresh macroblocks; windows is (P, 5) int64, one for each partition."""
+    rows, columns = macroblocks.y_mode.shape
+    levels = macroblocks.coefficients.reshape(rows, columns, 400)
+    above, left = np.zeros((columns, CONTEXTS), np.uint8), np.zeros(CONTEXTS, np.uint8)
+    _read_rows(data, windows, probabilities, macroblocks, levels, above, left)
+
+
 # Ends of blocks ----------------------------------------------------------------------------------------------------
 
 
-@inline_kernel
+@part_kernel
 def end_of_block(levels, first):  # type: ignore[no-untyped-def]
     """Position after the last level that is not zero, from `first` on; 0 if there is none. levels is (16,) int16."""
     for position in range(15, first - 1, -1):
@@ -262,81 +270,71 @@ def find_ends(macroblocks):  # type: ignore[no-untyped-def]
 
 # Writing and counting ----------------------------------------------------------------------------------------------
 
-
-@inline_kernel
-def write_emit(sink, index, probability, bit):  # type: ignore[no-untyped-def]
-    """Write a boolean; sink is (state, out) of a writer."""
-    write_bool(sink[0], sink[1], np.int64(probability), bit)
+RECORDS_OF_A_MACROBLOCK = 400 * 24
+"""Most booleans that a macroblock's tokens can take: 12 of the tree (with its end), 11 of category 6, and a sign."""
 
 
-@inline_kernel
-def count_emit(sink, index, probability, bit):  # type: ignore[no-untyped-def]
-    """Count a boolean; sink is (N, 2) int64."""
-    if index >= 0:
-        sink[index, bit] += 1
-
-
-@inline_kernel
-def _visit_extra(emit, sink, category, value):  # type: ignore[no-untyped-def]
+@part_kernel
+def _record_extra(records, count, category, value):  # type: ignore[no-untyped-def]
     extra = value - CATEGORY_BASE[category]
     bits = np.int64(CATEGORY_BITS[category])
     for i in range(bits):
-        emit(sink, -1, CATEGORY_PROBABILITIES[category, i], (extra >> (bits - 1 - i)) & 1)
+        probability = CATEGORY_PROBABILITIES[category, i]
+        count = record_fixed(records, count, probability, (extra >> (bits - 1 - i)) & 1)
+    return count
 
 
-@inline_kernel
-def _visit_large_value(emit, sink, probabilities, at, value):  # type: ignore[no-untyped-def]
-    """A value of two or more."""
-    emit(sink, at + 3, probabilities[at + 3], 1 if value > 4 else 0)
+@part_kernel
+def _record_large_value(records, count, at, value):  # type: ignore[no-untyped-def]
+    """A value of two or more, at the node of the token tree that follows ONE."""
+    count = record(records, count, at + 3, 1 if value > 4 else 0)
     if value <= 4:
-        emit(sink, at + 4, probabilities[at + 4], 1 if value > 2 else 0)
-        if value > 2:
-            emit(sink, at + 5, probabilities[at + 5], value - 3)
-        return
+        count = record(records, count, at + 4, 1 if value > 2 else 0)
+        return record(records, count, at + 5, value - 3) if value > 2 else count
     category = 0
     while category < 5 and value >= CATEGORY_BASE[category + 1]:
         category += 1
-    emit(sink, at + 6, probabilities[at + 6], 1 if category > 1 else 0)
+    count = record(records, count, at + 6, 1 if category > 1 else 0)
     if category <= 1:
-        emit(sink, at + 7, probabilities[at + 7], category)
+        count = record(records, count, at + 7, category)
     else:
         high = (category - 2) >> 1
-        emit(sink, at + 8, probabilities[at + 8], high)
-        emit(sink, at + 9 + high, probabilities[at + 9 + high], category & 1)
-    _visit_extra(emit, sink, category, value)
+        count = record(records, count, at + 8, high)
+        count = record(records, count, at + 9 + high, category & 1)
+    return _record_extra(records, count, category, value)
 
 
-@inline_kernel
-def visit_block(emit, sink, probabilities, block_type, context, first, end, levels):  # type: ignore[no-untyped-def]
-    """Emit one block's tokens: levels (16,) int16 in raster order, `end` 0 for none, else past the last token."""
+@part_kernel
+def _record_block(records, count, block_type, context, first, end, levels):  # type: ignore[no-untyped-def]
+    """One block's tokens: levels (16,) int16 in raster order, `end` 0 for none, else past the last token."""
     at = block_type + BAND_OFFSETS[first] + 11 * context
     after_zero = False
     for position in range(first, end):
         level = np.int64(levels[ZIGZAG[position]])
         if not after_zero:
-            emit(sink, at, probabilities[at], 1)
+            count = record(records, count, at, 1)
         value = abs(level)
-        emit(sink, at + 1, probabilities[at + 1], 1 if value else 0)
+        count = record(records, count, at + 1, 1 if value else 0)
         after_zero = value == 0
         if value == 0:
             at = block_type + BAND_OFFSETS[position + 1]
             continue
-        emit(sink, at + 2, probabilities[at + 2], 1 if value > 1 else 0)
+        count = record(records, count, at + 2, 1 if value > 1 else 0)
         if value > 1:
-            _visit_large_value(emit, sink, probabilities, at, value)
-        emit(sink, -1, 128, 1 if level < 0 else 0)
+            count = _record_large_value(records, count, at, value)
+        count = record_fixed(records, count, 128, 1 if level < 0 else 0)
         at = block_type + BAND_OFFSETS[position + 1] + (22 if value > 1 else 11)
-    if end < 16:
-        emit(sink, at, probabilities[at], 0)
+    return record(records, count, at, 0) if end < 16 else count
 
 
-@inline_kernel
-def _visit_row(emit, sink, probabilities, skip, y_mode, above, left, levels, eobs):  # type: ignore[no-untyped-def]
-    """Emit the tokens of one row; levels is (C, 25, 16) int16.
+@kernel
+def _record_row(skip, y_mode, above, left, levels, eobs, records):  # type: ignore[no-untyped-def]
+    """Record the tokens of one row; levels is (C, 25, 16) int16. Gives the number of records.
 
     Blocks end after their last level that is not zero, except those whose eob is 16: these run to the end, so
     that frames with trailing zeros, which the loop filter tells apart, come out as they went in.
     """
+    count = 0
     left[:] = 0
     for column in range(len(y_mode)):
         with_y2 = has_y2(y_mode[column])
@@ -356,52 +354,69 @@ def _visit_row(emit, sink, probabilities, skip, y_mode, above, left, levels, eob
             end = end_of_block(levels[column, block], start)
             if eobs[column, block] == 16:
                 end = 16
-            visit_block(
-                emit, sink, probabilities, block_type, context, start, end, levels[column, block]
+            count = _record_block(
+                records, count, block_type, context, start, end, levels[column, block]
             )
             above[column, over] = left[beside] = 1 if end > 0 else 0
+    return count
 
 
-@allocating_kernel
-def write_tokens(probabilities, macroblocks, states, outs):  # type: ignore[no-untyped-def]
-    """Write all tokens of a frame into P partitions: states (P, 4) int64, outs (P, capacity) uint8."""
-    rows, columns = macroblocks.y_mode.shape
-    above = np.zeros((columns, CONTEXTS), np.uint8)
-    left = np.zeros(CONTEXTS, np.uint8)
+@kernel
+def _write_rows(probabilities, macroblocks, above, left, records, states, outs):  # type: ignore[no-untyped-def]
     for partition in range(len(states)):
         reset_writer(states[partition])
-    for row in range(rows):
-        partition = row % len(states)
-        _visit_row(
-            write_emit,
-            (states[partition], outs[partition]),
-            probabilities,
+    for row in range(len(macroblocks.y_mode)):
+        count = _record_row(
             macroblocks.skip[row],
             macroblocks.y_mode[row],
             above,
             left,
             macroblocks.coefficients[row],
             macroblocks.eobs[row],
+            records,
         )
+        partition = row % len(states)
+        write_records(states[partition], outs[partition], probabilities, records, count)
     for partition in range(len(states)):
         flush_writer(states[partition], outs[partition])
 
 
-@allocating_kernel
-def count_tokens(probabilities, macroblocks, counts):  # type: ignore[no-untyped-def]
-    """Add up how often each boolean of the token trees is 0 and 1: counts (1056, 2) int64."""
-    rows, columns = macroblocks.y_mode.shape
-    above = np.zeros((columns, CONTEXTS), np.uint8)
-    left = np.zeros(CONTEXTS, np.uint8)
-    for row in range(rows):
-        _visit_row(
-            count_emit,
-            counts,
-            probabilities,
+@kernel
+def _count_rows(macroblocks, above, left, records, counts):  # type: ignore[no-untyped-def]
+    for row in range(len(macroblocks.y_mode)):
+        count = _record_row(
             macroblocks.skip[row],
             macroblocks.y_mode[row],
             above,
             left,
             macroblocks.coefficients[row],
             macroblocks.eobs[row],
+            records,
         )
+        count_records(records, count, counts)
+
+
+def _room(
+    macroblocks: Macroblocks,
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint16]]:
+    """Contexts above and to the left, and room for the records of a row."""
+    columns = macroblocks.y_mode.shape[1]
+    records = np.empty(RECORDS_OF_A_MACROBLOCK * columns, np.uint16)
+    return np.zeros((columns, CONTEXTS), np.uint8), np.zeros(CONTEXTS, np.uint8), records
+
+
+def write_tokens(
+    probabilities: NDArray[np.uint8],
+    macroblocks: Macroblocks,
+    states: NDArray[np.int64],
+    outs: NDArray[np.uint8],
+) -> None:
+    """Write all tokens of a frame into P partitions: states (P, 4) int64, outs (P, capacity) uint8."""
+    _write_rows(probabilities, macroblocks, *_room(macroblocks), states, outs)
+
+
+def count_tokens(macroblocks: Macroblocks) -> NDArray[np.int64]:
+    """(1056, 2): how often each boolean of the token trees is 0 and 1."""
+    counts = np.zeros((1056, 2), np.int64)
+    _count_rows(macroblocks, *_room(macroblocks), counts)
+    return counts

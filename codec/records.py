@@ -1,0 +1,46 @@
+"""Booleans recorded before they are written: one traversal of a frame's syntax serves counting and writing.
+
+A record is a uint16: twice a place, plus the boolean. Places below FIXED are those of a probability in a table that the
+frame can change; the others are FIXED plus a probability that it cannot.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from codec.bool_coder import write_bool
+from codec.kernel import part_kernel
+
+FIXED = 2048
+
+
+@part_kernel
+def record(records, count, place, bit):  # type: ignore[no-untyped-def]
+    """Append a boolean whose probability is at a place of the table; gives the new count."""
+    records[count] = 2 * place + bit
+    return count + 1
+
+
+@part_kernel
+def record_fixed(records, count, probability, bit):  # type: ignore[no-untyped-def]
+    """Append a boolean of fixed probability; gives the new count."""
+    records[count] = 2 * (FIXED + np.int64(probability)) + bit
+    return count + 1
+
+
+@part_kernel
+def write_records(state, out, probabilities, records, count):  # type: ignore[no-untyped-def]
+    """Write the first `count` records to a writer (state, out); probabilities (N,) uint8 are those of the places."""
+    for i in range(count):
+        place = np.int64(records[i]) >> 1
+        probability = np.int64(probabilities[place]) if place < FIXED else place - FIXED
+        write_bool(state, out, probability, np.int64(records[i]) & 1)
+
+
+@part_kernel
+def count_records(records, count, counts):  # type: ignore[no-untyped-def]
+    """Add the first `count` records to counts (N, 2) int64 of zeros and ones at each place."""
+    for i in range(count):
+        place = np.int64(records[i]) >> 1
+        if place < FIXED:
+            counts[place, np.int64(records[i]) & 1] += 1
