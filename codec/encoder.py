@@ -70,6 +70,10 @@ class Effort(NamedTuple):
     fits: int = 3  # times that the rates are fitted to the rows coded so far
 
 
+REPLACE_EFFORT = Effort(tuning=Tuning(rate_weight=0.7))
+"""For frames finer than the state that they follow, on which a whole chunk leans."""
+
+
 class Refresh(NamedTuple):
     """What a frame leaves behind."""
 
@@ -121,7 +125,7 @@ def replace_key_frame(
     next_frame: bytes | None = None,
     *,
     kf_q_weight: float = 0.75,
-    effort: Effort = Effort(),
+    effort: Effort = REPLACE_EFFORT,
 ) -> Encoded:
     """Encode the picture of a chunk's key frame as an inter frame that follows `state` instead.
 
