@@ -306,9 +306,9 @@ def serialize_frame_header(
     writer.write_flag(header.refresh_entropy)
     if not header.key_frame:
         writer.write_flag(header.refresh_last)
-    _write_coefficient_updates(
-        writer.state, writer.out, before.coefficients.reshape(-1), after.coefficients.reshape(-1)
-    )
+    # Copies, since read-only arrays (of the defaults, of a state's bytes) would be compiled for once more
+    old, new = before.coefficients.ravel().copy(), after.coefficients.ravel().copy()
+    _write_coefficient_updates(writer.state, writer.out, old, new)
     writer.write_flag(header.skip_enabled)
     if header.skip_enabled:
         writer.write_literal(header.prob_skip_false, 8)
@@ -397,7 +397,7 @@ def _serialize_mode_probabilities(
     changed_vectors = after.vectors[after.vectors != before.vectors]
     if np.any((changed_vectors != 1) & (changed_vectors % 2 == 1)) or np.any(changed_vectors == 0):
         raise UnsupportedFeature("a vector probability must be 1 or even to be written")
-    _write_vector_updates(writer.state, writer.out, before.vectors, after.vectors)
+    _write_vector_updates(writer.state, writer.out, before.vectors.copy(), after.vectors.copy())
 
 
 @kernel

@@ -117,7 +117,7 @@ def test_what_is_serialized_is_parsed(header: FrameHeader, seed: int, size: int)
 
 def test_parsing_leaves_the_carried_tables_alone() -> None:
     coefficients = DEFAULT_PROBABILITIES.coefficients.copy()
-    reader = BoolReader(np.zeros(100, np.uint8), 0, 100)
+    reader = BoolReader(np.frombuffer(bytes(100), np.uint8), 0, 100)
     parse_frame_header(FrameTag(False, 0, True, 10), CARRIED, reader)
     assert np.array_equal(coefficients, DEFAULT_PROBABILITIES.coefficients)
 
@@ -142,7 +142,9 @@ def test_odd_vector_probabilities_cannot_be_written() -> None:
     vectors = DEFAULT_PROBABILITIES.vectors.copy()
     vectors[0, 0] = 77
     header = parse_frame_header(
-        FrameTag(False, 0, True, 10), CARRIED, BoolReader(np.zeros(100, np.uint8), 0, 100)
+        FrameTag(False, 0, True, 10),
+        CARRIED,
+        BoolReader(np.frombuffer(bytes(100), np.uint8), 0, 100),
     )[0]
     with pytest.raises(UnsupportedFeature, match="vector probability"):
         serialize_frame_header(
