@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
+
+# The background jobs of a shell begin with it ignored, and so would ours, which the tests interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _shared_folder() -> Path:
