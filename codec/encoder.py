@@ -62,16 +62,12 @@ MODE_DELTAS = (4, -2, 2, 4)
 class Effort(NamedTuple):
     """How hard the encoder tries."""
 
-    limits: Limits = Limits(4, 340, 340, 256, 384, 48 * 256, 64 * 256)
+    limits: Limits = Limits(4, 340, 340, 256, 384, 8 * 256, 8 * 256)
     tuning: Tuning = Tuning()
     masking: bool = (
         True  # rates weigh by activity, for structural similarity rather than squared errors
     )
     fits: int = 3  # times that the rates are fitted to the rows coded so far
-
-
-REPLACE_EFFORT = Effort(tuning=Tuning(rate_weight=0.7))
-"""For frames finer than the state that they follow, on which a whole chunk leans."""
 
 
 class Refresh(NamedTuple):
@@ -125,7 +121,7 @@ def replace_key_frame(
     next_frame: bytes | None = None,
     *,
     kf_q_weight: float = 0.75,
-    effort: Effort = REPLACE_EFFORT,
+    effort: Effort = Effort(),
 ) -> Encoded:
     """Encode the picture of a chunk's key frame as an inter frame that follows `state` instead.
 
