@@ -67,7 +67,7 @@ def _vpxdec_seconds(source: SourceInfo, frames: list[bytes]) -> float:
 
 def measure(source: SourceInfo, images: list[Image], cq_level: int) -> dict[str, Any]:
     """One point: vpxenc's stream and its rebased chain."""
-    frames = encode_serially(source, FirstPassSettings(cq_level=cq_level)).frames
+    frames = encode_serially(source, FirstPassSettings(cq_level=cq_level).full_effort()).frames
     before, first = decode(None, frames[0])
     state = before
     assert first is not None

@@ -14,7 +14,8 @@ from numba.core import types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-from codec.kernel import INTERPRETED, kernel, part_kernel
+from codec.kernel import kernel, part_kernel
+from codec.kernel_cache import INTERPRETED
 
 
 class Window(NamedTuple):

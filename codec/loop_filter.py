@@ -25,8 +25,16 @@ _second_half = simd.shuffle(tuple(range(8, 16)))
 # Levels ----------------------------------------------------------------------------------------------------------
 
 
-def _clamped_level(level: int) -> int:
-    return min(max(level, 0), MAX_LEVEL)
+def _mode_delta_numbers() -> NDArray[np.intp]:
+    """Which delta a reference and luma mode take (4, 10), 4 for none: of intra modes, B_PRED only (section 9.6)."""
+    numbers = np.full((4, SPLITMV + 1), 2)
+    numbers[:, ZEROMV], numbers[:, SPLITMV] = 1, 3
+    numbers[INTRA_FRAME] = 4
+    numbers[INTRA_FRAME, B_PRED] = 0
+    return numbers
+
+
+_MODE_DELTA_NUMBERS = _mode_delta_numbers()
 
 
 def filter_levels(
@@ -36,27 +44,17 @@ def filter_levels(
 
     `level` is the frame header's; where that is 0, libvpx filters nothing at all, whatever segments say.
     """
-    table = np.zeros((4, 4, SPLITMV + 1), np.uint8)
     if level == 0:
-        return table
-    for segment in range(4):
-        base = level
-        if segmentation.enabled:
-            value = int(segmentation.filter_level[segment])
-            base = _clamped_level(value if segmentation.absolute else level + value)
-        for reference in range(4):
-            for mode in range(SPLITMV + 1):
-                delta = _delta(deltas, reference, mode) if deltas.enabled else 0
-                table[segment, reference, mode] = _clamped_level(base + delta)
-    return table
-
-
-def _delta(deltas: FilterDeltas, reference: int, mode: int) -> int:
-    """What a macroblock's reference and mode add to its level (section 9.6): of intra modes, B_PRED only."""
-    by_reference = int(deltas.reference[reference])
-    if reference == INTRA_FRAME:
-        return by_reference + (int(deltas.mode[0]) if mode == B_PRED else 0)
-    return by_reference + int(deltas.mode[{ZEROMV: 1, SPLITMV: 3}.get(mode, 2)])
+        return np.zeros((4, 4, SPLITMV + 1), np.uint8)
+    bases = np.full(4, level)
+    if segmentation.enabled:
+        given = segmentation.filter_level.astype(int)
+        bases = np.clip(given + (0 if segmentation.absolute else level), 0, MAX_LEVEL)
+    levels = np.broadcast_to(bases[:, None, None], (4, 4, SPLITMV + 1))
+    if deltas.enabled:
+        by_mode = np.append(deltas.mode.astype(int), 0)[_MODE_DELTA_NUMBERS]
+        levels = levels + deltas.reference[:, None] + by_mode
+    return np.clip(levels, 0, MAX_LEVEL).astype(np.uint8)
 
 
 @kernel

@@ -21,7 +21,7 @@ from numba.core import cgutils, types
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
 from numba.extending import lower_builtin, models, register_model, type_callable
 
-from codec.kernel import BOUNDS_CHECKED
+from codec.kernel_cache import BOUNDS_CHECKED
 
 I32 = ir.IntType(32)
 

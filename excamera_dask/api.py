@@ -10,7 +10,7 @@ from bisect import bisect_left
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from codec.kernel import cache_directory
+from codec.kernel_cache import cache_directory
 from excamera_dask import journal as journals
 from excamera_dask import stages
 from excamera_dask.containers import output_suffix
@@ -221,12 +221,22 @@ def _opened(src: PathLike, settings: Settings, on_event: OnEvent) -> SourceInfo:
     whole = open_source(src)
     for warning in whole.warnings:
         on_event(Notice(f"{whole.path}: {warning}", is_warning=True))
+    for warning in _warnings(settings):
+        on_event(Notice(warning, is_warning=True))
     source = whole.select(settings.skip, settings.limit)
     if source.frame_count == 0:
         raise SourceError(
             f"{whole.path}: nothing to encode after skipping {settings.skip} of {whole.frame_count} frames"
         )
     return source
+
+
+def _warnings(settings: Settings) -> tuple[str, ...]:
+    if settings.first_pass.is_repeatable:
+        return ()
+    return (
+        "libvpx may give other bytes at another run with these settings: use --cpu-used=1 or --tune=psnr",
+    )
 
 
 def _checked_output(out: PathLike, source: SourceInfo) -> str:
@@ -285,7 +295,7 @@ def _draft(
     encoder = encoder_version(settings.first_pass.encoder)
     return Draft(
         made, source, target, ".webm", executor, workers, settings.as_dict(), versions(encoder),
-        source.warnings, began,
+        (*source.warnings, *_warnings(settings)), began,
     )  # fmt: skip
 
 
@@ -303,10 +313,10 @@ def _executor(
         return
     load = None
     if settings.batch_chunks != 1:
-        from excamera_dask.warm_up import compile_kernels, load_kernels
+        from excamera_dask.warm_up import compile_kernels, load_kernels, prepare_own_process
 
         compile_kernels(lambda text: on_event(Notice(text)))
-        load = load_kernels
+        load = prepare_own_process if spec == "local" else load_kernels
     chunk = min(settings.chunk_frames, source.frame_count)
     need = ENCODER_MEMORY + (PICTURES_A_TASK + 2 * chunk) * source.frame_bytes
     with open_executor(spec, workers=workers, memory_per_worker=need, warm_up=load) as opened:

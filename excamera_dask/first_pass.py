@@ -14,6 +14,7 @@ from fractions import Fraction
 from typing import IO, cast
 
 import av
+import numpy as np
 
 from codec.frame import Image
 from excamera_dask.errors import FirstPassError, FirstPassUnavailable
@@ -30,17 +31,20 @@ CHUNK_RATE = Fraction(30)
 class FirstPassSettings:
     """How chunks are encoded; the names are vpxenc's, quantizers 0 (best) to 63.
 
-    encoder: "vpxenc" or "libvpx". passes: 2 only with vpxenc. target_bitrate in kbit/s; the default never binds. extra:
-    further vpxenc options, as written on its command line ("--drop-frame=0"), or pairs "name=value" for libvpx in PyAV.
+    encoder: "vpxenc" or "libvpx". passes: 2 only with vpxenc. min_q: None lets key frames have what two passes would
+    give them, see `lowest_q`. target_bitrate in kbit/s; the default never binds. extra: further vpxenc options, as
+    written on its command line ("--drop-frame=0"), or pairs "name=value" for libvpx in PyAV.
+
+    The defaults are the original tools' but for passes and cpu_used (docs/decisions/0008).
     """
 
     encoder: str = VPXENC
     cq_level: int = 30
-    passes: int = 2
+    passes: int = 1
     deadline: str = "good"
-    cpu_used: int = 0
+    cpu_used: int = 2
     end_usage: str = "cq"
-    min_q: int = 0
+    min_q: int | None = None
     max_q: int = 63
     target_bitrate: int = UNLIMITED_KBPS
     undershoot_pct: int = 100
@@ -66,14 +70,43 @@ class FirstPassSettings:
         if self.encoder not in (VPXENC, LIBVPX):
             raise ValueError(f"first pass by {self.encoder!r}; it must be {VPXENC!r} or {LIBVPX!r}")
         for name in ("cq_level", "min_q", "max_q"):
-            if not 0 <= getattr(self, name) <= 63:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must lie in 0 .. 63")
-        if not self.min_q <= self.max_q:
+            value = getattr(self, name)
+            if value is not None and not 0 <= value <= 63:
+                raise ValueError(f"{name} is {value}; it must lie in 0 .. 63")
+        if self.min_q is not None and self.min_q > self.max_q:
             raise ValueError(f"min_q {self.min_q} is above max_q {self.max_q}")
-        if self.end_usage == "cq" and not self.min_q <= self.cq_level <= self.max_q:
+        if self.end_usage == "cq" and not (self.min_q or 0) <= self.cq_level <= self.max_q:
             raise ValueError(f"cq_level {self.cq_level} must lie in min_q .. max_q")
         if self.passes not in (1, 2):
             raise ValueError(f"{self.passes} passes; there are 1 or 2")
+
+    @property
+    def lowest_q(self) -> int:
+        """The best quantizer allowed, 0 .. 63.
+
+        With two passes libvpx gives the key frame of a calm film a coarser quantizer at high cq levels; with one it
+        takes the best that it may, and spends bits that nobody sees.
+        """
+        if self.min_q is not None:
+            return self.min_q
+        if self.passes == 2 or self.end_usage != "cq":
+            return 0
+        return min(max(0, (self.cq_level - 37) * 3 // 5), self.max_q)
+
+    @property
+    def is_repeatable(self) -> bool:
+        """Whether libvpx gives the same bytes at every run.
+
+        With the tuning for SSIM at its slowest (--best, or --good with --cpu-used below 1) it weighs macroblocks by
+        memory that it never set, whatever that holds (docs/decisions/0008).
+        """
+        slowest = self.deadline == "best" or (self.deadline == "good" and self.cpu_used < 1)
+        return not (slowest and self.tune == "ssim")
+
+    def full_effort(self) -> FirstPassSettings:
+        """These settings as libvpx in one piece is compared with: as many passes as the encoder knows, no haste."""
+        passes = 2 if self.encoder == VPXENC else 1
+        return dataclasses.replace(self, passes=passes, cpu_used=0, min_q=self.min_q or 0)
 
     def choose(self, encoder: str | None = None) -> FirstPassSettings:
         """These settings with the encoder that this machine offers: once, on the client, for the whole job.
@@ -156,7 +189,7 @@ def vpxenc_arguments(settings: FirstPassSettings) -> list[str]:
     return [
         "--codec=vp8", "--ivf", "--quiet", "--disable-warning-prompt", "--threads=1",
         f"--{s.deadline}", f"--cpu-used={s.cpu_used}", f"--passes={s.passes}", f"--profile={s.profile}",
-        f"--end-usage={s.end_usage}", f"--cq-level={s.cq_level}", f"--min-q={s.min_q}", f"--max-q={s.max_q}",
+        f"--end-usage={s.end_usage}", f"--cq-level={s.cq_level}", f"--min-q={s.lowest_q}", f"--max-q={s.max_q}",
         f"--target-bitrate={s.target_bitrate}", f"--undershoot-pct={s.undershoot_pct}", f"--buf-sz={s.buf_sz}",
         f"--buf-initial-sz={s.buf_initial_sz}", f"--buf-optimal-sz={s.buf_optimal_sz}",
         f"--auto-alt-ref={s.auto_alt_ref}", f"--lag-in-frames={s.lag_in_frames}",
@@ -169,18 +202,28 @@ def vpxenc_arguments(settings: FirstPassSettings) -> list[str]:
 
 
 def _encode_with_vpxenc(images: Sequence[Image], settings: FirstPassSettings) -> list[bytes]:
-    with tempfile.TemporaryDirectory(prefix="excamera-first-pass-") as folder:
-        source = os.path.join(folder, "chunk.y4m")
-        target = os.path.join(folder, "chunk.ivf")
-        with open(source, "wb") as file:
-            _write_y4m(file, images)
-        command = [VPXENC, *vpxenc_arguments(settings), "-o", target, source]
-        result = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
-        if result.returncode != 0:
-            reason = (result.stderr.strip().splitlines() or ["no message"])[-1]
-            raise FirstPassError(f"vpxenc failed ({result.returncode}): {reason}")
-        with open(target, "rb") as file:
-            return split_ivf(file.read())
+    with _raw_file() as source:
+        _write_y4m(source, images)
+        source.flush()
+        path = f"/dev/fd/{source.fileno()}"
+        result = subprocess.run(
+            [VPXENC, *vpxenc_arguments(settings), "-o", "-", path],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            pass_fds=(source.fileno(),),
+        )
+    if result.returncode != 0:
+        said = result.stderr.decode(errors="replace").strip().splitlines()
+        reason = said[-1] if said else "no message"
+        raise FirstPassError(f"vpxenc failed ({result.returncode}): {reason}")
+    return split_ivf(result.stdout)
+
+
+def _raw_file() -> IO[bytes]:
+    """A file without a name, in memory where the system has such: nothing is left of it, whatever happens."""
+    if hasattr(os, "memfd_create"):
+        return open(os.memfd_create("excamera-first-pass"), "w+b", buffering=0)
+    return tempfile.TemporaryFile()
 
 
 def _write_y4m(file: IO[bytes], images: Iterable[Image]) -> None:
@@ -198,7 +241,7 @@ def pyav_options(settings: FirstPassSettings) -> dict[str, str]:
     s = settings
     options: dict[str, object] = {
         "deadline": s.deadline, "cpu-used": s.cpu_used, "crf": s.cq_level, "b": s.target_bitrate * 1000,
-        "qmin": s.min_q, "qmax": s.max_q, "undershoot-pct": s.undershoot_pct,
+        "qmin": s.lowest_q, "qmax": s.max_q, "undershoot-pct": s.undershoot_pct,
         "auto-alt-ref": s.auto_alt_ref, "lag-in-frames": s.lag_in_frames, "arnr-maxframes": s.arnr_maxframes,
         "arnr-strength": s.arnr_strength, "arnr-type": s.arnr_type, "slices": 1 << s.token_parts, "tune": s.tune,
         "noise-sensitivity": s.noise_sensitivity, "sharpness": s.sharpness, "static-thresh": s.static_thresh,
@@ -234,10 +277,7 @@ def _frame(image: Image, pts: int) -> av.VideoFrame:
     frame = av.VideoFrame(image.width, image.height, "yuv420p")
     for plane, pixels in zip(frame.planes, image, strict=True):
         height, width = pixels.shape
-        padded = bytearray(plane.buffer_size)
-        for row in range(height):
-            at = row * plane.line_size
-            padded[at : at + width] = pixels[row].tobytes()
-        plane.update(bytes(padded))
+        rows = np.frombuffer(cast("memoryview", plane), np.uint8).reshape(-1, plane.line_size)
+        rows[:height, :width] = pixels
     frame.pts = pts
     return frame

@@ -38,7 +38,7 @@ class Point:
 
 def serial_point(source: SourceInfo, settings: FirstPassSettings, threads: int = 1) -> Point:
     """One serial encode of the whole source by libvpx, decoded by libavcodec and compared."""
-    encoded = encode_serially(source, settings, threads)
+    encoded = encode_serially(source, settings.full_effort(), threads)
     with tempfile.TemporaryDirectory(prefix="excamera-rd-") as folder:
         path = Path(folder) / "serial.ivf"
         with Writer(path, source.width, source.height, 1 / _rate(source)) as writer:

@@ -1,4 +1,7 @@
-"""Compiled kernels: made once on this machine, in two processes side by side, and loaded by everyone after that."""
+"""Compiled kernels: made once on this machine, in two processes side by side, and loaded by everyone after that.
+
+The modules with kernels are imported where they run: the process that only sees that all is compiled has no use for them.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +12,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from codec.decoder import decode
-from codec.encoder import encode_key_frame, replace_key_frame
 from codec.frame import Image
-from codec.kernel import INTERPRETED, cache_directory
-from codec.rebase import rebase
+from codec.kernel_cache import INTERPRETED, cache_directory
+from excamera_dask.allocation import keep_freed_memory
 from excamera_dask.first_pass import LIBVPX, FirstPassSettings, encode_chunk
 
 
@@ -21,6 +22,12 @@ def load_kernels() -> None:
     """Run every step of the codec on tiny pictures: loads its kernels, or compiles them where nobody has."""
     rebase_tiny_frames()
     encode_tiny_frames()
+
+
+def prepare_own_process() -> None:
+    """`load_kernels`, in a process that does nothing else than encode."""
+    keep_freed_memory()
+    load_kernels()
 
 
 def compile_kernels(notice: Callable[[str], None]) -> None:
@@ -40,6 +47,9 @@ def compile_kernels(notice: Callable[[str], None]) -> None:
 
 def rebase_tiny_frames() -> None:
     """Decode a libvpx stream of two frames, and rebase the second."""
+    from codec.decoder import decode
+    from codec.rebase import rebase
+
     images = _tiny_images()
     settings = FirstPassSettings(encoder=LIBVPX, passes=1)
     key, inter = encode_chunk(images, settings)
@@ -50,6 +60,8 @@ def rebase_tiny_frames() -> None:
 
 def encode_tiny_frames() -> None:
     """Encode a key frame, and an inter frame in place of another."""
+    from codec.encoder import encode_key_frame, replace_key_frame
+
     first, second = _tiny_images()
     key = encode_key_frame(first, q_index=40)
     replace_key_frame(key.state, second, key.data)

@@ -9,7 +9,8 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from multiprocessing import resource_tracker
 from typing import Any
 
 import dask
@@ -18,7 +19,7 @@ from dask.callbacks import Callback
 from dask.local import get_sync
 from dask.system import CPU_COUNT
 from dask.utils import ensure_dict
-from distributed import WorkerPlugin
+from distributed import Client, LocalCluster
 
 from executors.base import (
     COUNTS_INTERVAL,
@@ -35,6 +36,7 @@ from executors.dask import DaskExecutor
 
 ALLOWED_FAILURES = 10  # workers that may die under one task before it is given up
 CLOSE_GRACE = 0.5  # seconds that busy workers are given to end by themselves
+THREADS_A_PROCESS = 4  # kernels run without the interpreter's lock, what is between them does not
 MEMORY_SHARE = 0.8  # of what is free when the cluster starts
 
 
@@ -117,17 +119,22 @@ class _HandOver(Callback):  # type: ignore[misc]
         self._next = time.monotonic() + COUNTS_INTERVAL
 
 
-class IgnoreInterrupts(WorkerPlugin):
-    """Leaves Ctrl-C, which a terminal sends to all processes, to the client alone."""
+@contextlib.contextmanager
+def interrupts_wait() -> Iterator[None]:
+    """Let Ctrl-C in this thread wait until the end; processes and threads started meanwhile never see it.
 
-    name = "ignore-interrupts"
-
-    def setup(self, worker: Any) -> None:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    A terminal sends it to all processes, but it is the client that ends the others.
+    """
+    resource_tracker.ensure_running()  # which would let the signal through when it starts
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class LocalExecutor(DaskExecutor):
-    """A cluster of single-threaded worker processes on this machine, ended with the executor."""
+    """A cluster of worker processes on this machine, ended with the executor."""
 
     def __init__(
         self,
@@ -137,45 +144,53 @@ class LocalExecutor(DaskExecutor):
         warm_up: Callable[[], None] | None = None,
         dashboard_address: str | None = None,
     ) -> None:
-        from distributed import Client, LocalCluster
-
         free = free_memory()
         count = workers or _default_workers(free, memory_per_worker)
-        with dask.config.set(
-            {
-                "distributed.scheduler.allowed-failures": ALLOWED_FAILURES,
-                "distributed.admin.log-length": 0,
-                "distributed.admin.low-level-log-length": 0,
-            }
-        ):
-            self._cluster = LocalCluster(
-                n_workers=count,
-                threads_per_worker=1,
-                processes=True,
-                memory_limit=int(free / count),
-                dashboard_address=dashboard_address or "127.0.0.1:0",
-                scheduler_kwargs={"dashboard": dashboard_address is not None},
-                silence_logs=logging.CRITICAL,
-            )
+        self._cluster: LocalCluster | None = None
         try:
-            super().__init__(Client(self._cluster, set_as_default=False), warm_up=warm_up)
-            self.client.register_plugin(IgnoreInterrupts())
+            with interrupts_wait():
+                self._cluster = _start_cluster(count, free, dashboard_address)
+                super().__init__(Client(self._cluster, set_as_default=False), warm_up=warm_up)
         except BaseException:
-            self._cluster.close()
+            if self._cluster is not None:
+                with interrupts_wait():
+                    self._cluster.close()
             raise
         self.name = "local"
         self._owns_client = True
 
     def close(self) -> None:
-        pids = (nanny.pid for nanny in self._cluster.workers.values())
-        workers = [pid for pid in pids if pid]  # a nanny whose worker died has none
-        killer = threading.Timer(CLOSE_GRACE, _kill, [workers])
-        killer.start()
-        try:
-            super().close()
-            self._cluster.close()
-        finally:
-            killer.cancel()
+        assert self._cluster is not None
+        with interrupts_wait():
+            pids = (nanny.pid for nanny in self._cluster.workers.values())
+            workers = [pid for pid in pids if pid]  # a nanny whose worker died has none
+            killer = threading.Timer(CLOSE_GRACE, _kill, [workers])
+            killer.start()
+            try:
+                super().close()
+                self._cluster.close()
+            finally:
+                killer.cancel()
+
+
+def _start_cluster(workers: int, memory: int, dashboard_address: str | None) -> LocalCluster:
+    threads = _threads(workers)
+    with dask.config.set(
+        {
+            "distributed.scheduler.allowed-failures": ALLOWED_FAILURES,
+            "distributed.admin.log-length": 0,
+            "distributed.admin.low-level-log-length": 0,
+        }
+    ):
+        return LocalCluster(
+            n_workers=workers // threads,
+            threads_per_worker=threads,
+            processes=True,
+            memory_limit=int(memory / workers) * threads,
+            dashboard_address=dashboard_address or "127.0.0.1:0",
+            scheduler_kwargs={"dashboard": dashboard_address is not None},
+            silence_logs=logging.CRITICAL,
+        )
 
 
 def _kill(processes: list[int]) -> None:
@@ -195,6 +210,11 @@ def _kill(processes: list[int]) -> None:
 def free_memory() -> int:
     """Bytes that a job may plan with: a share of what is free now."""
     return int(psutil.virtual_memory().available * MEMORY_SHARE)
+
+
+def _threads(workers: int) -> int:
+    """Workers that share a process, and with it the pictures that they hand to each other."""
+    return max(n for n in range(1, THREADS_A_PROCESS + 1) if workers % n == 0)
 
 
 def _default_workers(free: int, memory_per_worker: int | None) -> int:

@@ -103,7 +103,7 @@ def no_leftovers(out: Path) -> bool:
     return [entry.name for entry in out.parent.iterdir() if entry.name != out.name] == []
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [1, 2, 6])
 def test_local_processes_give_the_same_bytes(source, expected, tmp_path, workers):
     out = tmp_path / "out.webm"
     report = encode(source, out, workers=workers, **OPTIONS)
@@ -167,7 +167,7 @@ def test_hidden_frames_are_carried_through(tmp_path, vpxenc):
     source = write_film(tmp_path / "long.y4m", 40, 96, 80)
     out = tmp_path / "out.ivf"
     encode(
-        source, out, executor="sync", encoder="vpxenc", lag_in_frames=16, arnr_maxframes=5,
+        source, out, executor="sync", encoder="vpxenc", passes=2, lag_in_frames=16, arnr_maxframes=5,
         chunk_frames=20, batch_chunks=2, cq_level=10,
     )  # fmt: skip
     hidden = [number for number, data in enumerate(packets_of(out)) if not is_shown(data)]
@@ -291,7 +291,7 @@ def test_a_killed_worker_changes_nothing(source, expected, tmp_path):
                     os.kill(child.pid, signal.SIGKILL)
 
     out = tmp_path / "out.webm"
-    encode(source, out, workers=2, on_event=kill_one, **OPTIONS)
+    encode(source, out, workers=6, on_event=kill_one, **OPTIONS)
     assert killed
     assert out.read_bytes() == expected
 

@@ -407,6 +407,27 @@ def test_an_interrupt_is_one_line_and_leaves_no_output(
     assert not list(tmp_path.glob(".*.part"))
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("seconds", [0.4, 0.7, 1.0, 1.4, 2.0])
+def test_ctrl_c_on_a_terminal_is_one_line_at_any_moment(seconds: float, tmp_path: Path) -> None:
+    """A terminal sends it to all processes: to client, workers, encoders and whatever is just starting."""
+    source, output = tmp_path / "long.y4m", tmp_path / "out.webm"
+    grey = Image(*(np.full(size, 90, np.uint8) for size in ((288, 352), (144, 176), (144, 176))))
+    with Y4mWriter(source, 352, 288, Fraction(25)) as writer:
+        for _ in range(600):
+            writer.write(grey)
+    arguments = [*COMMAND, "encode", str(source), "-o", str(output), "--progress", "none"]
+    with subprocess.Popen(
+        arguments, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        time.sleep(seconds)
+        os.killpg(process.pid, signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 130, said
+    assert said.strip() == "excamera: interrupted"
+    assert not output.exists()
+
+
 # Values and estimates
 
 

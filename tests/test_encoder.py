@@ -21,7 +21,7 @@ from codec.encoder import (
 from codec.errors import UnsupportedFeature
 from codec.frame import ALTREF_FRAME, B_PRED, GOLDEN_FRAME, SPLITMV, Image, picture_from_image
 from codec.frame_coding import Encoded
-from codec.kernel import INTERPRETED
+from codec.kernel_cache import INTERPRETED
 from codec.quality import psnr
 from codec.state import DecoderState, FilterDeltas, References, Segmentation
 

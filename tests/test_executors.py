@@ -20,6 +20,7 @@ from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
 from distributed import Client, LocalCluster
 
 from executors import Cancelled, Executor, InvalidExecutor, WorkerLost, open_executor
+from executors.local import _threads
 
 
 class Refused(Exception):
@@ -49,6 +50,12 @@ def big(value: int) -> bytes:
 def slow(value: int, seconds: float) -> int:
     time.sleep(seconds)
     return value
+
+
+def slow_pid(_: int) -> int:
+    """Long enough that no worker can run all of them."""
+    time.sleep(0.2)
+    return os.getpid()
 
 
 def die_once(marker: str, value: int) -> int:
@@ -113,7 +120,9 @@ def cluster() -> Iterator[LocalCluster]:
 Opener = Callable[[], Executor]
 
 
-@pytest.fixture(params=["sync", "local-1", "local-2", "address", "client"], scope="module")
+@pytest.fixture(
+    params=["sync", "local-1", "local-2", "local-6", "address", "client"], scope="module"
+)
 def executor(request: pytest.FixtureRequest) -> Iterator[Executor]:
     kind: str = request.param
     if kind == "sync":
@@ -222,10 +231,20 @@ def test_counts(executor: Executor) -> None:
 
 
 def test_workers_and_memory(executor: Executor) -> None:
-    assert executor.workers == (
-        2 if executor.name == "local" and len(executor.client.nthreads()) == 2 else 1
-    )  # type: ignore[attr-defined]
+    assert executor.workers >= 1
     assert executor.memory > 0
+
+
+@pytest.mark.parametrize(("workers", "processes"), [(1, 1), (2, 1), (5, 5), (6, 2), (8, 2)])
+def test_up_to_four_workers_share_a_process(workers: int, processes: int) -> None:
+    assert workers // _threads(workers) == processes
+
+
+def test_workers_of_several_processes() -> None:
+    with open_executor("local", workers=6) as executor:
+        assert executor.workers == 6
+        pids = {("pid", i): (slow_pid, i) for i in range(12)}
+        assert len(set(collect(executor, graph_of(pid=pids), list(pids)).values())) == 2
 
 
 def test_warm_up_runs_in_each_worker() -> None:
@@ -253,7 +272,7 @@ def test_a_deadly_task_is_given_up() -> None:
 
 def test_closing_leaves_no_process() -> None:
     before = set(psutil.Process().children(recursive=True))
-    with open_executor("local", workers=2):
+    with open_executor("local", workers=6):
         assert len(set(psutil.Process().children(recursive=True)) - before) >= 2
     left = [
         child

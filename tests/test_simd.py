@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from codec import simd
-from codec.kernel import BOUNDS_CHECKED, INTERPRETED, kernel
+from codec.kernel import kernel
+from codec.kernel_cache import BOUNDS_CHECKED, INTERPRETED
 
 _reverse = simd.shuffle((7, 6, 5, 4, 3, 2, 1, 0))
 

@@ -6,6 +6,7 @@ import sys
 
 import click
 
+from excamera_dask.allocation import keep_freed_memory
 from excamera_dask.cli.bench import bench
 from excamera_dask.cli.compare import compare
 from excamera_dask.cli.decode import decode
@@ -49,6 +50,7 @@ for command in (encode, decode, info, compare, bench, doctor, step, demo):
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; returns the exit code (the console script hands it to the system)."""
     terminate_like_interrupt()
+    keep_freed_memory()
     try:
         cli.main(arguments, prog_name="excamera", standalone_mode=False)
     except click.exceptions.Exit as leave:

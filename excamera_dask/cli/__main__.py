@@ -1,5 +1,7 @@
 """``python -m excamera_dask.cli``: the command where its script is not on PATH."""
 
+import sys
+
 from excamera_dask.cli import main
 
-main()
+sys.exit(main())

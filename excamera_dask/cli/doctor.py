@@ -156,7 +156,7 @@ def _free(folder: str) -> int | None:
 def _kernels() -> dict[str, Any]:
     """Where compiled kernels live, whether any are there, and whether more could be written."""
     import codec
-    from codec.kernel import cache_directory, cache_root
+    from codec.kernel_cache import cache_directory, cache_root
 
     root = cache_root()
     modules = [path.stem for path in Path(codec.__file__).parent.glob("*.py")]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from excamera_dask.cli.failures import Failure
+from excamera_dask.cli.head_start import head_start
 from excamera_dask.cli.libvpx_options import cq_level_option, libvpx_options
 from excamera_dask.cli.output import claim_output, notice, print_json
 from excamera_dask.cli.values import BatchChunks, Executor, Times
@@ -144,6 +145,7 @@ def encode(
 
 def run(source: Path, output: Path, progress: str, **arguments: Any) -> EncodeReport:
     """Encode with the given display of progress; `arguments` are those of `excamera_dask.encode`."""
+    head_start(arguments["executor"])
     from excamera_dask.api import encode as encode_video
     from excamera_dask.cli.display import open_display
 

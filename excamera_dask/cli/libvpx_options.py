@@ -17,23 +17,28 @@ FLAG = click.IntRange(0, 1)
 
 # name, type, default, help: the defaults are those of FirstPassSettings, held together by a test
 OPTIONS: tuple[tuple[str, Any, Any, str], ...] = (
-    ("passes", click.IntRange(1, 2), 2, "Passes of libvpx over each chunk; 2 needs vpxenc."),
+    ("passes", click.IntRange(1, 2), 1, "Passes of libvpx over each chunk; 2 needs vpxenc."),
     (
         "deadline",
         click.Choice(["best", "good", "realtime"]),
         "good",
         "vpxenc's --best, --good or --rt.",
     ),
-    ("cpu-used", click.IntRange(-16, 16), 0, "Speed; higher is faster and coarser."),
+    ("cpu-used", click.IntRange(-16, 16), 2, "Speed; higher is faster and coarser."),
     ("end-usage", click.Choice(["vbr", "cbr", "cq", "q"]), "cq", "Rate control."),
-    ("min-q", QUANTIZER, 0, "Best quantizer allowed."),
+    ("min-q", QUANTIZER, None, "Best quantizer allowed; by default what suits --cq-level."),
     ("max-q", QUANTIZER, 63, "Worst quantizer allowed."),
     ("target-bitrate", click.IntRange(min=1), 2_000_000, "kbit/s; the default never binds."),
     ("undershoot-pct", click.IntRange(0, 100), 100, "Percent of undershoot."),
     ("buf-sz", click.IntRange(min=0), 40000, "Buffer, ms."),
     ("buf-initial-sz", click.IntRange(min=0), 10000, "Initial buffer level, ms."),
     ("buf-optimal-sz", click.IntRange(min=0), 20000, "Optimal buffer level, ms."),
-    ("auto-alt-ref", FLAG, 1, "Hidden altref frames, where libvpx wants them."),
+    (
+        "auto-alt-ref",
+        FLAG,
+        1,
+        "Hidden altref frames, where libvpx wants them; only two passes with a lag make any.",
+    ),
     ("lag-in-frames", click.IntRange(0, 25), 0, "Frames libvpx may look ahead within a chunk."),
     ("arnr-maxframes", click.IntRange(0, 15), 0, "Frames that an altref is filtered over."),
     ("arnr-strength", click.IntRange(0, 6), 3, "Strength of that filter."),
