@@ -23,7 +23,9 @@ from whole_job import vpxenc_command, write_y4m
 
 import codec
 from codec import decoder
+from excamera_dask.allocation import keep_freed_memory
 from excamera_dask.containers import read_packets
+from excamera_dask.first_pass import FirstPassSettings
 
 STEPS = ("open_frame", "read_frame_modes", "_decode_rows", "filter_picture", "extend_borders")
 
@@ -34,7 +36,11 @@ def encode(clip: str, limit: int, cq_level: int, folder: Path) -> Path:
         return Path(clip)
     y4m, out = folder / "source.y4m", folder / "stream.ivf"
     write_y4m(clip, 0, limit, y4m)
-    subprocess.run(vpxenc_command(y4m, cq_level, 1, out), check=True, capture_output=True)
+    subprocess.run(
+        vpxenc_command(y4m, FirstPassSettings(cq_level=cq_level).full_effort(), 1, out),
+        check=True,
+        capture_output=True,
+    )
     y4m.unlink()
     return out
 
@@ -100,6 +106,7 @@ def measure(stream: Path, rounds: int) -> dict[str, object]:
 @click.option("--cq-level", default=32, show_default=True)
 @click.option("--rounds", default=5, show_default=True)
 def main(clips: tuple[str, ...], limit: int, cq_level: int, rounds: int) -> None:
+    keep_freed_memory()  # as the command and its workers do
     for clip in clips:
         with tempfile.TemporaryDirectory(prefix="excamera-decode-") as folder:
             result = measure(encode(clip, limit, cq_level, Path(folder)), rounds)

@@ -22,6 +22,7 @@ from codec import DecoderState, decode, parse
 from codec.encoder import encode_given_state
 from codec.frame import Image
 from codec.quality import mean_squared_error, overall_psnr, ssim, ssim_db
+from excamera_dask.allocation import keep_freed_memory
 from excamera_dask.bd_rate import bd_rate
 from excamera_dask.ivf import split_ivf
 from excamera_dask.sources import open_source, read_frames
@@ -30,6 +31,7 @@ QUANTIZERS = (10, 20, 30, 40, 50)
 
 
 def main() -> None:
+    keep_freed_memory()  # as the command and its workers do
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
     parser.add_argument("clips", type=Path, nargs="+")
     parser.add_argument("--first", type=int, default=1)

@@ -23,6 +23,7 @@ from codec.decoder import decode
 from codec.frame import Image
 from codec.rebase import rebase
 from codec.state import DecoderState
+from excamera_dask.allocation import keep_freed_memory
 from excamera_dask.bd_rate import bd_rate
 from excamera_dask.containers import Writer
 from excamera_dask.first_pass import FirstPassSettings
@@ -109,6 +110,7 @@ def measure(source: SourceInfo, images: list[Image], cq_level: int) -> dict[str,
 )
 @click.option("-o", "--output", type=click.Path(), help="Write all figures to this JSON file.")
 def main(clip: str, skip: int, limit: int, cq_level: tuple[int, ...], output: str | None) -> None:
+    keep_freed_memory()  # as the command and its workers do
     source = open_source(clip).select(skip, limit)
     images = list(iter_frames(source))
     points = []

@@ -294,6 +294,11 @@ def _kept_within(value: int, low: int, high: int) -> int:
     return min(max(value, low), high)
 
 
+UNKNOWN_MODE_RATES = mode_rates(
+    DEFAULT_PROBABILITIES, prob_skip_false=128, prob_intra=128, prob_last=128, prob_golden=128
+)
+
+
 def _frame_search(
     state: DecoderState | None,
     source: Picture,
@@ -306,7 +311,6 @@ def _frame_search(
     else:
         references = state.references
         usable = distinct_references(references)
-    planes = [interpolate_half_pixels(references[reference - 1].y) for reference in usable]
     size = (source.rows, source.columns)
     masking = activity_masking(source) if effort.masking else np.full(size, 256, np.int32)
     even = BOOLEAN_RATES[[128, 128]]
@@ -315,15 +319,9 @@ def _frame_search(
         source,
         references,
         np.array(usable, np.int64),
-        np.stack(planes) if planes else np.zeros((0, 4, 1, 1), np.uint8),
+        interpolate_half_pixels([references[reference - 1].y for reference in usable]),
         new_residual_coder(quantizers, nothing, even, masking, tuning=effort.tuning),
-        mode_rates(
-            DEFAULT_PROBABILITIES,
-            prob_skip_false=128,
-            prob_intra=128,
-            prob_last=128,
-            prob_golden=128,
-        ),
+        UNKNOWN_MODE_RATES,
         np.zeros((14, 14, 10), np.int32),
         np.zeros(4, np.uint8),
         satd_multiplier(int(quantizers[0, Y1_DC]), effort.tuning.rate_weight),

@@ -10,7 +10,7 @@ import numpy as np
 
 from codec import simd
 from codec.kernel import allocating_kernel, inline_kernel, kernel
-from codec.transform import _blocks_of_rows, _join8, _transpose_four, _transpose_one
+from codec.transform import blocks_of_rows, join8, transpose_four, transpose_one
 
 
 @inline_kernel
@@ -38,11 +38,11 @@ def _vertical_pass(i0, i1, i2, i3):  # type: ignore[no-untyped-def]
 @inline_kernel
 def _forward_dct_of_four(r0, r1, r2, r3, coefficients, block):  # type: ignore[no-untyped-def]
     """Transform four blocks whose rows lie side by side in four vectors."""
-    r0, r1, r2, r3 = _transpose_four(r0, r1, r2, r3)
+    r0, r1, r2, r3 = transpose_four(r0, r1, r2, r3)
     r0, r1, r2, r3 = _horizontal_pass(r0, r1, r2, r3)
-    r0, r1, r2, r3 = _transpose_four(r0, r1, r2, r3)
+    r0, r1, r2, r3 = transpose_four(r0, r1, r2, r3)
     r0, r1, r2, r3 = _vertical_pass(r0, r1, r2, r3)
-    b0, b1, b2, b3 = _blocks_of_rows(r0, r1, r2, r3)
+    b0, b1, b2, b3 = blocks_of_rows(r0, r1, r2, r3)
     simd.store(b0, coefficients, block, 0)
     simd.store(b1, coefficients, block + 1, 0)
     simd.store(b2, coefficients, block + 2, 0)
@@ -57,7 +57,7 @@ def _difference16(source, plane, y, x):  # type: ignore[no-untyped-def]
 @inline_kernel
 def _difference8x2(source, plane, y, x):  # type: ignore[no-untyped-def]
     """Eight pixels at y and eight at y + 4."""
-    return _join8(
+    return join8(
         simd.load8(source, y, x) - simd.load8(plane, y, x),
         simd.load8(source, y + 4, x) - simd.load8(plane, y + 4, x),
     )
@@ -95,9 +95,9 @@ def forward_dct_block(source, plane, y, x, coefficients, block):  # type: ignore
     r1 = _difference4(source, plane, y + 1, x)
     r2 = _difference4(source, plane, y + 2, x)
     r3 = _difference4(source, plane, y + 3, x)
-    r0, r1, r2, r3 = _transpose_one(r0, r1, r2, r3)
+    r0, r1, r2, r3 = transpose_one(r0, r1, r2, r3)
     r0, r1, r2, r3 = _horizontal_pass(r0, r1, r2, r3)
-    r0, r1, r2, r3 = _transpose_one(r0, r1, r2, r3)
+    r0, r1, r2, r3 = transpose_one(r0, r1, r2, r3)
     r0, r1, r2, r3 = _vertical_pass(r0, r1, r2, r3)
     simd.store(r0, coefficients, block, 0)
     simd.store(r1, coefficients, block, 4)

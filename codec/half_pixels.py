@@ -5,6 +5,8 @@ Even quarter positions are what the decoder predicts (section 18.3); odd ones ar
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -16,12 +18,14 @@ MARGIN = 8
 """Rows and columns at the edges of the padded plane that are not interpolated; no search reaches them."""
 
 
-def interpolate_half_pixels(plane: Plane) -> NDArray[np.uint8]:
-    """Planes (4, H, W) uint8 of a padded plane: as it is, half a pixel right, half a pixel down, and both."""
-    planes = np.empty((4, *plane.shape), np.uint8)
-    planes[:] = plane
-    _interpolate(planes)
-    return planes
+def interpolate_half_pixels(planes: Sequence[Plane]) -> NDArray[np.uint8]:
+    """Planes (N, 4, H, W) uint8 of N padded planes: as they are, half a pixel right, half a pixel down, and both."""
+    height, width = planes[0].shape if planes else (1, 1)
+    interpolated = np.empty((len(planes), 4, height, width), np.uint8)
+    for given, made in zip(planes, interpolated, strict=True):
+        made[:] = given
+        _interpolate(made)
+    return interpolated
 
 
 @inline_kernel

@@ -10,7 +10,7 @@ from codec.frame import B_DC_PRED, BORDER, DC_PRED, TM_PRED
 from codec.kernel import part_kernel
 from codec.predict_intra import extend_above_right, predict_8x8, predict_subblock
 from codec.rate_distortion import DISTORTION_SHIFT
-from codec.residual import Y_WITH_DC, _code_block, _code_chroma
+from codec.residual import Y_WITH_DC, code_block, code_chroma
 from codec.satd import satd4x4, satd8x8, sse4x4, sse8x8
 from codec.tokens import BLOCK_ABOVE, BLOCK_LEFT, CONTEXTS
 from codec.transform import inverse_dct_add
@@ -47,7 +47,7 @@ def _chroma_cost(frame, mb_row, mb_col, picture, room, uv_mode, multiplier):  # 
     predict_8x8(picture.u, y, x, uv_mode, trial.u, y, x)
     predict_8x8(picture.v, y, x, uv_mode, trial.v, y, x)
     error = sse8x8(source.u, y, x, trial.u, y, x) + sse8x8(source.v, y, x, trial.v, y, x)
-    residue = _code_chroma(
+    residue = code_chroma(
         frame.coder,
         source,
         mb_row,
@@ -100,7 +100,7 @@ def _choose_subblock_mode(frame, mb_col, y, x, right_y, block, rates, multiplier
         simd.store(simd.i16x16(0), room.levels, block, 0)
         room.contexts.above[mb_col, over] = above
         room.contexts.left[beside] = left
-        cost = _code_block(
+        cost = code_block(
             frame.coder,
             0,
             Y_WITH_DC,

@@ -39,8 +39,8 @@ from codec.residual import (
     ResidualBuffers,
     ResidualCoder,
     TokenContexts,
-    _code_chroma,
-    _code_luma,
+    code_chroma,
+    code_luma,
     code_macroblock,
     new_buffers,
     new_contexts,
@@ -148,7 +148,7 @@ def _trial_cost(frame, mb_row, mb_col, contexts, room, with_y2, multiplier, rate
     for block in range(25):
         simd.store(simd.i16x16(0), room.levels, block, 0)
     residue = np.int64(frame.rates.skip[0]) * multiplier
-    residue += _code_luma(
+    residue += code_luma(
         frame.coder,
         source,
         mb_row,
@@ -164,7 +164,7 @@ def _trial_cost(frame, mb_row, mb_col, contexts, room, with_y2, multiplier, rate
     )
     error += np.int64(sse8x8(source.u, v, h, trial.u, v, h))
     error += np.int64(sse8x8(source.v, v, h, trial.v, v, h))
-    residue += _code_chroma(
+    residue += code_chroma(
         frame.coder,
         source,
         mb_row,

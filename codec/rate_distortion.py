@@ -61,35 +61,33 @@ def rate_of_one(probability: NDArray[np.uint8]) -> Rates:
 
 
 class Tree(NamedTuple):
-    """The paths of a tree's leaves: for each leaf, the (node, bit) pairs from the root (section 8.1)."""
+    """Which nodes the path to each leaf of a tree leaves by a 0, and which by a 1: (nodes, leaves) of 0 and 1."""
 
-    paths: tuple[tuple[tuple[int, int], ...], ...]
+    zeros: Rates
+    ones: Rates
 
     def rates(self, probabilities: NDArray[np.uint8]) -> Rates:
         """Rates (..., leaves) under probabilities (..., nodes)."""
         zero, one = rate_of_zero(probabilities), rate_of_one(probabilities)
-        shape = (*probabilities.shape[:-1], len(self.paths))
-        rates = np.zeros(shape, np.int32)
-        for leaf, path in enumerate(self.paths):
-            for node, bit in path:
-                rates[..., leaf] += (one if bit else zero)[..., node]
-        return rates
+        return np.asarray(zero @ self.zeros + one @ self.ones)
 
 
 def tree(*nodes: int) -> Tree:
     """A tree as the RFC writes it: pairs of what follows 0 and 1; -leaf, or the even index of another pair."""
-    paths: dict[int, tuple[tuple[int, int], ...]] = {}
+    count = len(nodes) // 2
+    turns = np.zeros((2, count, count + 1), np.int32)
 
     def follow(index: int, path: tuple[tuple[int, int], ...]) -> None:
         for bit in (0, 1):
-            longer = (*path, (index >> 1, bit))
+            longer = (*path, (bit, index >> 1))
             if nodes[index + bit] > 0:
                 follow(nodes[index + bit], longer)
             else:
-                paths[-nodes[index + bit]] = longer
+                for turn, node in longer:
+                    turns[turn, node, -nodes[index + bit]] = 1
 
     follow(0, ())
-    return Tree(tuple(paths[leaf] for leaf in sorted(paths)))
+    return Tree(turns[0], turns[1])
 
 
 # Leaves are numbered as in codec.frame; section of the RFC behind each.
@@ -165,6 +163,15 @@ def position_token_rates(coefficients: NDArray[np.uint8]) -> Rates:
 # Modes and vectors -----------------------------------------------------------------------------------------------
 
 
+# What no probability of a frame changes.
+SUB_MODE_RATES = SUBBLOCK_MODE_TREE.rates(tables.B_MODE_PROBS)
+VECTOR_MODE_RATES = np.stack(
+    [rate_of_zero(tables.MODE_CONTEXTS), rate_of_one(tables.MODE_CONTEXTS)], axis=-1
+)
+PARTITIONING_RATES = PARTITIONING_TREE.rates(tables.MBSPLIT_PROBS)
+SUB_VECTOR_RATES = SUBVECTOR_TREE.rates(tables.SUB_MV_REF_PROBS)
+
+
 class ModeRates(NamedTuple):
     """Rates of everything in a macroblock's header, under one set of probabilities."""
 
@@ -193,17 +200,16 @@ def mode_rates(
     skip = _pair(prob_skip_false) if skip_enabled else np.zeros(2, np.int32)
     last, golden = _pair(prob_last), _pair(prob_golden)
     reference = np.array([0, last[0], last[1] + golden[0], last[1] + golden[1]], np.int32)
-    contexts = tables.MODE_CONTEXTS
     return ModeRates(
         skip,
         _pair(prob_intra),
         reference,
         Y_MODE_TREE.rates(probabilities.y_mode),
         UV_MODE_TREE.rates(probabilities.uv_mode),
-        SUBBLOCK_MODE_TREE.rates(tables.B_MODE_PROBS),
-        np.stack([rate_of_zero(contexts), rate_of_one(contexts)], axis=-1),
-        PARTITIONING_TREE.rates(tables.MBSPLIT_PROBS),
-        SUBVECTOR_TREE.rates(tables.SUB_MV_REF_PROBS),
+        SUB_MODE_RATES,
+        VECTOR_MODE_RATES,
+        PARTITIONING_RATES,
+        SUB_VECTOR_RATES,
         vector_rates(probabilities.vectors),
     )
 
@@ -223,14 +229,24 @@ def vector_rates(vectors: NDArray[np.uint8]) -> Rates:
     return np.stack([_component_rates(component) for component in vectors])
 
 
+def _long_magnitude_bits() -> tuple[Rates, Rates]:
+    """Which bits (LONG_WIDTH, MAX_VECTOR + 1) of each magnitude are written as 0, and which as 1 (section 17.2).
+
+    Bit 3 of a long magnitude is implied, hence free, where no higher bit is set.
+    """
+    magnitude, bit = np.arange(MAX_VECTOR + 1), np.arange(LONG_WIDTH)[:, np.newaxis]
+    paid = (bit != 3) | (magnitude > 15)
+    ones = (magnitude >> bit & 1).astype(bool)
+    return (paid & ~ones).astype(np.int32), (paid & ones).astype(np.int32)
+
+
+_LONG_ZEROS, _LONG_ONES = _long_magnitude_bits()
+
+
 def _component_rates(probabilities: NDArray[np.uint8]) -> Rates:
-    """Section 17.2: short magnitudes by a tree, long ones bit by bit, bit 3 last and only where it is not implied."""
+    """Section 17.2: short magnitudes by a tree, long ones bit by bit."""
     zero, one = rate_of_zero(probabilities), rate_of_one(probabilities)
-    magnitude = np.arange(MAX_VECTOR + 1)
-    rates = np.full(MAX_VECTOR + 1, one[IS_SHORT], np.int32)
-    for bit in range(LONG_WIDTH):
-        paid = np.where(magnitude >> bit & 1, one[LONG_BITS + bit], zero[LONG_BITS + bit])
-        rates += np.where((bit != 3) | (magnitude > 15), paid, 0).astype(np.int32)
+    rates = one[IS_SHORT] + zero[LONG_BITS:] @ _LONG_ZEROS + one[LONG_BITS:] @ _LONG_ONES
     short = SHORT_VECTOR_TREE.rates(probabilities[SHORT_TREE:LONG_BITS])
     rates[:8] = zero[IS_SHORT] + short
     positive, negative = rates + zero[SIGN], rates + one[SIGN]

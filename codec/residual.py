@@ -237,7 +237,7 @@ def optimize_block(  # type: ignore[no-untyped-def]
 
 
 @inline_kernel
-def _code_block(  # type: ignore[no-untyped-def]
+def code_block(  # type: ignore[no-untyped-def]
     coder, segment, block_type, block, first, multiplier, contexts, mb_col, levels, eobs, buffers
 ):
     """Choose the levels of one transformed block, dequantize them, and keep its context; gives its cost."""
@@ -297,7 +297,7 @@ def _code_subblocks(  # type: ignore[no-untyped-def]
         right_y = top - 1 if block & 3 == 3 else y - 1
         predict_subblock(plane, y, x, sub_modes[block], right_y, plane, y, x)
         forward_dct_block(source.y, plane, y, x, buffers.coefficients, block)
-        cost += _code_block(
+        cost += code_block(
             coder, segment, Y_WITH_DC, block, 0, multiplier, contexts, mb_col, levels, eobs, buffers
         )
         if eobs[block] > 0:
@@ -332,11 +332,11 @@ def _code_luma_blocks(  # type: ignore[no-untyped-def]
     first, block_type = 0, Y_WITH_DC
     if with_y2:
         first, block_type = 1, Y_AFTER_Y2
-        cost += _code_block(
+        cost += code_block(
             coder, segment, Y2, Y2_BLOCK, 0, multiplier, contexts, mb_col, levels, eobs, buffers
         )
     for block in range(16):
-        cost += _code_block(
+        cost += code_block(
             coder,
             segment,
             block_type,
@@ -360,14 +360,14 @@ def _code_chroma_blocks(  # type: ignore[no-untyped-def]
 ):
     cost = np.int64(0)
     for block in range(16, 24):
-        cost += _code_block(
+        cost += code_block(
             coder, segment, CHROMA, block, 0, multiplier, contexts, mb_col, levels, eobs, buffers
         )
     return cost
 
 
 @kernel
-def _code_luma(  # type: ignore[no-untyped-def]
+def code_luma(  # type: ignore[no-untyped-def]
     coder,
     source,
     mb_row,
@@ -389,7 +389,7 @@ def _code_luma(  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _code_chroma(  # type: ignore[no-untyped-def]
+def code_chroma(  # type: ignore[no-untyped-def]
     coder, source, mb_row, mb_col, segment, multiplier, contexts, levels, eobs, picture, buffers
 ):
     """Transform and code the chroma of a predicted macroblock; gives its cost."""
@@ -470,7 +470,7 @@ def code_macroblock(coder, source, mb_row, mb_col, macroblocks, contexts, pictur
             picture,
             buffers,
         )
-        cost += _code_chroma(
+        cost += code_chroma(
             coder,
             source,
             mb_row,

@@ -21,16 +21,19 @@ _odd_pairs4 = simd.shuffle((2, 3, 6, 7))
 
 
 @inline_kernel
-def _magnitudes(d0, d1, d2, d3):  # type: ignore[no-untyped-def]
-    """Half the Hadamard magnitudes, added up in lanes, of four rows of four blocks side by side."""
+def _across_rows(d0, d1, d2, d3):  # type: ignore[no-untyped-def]
+    """The Hadamard transform of each column of four rows."""
     a = d0 + d1
     b = d0 - d1
     c = d2 + d3
     d = d2 - d3
-    r0 = a + c
-    r1 = b + d
-    r2 = a - c
-    r3 = b - d
+    return a + c, b + d, a - c, b - d
+
+
+@inline_kernel
+def _magnitudes(d0, d1, d2, d3):  # type: ignore[no-untyped-def]
+    """Half the Hadamard magnitudes, added up in lanes, of four rows of four blocks side by side."""
+    r0, r1, r2, r3 = _across_rows(d0, d1, d2, d3)
     p = _even_lanes16(r0, r1)
     q = _odd_lanes16(r0, r1)
     s = _even_lanes16(r2, r3)
@@ -87,14 +90,7 @@ def satd8x8(a, ay, ax, b, by, bx):  # type: ignore[no-untyped-def]
 
 @inline_kernel
 def _hadamard4(d0, d1, d2, d3):  # type: ignore[no-untyped-def]
-    a = d0 + d1
-    b = d0 - d1
-    c = d2 + d3
-    d = d2 - d3
-    r0 = a + c
-    r1 = b + d
-    r2 = a - c
-    r3 = b - d
+    r0, r1, r2, r3 = _across_rows(d0, d1, d2, d3)
     p = _even_lanes4(r0, r1)
     q = _odd_lanes4(r0, r1)
     s = _even_lanes4(r2, r3)

@@ -30,7 +30,7 @@ _high4 = simd.shuffle((2, 6, 3, 7))
 _low4_pairs = simd.shuffle((0, 1, 4, 5))
 _high4_pairs = simd.shuffle((2, 3, 6, 7))
 _join4 = simd.shuffle((0, 1, 2, 3, 4, 5, 6, 7))
-_join8 = simd.shuffle((0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15))
+join8 = simd.shuffle((0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15))
 
 
 @part_kernel
@@ -49,7 +49,7 @@ def _rows_of_four(a, b, c, d):  # type: ignore[no-untyped-def]
 
 
 @part_kernel
-def _blocks_of_rows(r0, r1, r2, r3):  # type: ignore[no-untyped-def]
+def blocks_of_rows(r0, r1, r2, r3):  # type: ignore[no-untyped-def]
     """Turn vectors of the four rows of four blocks into four whole blocks."""
     a = _low_halves(r0, r2)
     b = _low_halves(r1, r3)
@@ -59,7 +59,7 @@ def _blocks_of_rows(r0, r1, r2, r3):  # type: ignore[no-untyped-def]
 
 
 @part_kernel
-def _transpose_four(r0, r1, r2, r3):  # type: ignore[no-untyped-def]
+def transpose_four(r0, r1, r2, r3):  # type: ignore[no-untyped-def]
     """Transpose each of four blocks, between vectors of rows and vectors of columns."""
     t0 = _low_words(r0, r1)
     t1 = _low_words(r2, r3)
@@ -73,7 +73,7 @@ def _transpose_four(r0, r1, r2, r3):  # type: ignore[no-untyped-def]
 
 
 @part_kernel
-def _transpose_one(r0, r1, r2, r3):  # type: ignore[no-untyped-def]
+def transpose_one(r0, r1, r2, r3):  # type: ignore[no-untyped-def]
     t0 = _low4(r0, r1)
     t1 = _low4(r2, r3)
     t2 = _high4(r0, r1)
@@ -107,9 +107,9 @@ def _inverse_dct_of_four(coefficients, block):  # type: ignore[no-untyped-def]
         simd.load16(coefficients, block + 3, 0),
     )
     r0, r1, r2, r3 = _inverse_dct_pass(r0, r1, r2, r3)
-    r0, r1, r2, r3 = _transpose_four(r0, r1, r2, r3)
+    r0, r1, r2, r3 = transpose_four(r0, r1, r2, r3)
     r0, r1, r2, r3 = _inverse_dct_pass(r0 + 4, r1, r2, r3)
-    return _transpose_four(r0 >> 3, r1 >> 3, r2 >> 3, r3 >> 3)
+    return transpose_four(r0 >> 3, r1 >> 3, r2 >> 3, r3 >> 3)
 
 
 @kernel
@@ -120,9 +120,9 @@ def inverse_dct_add(coefficients, block, plane, y, x):  # type: ignore[no-untype
     r2 = simd.load4(coefficients, block, 8)
     r3 = simd.load4(coefficients, block, 12)
     r0, r1, r2, r3 = _inverse_dct_pass(r0, r1, r2, r3)
-    r0, r1, r2, r3 = _transpose_one(r0, r1, r2, r3)
+    r0, r1, r2, r3 = transpose_one(r0, r1, r2, r3)
     r0, r1, r2, r3 = _inverse_dct_pass(r0 + 4, r1, r2, r3)
-    r0, r1, r2, r3 = _transpose_one(r0 >> 3, r1 >> 3, r2 >> 3, r3 >> 3)
+    r0, r1, r2, r3 = transpose_one(r0 >> 3, r1 >> 3, r2 >> 3, r3 >> 3)
     simd.store(simd.load4(plane, y, x) + r0, plane, y, x)
     simd.store(simd.load4(plane, y + 1, x) + r1, plane, y + 1, x)
     simd.store(simd.load4(plane, y + 2, x) + r2, plane, y + 2, x)
@@ -178,7 +178,7 @@ def inverse_dct_add_2x2(coefficients, block, plane, y, x):  # type: ignore[no-un
 def _dc_residue_of_four(coefficients, block):  # type: ignore[no-untyped-def]
     upper = _join4(simd.load4(coefficients, block, 0), simd.load4(coefficients, block + 1, 0))
     lower = _join4(simd.load4(coefficients, block + 2, 0), simd.load4(coefficients, block + 3, 0))
-    every = _join8(upper, lower)
+    every = join8(upper, lower)
     return (_dc_of_four(every, every) + 4) >> 3
 
 
@@ -215,7 +215,7 @@ def inverse_wht(coefficients):  # type: ignore[no-untyped-def]
     r2 = simd.load4(coefficients, 24, 8)
     r3 = simd.load4(coefficients, 24, 12)
     r0, r1, r2, r3 = _inverse_wht_pass(r0, r1, r2, r3)
-    r0, r1, r2, r3 = _transpose_one(r0, r1, r2, r3)
+    r0, r1, r2, r3 = transpose_one(r0, r1, r2, r3)
     r0, r1, r2, r3 = _inverse_wht_pass(r0 + 3, r1, r2, r3)
     columns = (r0 >> 3, r1 >> 3, r2 >> 3, r3 >> 3)
     for row in range(4):

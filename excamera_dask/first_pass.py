@@ -265,7 +265,7 @@ def _encode_with_pyav(images: Sequence[Image], settings: FirstPassSettings) -> l
     context.options = pyav_options(settings)
     try:
         packets = [
-            p for pts, image in enumerate(images) for p in context.encode(_frame(image, pts))
+            p for pts, image in enumerate(images) for p in context.encode(video_frame(image, pts))
         ]
         packets += context.encode(None)
     except av.FFmpegError as error:
@@ -273,7 +273,7 @@ def _encode_with_pyav(images: Sequence[Image], settings: FirstPassSettings) -> l
     return [bytes(packet) for packet in packets]
 
 
-def _frame(image: Image, pts: int) -> av.VideoFrame:
+def video_frame(image: Image, pts: int) -> av.VideoFrame:
     frame = av.VideoFrame(image.width, image.height, "yuv420p")
     for plane, pixels in zip(frame.planes, image, strict=True):
         height, width = pixels.shape

@@ -15,8 +15,7 @@ from codec.rebase import rebase
 from codec.state import DecoderState
 from excamera_dask.containers import is_key_frame, is_shown
 from excamera_dask.errors import ExcameraError
-from excamera_dask.stages import KEY_FRAME_Q_WEIGHT
-from excamera_dask.stages import _hidden_picture as hidden_picture
+from excamera_dask.stages import KEY_FRAME_Q_WEIGHT, hidden_picture
 
 
 class Reencoded(NamedTuple):

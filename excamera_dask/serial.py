@@ -19,9 +19,9 @@ from excamera_dask.first_pass import (
     VPXENC,
     FirstPassSettings,
     pyav_options,
+    video_frame,
     vpxenc_arguments,
 )
-from excamera_dask.first_pass import _frame as video_frame
 from excamera_dask.sources import SourceInfo, iter_frames
 
 CHUNK_ONLY = ("--disable-kf", "--kf-max-dist", "--threads")

@@ -161,7 +161,7 @@ def final_state(first_pass: FirstPass) -> Decoded:
             before.append(state.without_references())
         after, _ = codec.decode(state, packet)
         if not is_shown(packet):
-            hidden[place] = _hidden_picture(state, after)
+            hidden[place] = hidden_picture(state, after)
         state = after
     assert state is not None
     seconds = {"final_state": time.perf_counter() - begin}
@@ -274,7 +274,7 @@ def _together(*results: Any) -> Seconds:
     return total
 
 
-def _hidden_picture(before: DecoderState | None, after: DecoderState) -> Image:
+def hidden_picture(before: DecoderState | None, after: DecoderState) -> Image:
     """The picture of a hidden frame: what is new among the references after it."""
     assert after.references is not None
     known = {id(picture) for picture in (before.references if before and before.references else ())}

@@ -73,7 +73,7 @@ def _textured(width: int, height: int, seed: int = 0) -> Picture:
 
 def test_half_pixels_are_the_decoders() -> None:
     plane = np.random.default_rng(1).integers(0, 256, (96, 80), np.uint8)
-    planes = interpolate_half_pixels(plane)
+    planes = interpolate_half_pixels([plane])[0]
     taps = SUBPIXEL_SIXTAP_FILTERS[4].astype(np.int64)
 
     def filtered(pixels: np.ndarray, axis: int) -> np.ndarray:
@@ -94,7 +94,7 @@ def _target(reference: Picture, vector: tuple[int, int], mb_row: int, mb_col: in
     source = new_picture(reference.rows, reference.columns)
     vectors = np.full((16, 2), vector, np.int16)
     predict_inter_macroblock(reference, vectors, False, 0, 0, source, mb_row, mb_col)
-    planes = interpolate_half_pixels(reference.y)
+    planes = interpolate_half_pixels([reference.y])[0]
     y, x = BORDER + 16 * mb_row, BORDER + 16 * mb_col
     return Target(source.y, planes, y, x, 0, 0, RATES, 20)
 
