@@ -26,7 +26,7 @@ def pchip_slopes(x: Floats, y: Floats) -> Floats:
     same_sign = left * right > 0
     weight_left = 2 * step[1:] + step[:-1]
     weight_right = step[1:] + 2 * step[:-1]
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         harmonic = (weight_left + weight_right) / (weight_left / left + weight_right / right)
     slopes[1:-1] = np.where(same_sign, harmonic, 0.0)
     slopes[0] = _end_slope(step[0], step[1], secant[0], secant[1])

@@ -5,7 +5,6 @@ The modules with kernels are imported where they run: the process that only sees
 
 from __future__ import annotations
 
-import contextlib
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,7 +12,7 @@ from collections.abc import Callable
 import numpy as np
 
 from codec.frame import Image
-from codec.kernel_cache import INTERPRETED, cache_directory
+from codec.kernel_cache import INTERPRETED, cache_directory, cache_root
 from excamera_dask.allocation import keep_freed_memory
 from excamera_dask.first_pass import LIBVPX, FirstPassSettings, encode_chunk
 
@@ -40,9 +39,12 @@ def compile_kernels(notice: Callable[[str], None]) -> None:
     with subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL):
         encode_tiny_frames()
     load_kernels()  # what the other process could not compile shows its error here
-    with contextlib.suppress(OSError):
+    try:
         marker.parent.mkdir(parents=True, exist_ok=True)
         marker.touch()
+    except OSError as error:
+        where = f"{cache_root()} ({error.strerror})"
+        notice(f"compiled kernels cannot be kept in {where}: set EXCAMERA_CACHE_DIR to a folder")
 
 
 def rebase_tiny_frames() -> None:
