@@ -40,7 +40,7 @@ def main() -> None:
     parser.add_argument("--chunk-frames", type=int, default=6)
     parser.add_argument("--batch-chunks", type=int, default=16)
     parser.add_argument("--cpu-used", type=int, default=16)
-    parser.add_argument("--deadline", default="rt")
+    parser.add_argument("--deadline", default="realtime")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     found = []

@@ -52,7 +52,7 @@ def encode(
 ) -> EncodeReport:
     """Encode a video file into `out` (.webm or .ivf by its suffix) and wait for it.
 
-    executor: "sync", "local" (`workers` processes), a scheduler's address, a `distributed.Client`
+    executor: "sync", "local" (`workers` at once, in processes), a scheduler's address, a `distributed.Client`
     or an open Executor; the bytes are the same on each. settings, or options by name: those of
     Settings and FirstPassSettings, e.g. `cq_level=30, chunk_frames=6, batch_chunks=16`. keep: a
     folder for each chunk's intermediates as IVF. resume: go on with what an interrupted job of the

@@ -25,6 +25,7 @@ VPXENC, LIBVPX = "vpxenc", "libvpx"
 UNLIMITED_KBPS = 2_000_000
 NO_KEY_FRAME = 9999
 CHUNK_RATE = Fraction(30)
+_DEADLINES = {"best": "best", "good": "good", "realtime": "rt"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,6 +70,8 @@ class FirstPassSettings:
     def __post_init__(self) -> None:
         if self.encoder not in (VPXENC, LIBVPX):
             raise ValueError(f"first pass by {self.encoder!r}; it must be {VPXENC!r} or {LIBVPX!r}")
+        if self.deadline not in _DEADLINES:
+            raise ValueError(f"deadline {self.deadline!r}; it must be {', '.join(_DEADLINES)}")
         for name in ("cq_level", "min_q", "max_q"):
             value = getattr(self, name)
             if value is not None and not 0 <= value <= 63:
@@ -188,7 +191,7 @@ def vpxenc_arguments(settings: FirstPassSettings) -> list[str]:
     s = settings
     return [
         "--codec=vp8", "--ivf", "--quiet", "--disable-warning-prompt", "--threads=1",
-        f"--{s.deadline}", f"--cpu-used={s.cpu_used}", f"--passes={s.passes}", f"--profile={s.profile}",
+        f"--{_DEADLINES[s.deadline]}", f"--cpu-used={s.cpu_used}", f"--passes={s.passes}", f"--profile={s.profile}",
         f"--end-usage={s.end_usage}", f"--cq-level={s.cq_level}", f"--min-q={s.lowest_q}", f"--max-q={s.max_q}",
         f"--target-bitrate={s.target_bitrate}", f"--undershoot-pct={s.undershoot_pct}", f"--buf-sz={s.buf_sz}",
         f"--buf-initial-sz={s.buf_initial_sz}", f"--buf-optimal-sz={s.buf_optimal_sz}",
@@ -213,10 +216,15 @@ def _encode_with_vpxenc(images: Sequence[Image], settings: FirstPassSettings) ->
             pass_fds=(source.fileno(),),
         )
     if result.returncode != 0:
-        said = result.stderr.decode(errors="replace").strip().splitlines()
-        reason = said[-1] if said else "no message"
-        raise FirstPassError(f"vpxenc failed ({result.returncode}): {reason}")
+        raise FirstPassError(vpxenc_failure(result))
     return split_ivf(result.stdout)
+
+
+def vpxenc_failure(result: subprocess.CompletedProcess[bytes]) -> str:
+    """What vpxenc said on stderr, in one line and without its advice on usage."""
+    lines = (line.strip() for line in result.stderr.decode(errors="replace").splitlines())
+    said = [line for line in lines if line and not line.startswith(("Usage:", "Use --help"))]
+    return f"vpxenc failed ({result.returncode}): {', '.join(said[:2]) or 'no message'}"
 
 
 def _raw_file() -> IO[bytes]:

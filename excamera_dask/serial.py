@@ -21,6 +21,7 @@ from excamera_dask.first_pass import (
     pyav_options,
     video_frame,
     vpxenc_arguments,
+    vpxenc_failure,
 )
 from excamera_dask.sources import SourceInfo, iter_frames
 
@@ -74,11 +75,10 @@ def _with_vpxenc(
                     on_frame(number + 1)
         command = [VPXENC, *options, f"--threads={threads}", "-o", str(target), str(raw)]
         begin = time.perf_counter()
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True)
         seconds = time.perf_counter() - begin
         if done.returncode != 0:
-            reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
-            raise FirstPassError(f"vpxenc failed ({done.returncode}): {reason}")
+            raise FirstPassError(vpxenc_failure(done))
         return SerialEncode([packet.data for packet in read_packets(target)], seconds)
 
 

@@ -20,9 +20,9 @@ def open_executor(
 ) -> Executor:
     """Open "sync", "local", a scheduler's address, or wrap a `distributed.Client`.
 
-    workers: processes of "local" (default: by cores and memory); memory_per_worker: bytes that one task may need, by
-    which "local" sizes itself; warm_up: a picklable function that each
-    worker process calls once, beside its first tasks, so that what it loads is there when needed.
+    workers: how many tasks "local" runs at once (default: by cores and memory); memory_per_worker: bytes that one task
+    may need, by which "local" sizes itself; warm_up: a picklable function that each worker process calls once, beside
+    its first tasks, so that what it loads is there when needed.
 
     Raises: InvalidExecutor.
     """

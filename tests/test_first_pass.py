@@ -39,6 +39,13 @@ def moving(count: int, width: int = 64, height: int = 48, cut_at: int = 10**9) -
 
 
 @pytest.mark.parametrize("settings", ENCODERS)
+@pytest.mark.parametrize("deadline", ["best", "good", "realtime"])
+def test_every_deadline(settings: FirstPassSettings, deadline: str) -> None:
+    hasty = dataclasses.replace(settings, deadline=deadline, cpu_used=4)
+    assert sum(map(is_shown, encode_chunk(moving(3), hasty))) == 3
+
+
+@pytest.mark.parametrize("settings", ENCODERS)
 @pytest.mark.parametrize("size", [(64, 48), (1, 1), (17, 35)])
 @pytest.mark.parametrize("count", [1, 2, 6])
 def test_any_size(settings: FirstPassSettings, size: tuple[int, int], count: int) -> None:
@@ -148,7 +155,7 @@ def test_nothing_is_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr("tempfile.tempdir", None)
     encode_chunk(moving(2), VPXENC)
-    with pytest.raises(FirstPassError, match="vpxenc failed"):
+    with pytest.raises(FirstPassError, match=r"vpxenc failed.*Unrecognized option --no-such"):
         encode_chunk(moving(2), dataclasses.replace(VPXENC, extra=("--no-such-option",)))
     assert os.listdir(tmp_path) == []
 
@@ -160,9 +167,7 @@ def test_missing_vpxenc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
         chosen = VPXENC.choose()
         assert (chosen.encoder, chosen.passes) == ("libvpx", 1)
         for attempt in (lambda: VPXENC.choose("vpxenc"), lambda: encode_chunk(moving(1), VPXENC)):
-            with pytest.raises(
-                FirstPassUnavailable, match=r"vpxenc.*--first-pass libvpx"
-            ) as caught:
+            with pytest.raises(FirstPassUnavailable, match="vpxenc.*--first-pass libvpx") as caught:
                 attempt()
             assert "\n" not in str(caught.value)
     finally:
@@ -178,7 +183,14 @@ def test_vpxenc_is_preferred() -> None:
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"encoder": "x264"}, {"cq_level": 64}, {"min_q": 40}, {"min_q": 9, "max_q": 8}, {"passes": 3}],
+    [
+        {"encoder": "x264"},
+        {"cq_level": 64},
+        {"min_q": 40},
+        {"min_q": 9, "max_q": 8},
+        {"passes": 3},
+        {"deadline": "rt"},
+    ],
 )
 def test_wrong_settings(wrong: dict[str, object]) -> None:
     with pytest.raises(ValueError):

@@ -27,7 +27,7 @@ def method_options(command: Command) -> Command:
     for option in (
         click.option(
             "-w", "--workers", type=click.IntRange(min=1),
-            help="Processes of the local executor; by default as cores and memory allow.",
+            help="Workers of the local executor; by default as cores and memory allow.",
         ),
         click.option(
             "--executor", type=Executor(), default="local", show_default=True,
