@@ -167,7 +167,9 @@ def test_missing_vpxenc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
         chosen = VPXENC.choose()
         assert (chosen.encoder, chosen.passes) == ("libvpx", 1)
         for attempt in (lambda: VPXENC.choose("vpxenc"), lambda: encode_chunk(moving(1), VPXENC)):
-            with pytest.raises(FirstPassUnavailable, match="vpxenc.*--first-pass libvpx") as caught:
+            with pytest.raises(
+                FirstPassUnavailable, match=r"vpxenc.*--first-pass libvpx"
+            ) as caught:
                 attempt()
             assert "\n" not in str(caught.value)
     finally:
