@@ -134,7 +134,7 @@ class _Run:
         self.draft, self.executor, self.journal = draft, executor, journal
         self.keeper, self.on_event = keeper, on_event
         self.plan = draft.plan
-        self.muxer = Muxer(draft, str(draft.output))
+        self.muxer = Muxer(draft, str(draft.output), journal.folder)
         self.finished: set[int] = set()
         self.frames = 0
         self.bytes = 0

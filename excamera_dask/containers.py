@@ -140,7 +140,7 @@ class _Format(Protocol):
 class Writer:
     """Write VP8 frames to `path` as IVF or WebM by its suffix; the file appears whole or not at all.
 
-    A context manager: the bytes go to a temporary name beside `path`, renamed when the block ends without an exception
+    A context manager: the bytes go to a temporary name beside `path`, or in `folder` on the same disk, renamed when the block ends without an exception
     and exactly `expected_frames` shown frames were written (None: any number); otherwise it is removed, and
     ContainerError raised for a wrong number. `write` takes a frame and its time in time_base units; for a hidden frame
     the time is ignored: it is placed one tick after the frame before it, and so never after the next one.
@@ -157,8 +157,10 @@ class Writer:
         average_rate: Fraction | None = None,
         colour: Colour | None = None,
         sample_aspect: Fraction = Fraction(1),
+        folder: str | os.PathLike[str] | None = None,
     ) -> None:
         self.path = os.path.abspath(os.fspath(path))
+        self.folder = os.fspath(folder) if folder is not None else os.path.dirname(self.path)
         self.suffix = output_suffix(self.path)
         self.width, self.height = width, height
         self.time_base = Fraction(time_base)
@@ -177,13 +179,12 @@ class Writer:
         self._format: _Format | None = None
 
     def __enter__(self) -> Writer:
-        self._temporary = temporary_name(self.path)
+        self._temporary = temporary_name(os.path.join(self.folder, os.path.basename(self.path)))
         try:
             self._file = open(self._temporary, "xb")
         except OSError as error:
-            where = os.path.dirname(self.path)
             raise ContainerError(
-                f"{where}: cannot write there ({(error.strerror or '').lower()})"
+                f"{self.folder}: cannot write there ({(error.strerror or '').lower()})"
             ) from None
         if self.suffix == ".ivf":
             self._format = IvfFormat(self._file, self.width, self.height, self.time_base)

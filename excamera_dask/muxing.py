@@ -46,9 +46,17 @@ class Draft(NamedTuple):
 
 
 class Muxer:
-    """Writes chunks in order into the output, which appears when the block ends with all frames there."""
+    """Writes chunks in order into the output, which appears when the block ends with all frames there.
 
-    def __init__(self, draft: Draft, path: str | os.PathLike[str]) -> None:
+    folder: where the output grows until then, by default beside it.
+    """
+
+    def __init__(
+        self,
+        draft: Draft,
+        path: str | os.PathLike[str],
+        folder: str | os.PathLike[str] | None = None,
+    ) -> None:
         source = draft.source
         self._draft = draft
         self._times = [int(moment) for moment in source.times]
@@ -64,6 +72,7 @@ class Muxer:
             average_rate=source.average_rate,
             colour=source.colour,
             sample_aspect=source.sample_aspect,
+            folder=folder,
         )
 
     def __enter__(self) -> Muxer:

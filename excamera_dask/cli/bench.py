@@ -70,7 +70,8 @@ def rd(
 ) -> None:
     """Encode SRC at several qualities by [N, x] and by single-threaded libvpx, and print points and BD-rate as JSON.
 
-    libvpx gets the settings of the first pass, key frames where it likes, and the whole of SRC in one run. BD-rate is
+    libvpx gets the settings of the first pass but at full effort (two passes where it knows them, --cpu-used=0, no floor
+    for the quantizer), key frames where it likes, and the whole of SRC in one run. BD-rate is
     the percentage of bytes needed more at equal quality (SSIM of luma in dB, and PSNR), interpolated by monotone
     cubics. Bytes are those of the frames, without container.
 
@@ -99,7 +100,7 @@ def rd(
         "source": str(source),
         "skip": skip,
         "frames": chosen.frame_count,
-        "reference": f"{settings.encoder}, 1 thread, {settings.passes} passes",
+        "reference": f"{settings.encoder}, 1 thread, {settings.full_effort().passes} passes",
         "points": points,
         "bd_rate_percent": rates,
     }

@@ -43,7 +43,7 @@ def demo(
     cq_level: int,
     **method: Any,
 ) -> None:
-    """Show on CLIP what the method does, beside libvpx encoding it in one piece with the same settings.
+    """Show on CLIP what the method does, beside libvpx encoding it in one piece at full effort.
 
     \b
     excamera demo clip.mp4
@@ -56,7 +56,8 @@ def demo(
     settings = FirstPassSettings(cq_level=cq_level).choose()
     notice(f"{source.name}: {chosen.frame_count} frames, {chosen.width}x{chosen.height}")
     notice(
-        f"First pass by {encoder_version(settings.encoder)}, {settings.passes} passes, cq-level {cq_level}"
+        f"First pass by {encoder_version(settings.encoder)} at cq-level {cq_level}; "
+        "libvpx in one piece at full effort"
     )
     with tempfile.TemporaryDirectory(prefix="excamera-demo-") as folder:
         target = output or Path(folder) / "demo.webm"
