@@ -140,10 +140,10 @@ class _Format(Protocol):
 class Writer:
     """Write VP8 frames to `path` as IVF or WebM by its suffix; the file appears whole or not at all.
 
-    A context manager: the bytes go to a temporary name beside `path`, or in `folder` on the same disk, renamed when the block ends without an exception
-    and exactly `expected_frames` shown frames were written (None: any number); otherwise it is removed, and
-    ContainerError raised for a wrong number. `write` takes a frame and its time in time_base units; for a hidden frame
-    the time is ignored: it is placed one tick after the frame before it, and so never after the next one.
+    A context manager: the bytes go to a temporary name beside `path`, or in `folder` on the same disk, renamed when the
+    block ends without an exception and exactly `expected_frames` shown frames were written (None: any number); otherwise
+    it is removed, and ContainerError raised for a wrong number. `write` takes a frame and its time in time_base units; for
+    a hidden frame the time is ignored: it is placed one tick after the frame before it, and so never after the next one.
     """
 
     def __init__(
