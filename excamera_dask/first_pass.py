@@ -207,7 +207,7 @@ def vpxenc_arguments(settings: FirstPassSettings) -> list[str]:
 def _encode_with_vpxenc(images: Sequence[Image], settings: FirstPassSettings) -> list[bytes]:
     with _raw_file() as source:
         _write_y4m(source, images)
-        source.flush()
+        source.seek(0)
         path = f"/dev/fd/{source.fileno()}"
         result = subprocess.run(
             [VPXENC, *vpxenc_arguments(settings), "-o", "-", path],
@@ -230,7 +230,7 @@ def vpxenc_failure(result: subprocess.CompletedProcess[bytes]) -> str:
 def _raw_file() -> IO[bytes]:
     """A file without a name, in memory where the system has such: nothing is left of it, whatever happens."""
     if hasattr(os, "memfd_create"):
-        return open(os.memfd_create("excamera-first-pass"), "w+b", buffering=0)
+        return open(os.memfd_create("excamera-first-pass"), "w+b")
     return tempfile.TemporaryFile()
 
 
