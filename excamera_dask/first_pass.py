@@ -119,11 +119,12 @@ class FirstPassSettings:
         """
         if encoder is None:
             encoder = VPXENC if _vpxenc_version() else LIBVPX
-        chosen = dataclasses.replace(self, encoder=encoder)
-        if encoder == LIBVPX:
-            chosen = dataclasses.replace(chosen, passes=1)
+        if encoder == LIBVPX and self.passes == 2:
+            raise FirstPassUnavailable(
+                "two passes need vpxenc (Debian: vpx-tools, conda: libvpx): libvpx inside PyAV makes one"
+            )
         encoder_version(encoder)
-        return chosen
+        return dataclasses.replace(self, encoder=encoder)
 
 
 def encoder_version(encoder: str) -> str:

@@ -176,6 +176,11 @@ def test_missing_vpxenc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
         first_pass._vpxenc_version.cache_clear()
 
 
+def test_two_passes_are_not_quietly_one() -> None:
+    with pytest.raises(FirstPassUnavailable, match="two passes need vpxenc"):
+        FirstPassSettings(passes=2).choose("libvpx")
+
+
 @needs_vpxenc
 def test_vpxenc_is_preferred() -> None:
     assert VPXENC.choose() == VPXENC
