@@ -428,6 +428,21 @@ def test_ctrl_c_on_a_terminal_is_one_line_at_any_moment(seconds: float, tmp_path
     assert not output.exists()
 
 
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a folder that nobody can write")
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["encode", "{clip}", "-o", "/proc/out.webm"],
+        ["bench", "rd", "{clip}", "-o", "/proc/rd.json"],
+        ["bench", "rd", "{clip}", "--plot", "/proc/rd.png"],
+    ],
+)
+def test_an_unwritable_folder_is_refused_before_any_work(arguments: list[str], clip: Path) -> None:
+    done = excamera(*(argument.format(clip=clip) for argument in arguments))
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1 and "cannot write into /proc" in done.stderr
+
+
 # Values and estimates
 
 

@@ -104,13 +104,13 @@ def rd(
         "points": points,
         "bd_rate_percent": rates,
     }
+    print_json(result)
     if plot_path is not None:
         with whole_file(plot_path) as temporary:
             rd_curves.plot(points, f"{source.name}, {chosen.frame_count} frames", temporary)
     if output is not None:
         with whole_file(output) as temporary, temporary.open("w") as file:
             print_json(result, file)
-    print_json(result)
 
 
 def _require_matplotlib() -> None:

@@ -48,9 +48,14 @@ def claim_output(path: Path, overwrite: bool | None) -> None:
         raise Failure(f"{path}: the folder {folder} does not exist")
     if path.is_dir():
         raise Failure(f"{path}: is a folder; name a file in it")
-    if not os.access(folder, os.W_OK):
-        raise Failure(f"{path}: no permission to write into {folder}")
-    if not path.exists() or not _is_regular(path) or overwrite:
+    if path.exists() and not _is_regular(path):  # a device or a pipe, such as /dev/null
+        return
+    try:
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise Failure(f"{path}: cannot write into {folder} ({reason})") from None
+    if not path.exists() or overwrite:
         return
     if overwrite is None and sys.stdin.isatty() and sys.stderr.isatty():
         if click.confirm(f"{path} exists. Overwrite?", err=True):
