@@ -44,6 +44,7 @@ def encode(
     *,
     executor: str | Client | Executor = "local",
     workers: int | None = None,
+    executor_options: Mapping[str, Any] | None = None,
     settings: Settings | None = None,
     keep: PathLike | None = None,
     resume: bool = True,
@@ -52,8 +53,9 @@ def encode(
 ) -> EncodeReport:
     """Encode a video file into `out` (.webm or .ivf by its suffix) and wait for it.
 
-    executor: "sync", "local" (`workers` at once, in processes), a scheduler's address, a `distributed.Client`
-    or an open Executor; the bytes are the same on each. settings, or options by name: those of
+    executor: "sync", "local" (`workers` at once, in processes), "lambda" (`workers` invocations), a scheduler's address,
+    a `distributed.Client` or an open Executor; the bytes are the same on each. executor_options: for "lambda", keywords of
+    `executors.aws_lambda.LambdaCluster`. settings, or options by name: those of
     Settings and FirstPassSettings, e.g. `cq_level=30, chunk_frames=6, batch_chunks=16`. keep: a
     folder for each chunk's intermediates as IVF. resume: go on with what an interrupted job of the
     same input, settings and output has finished. on_event: see `progress`.
@@ -67,7 +69,7 @@ def encode(
     target = _checked_output(out, source)
     keeper = None if keep is None else Intermediates(keep, source)
     identity = _fingerprint(source, chosen)
-    with _executor(executor, workers, source, chosen, on_event) as runner:
+    with _executor(executor, workers, dict(executor_options or {}), source, chosen, on_event) as runner:
         made = _plan(source, chosen, identity, runner, keep=keep is not None)
         draft = _draft(made, source, target, chosen, runner.name, runner.workers, began)
         journal = Journal(target, identity)
@@ -265,6 +267,7 @@ def _plan(
         frame_bytes=source.frame_bytes,
         cuts=cuts,
         anchors=[int(frame) for frame in source.keyframes],
+        separate=executor.far_apart,
         job=Job(name, source, settings.first_pass, settings.kf_q_weight, keep),
     )
 
@@ -303,6 +306,7 @@ def _draft(
 def _executor(
     spec: str | Client | Executor,
     workers: int | None,
+    options: dict[str, Any],
     source: SourceInfo,
     settings: Settings,
     on_event: OnEvent,
@@ -311,6 +315,10 @@ def _executor(
     if isinstance(spec, Executor):
         yield spec
         return
+    if spec == "lambda":
+        from excamera_dask.lambda_jobs import options_for
+
+        options = options_for(options, source)
     load = None
     if settings.batch_chunks != 1:
         from excamera_dask.warm_up import compile_kernels, load_kernels, prepare_own_process
@@ -319,5 +327,7 @@ def _executor(
         load = prepare_own_process if spec == "local" else load_kernels
     chunk = min(settings.chunk_frames, source.frame_count)
     need = ENCODER_MEMORY + (PICTURES_A_TASK + 2 * chunk) * source.frame_bytes
-    with open_executor(spec, workers=workers, memory_per_worker=need, warm_up=load) as opened:
+    with open_executor(
+        spec, workers=workers, memory_per_worker=need, warm_up=load, **options
+    ) as opened:
         yield opened

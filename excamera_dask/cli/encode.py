@@ -10,6 +10,7 @@ import click
 
 from excamera_dask.cli.failures import Failure
 from excamera_dask.cli.head_start import head_start
+from excamera_dask.cli.lambda_options import lambda_options, take_lambda_options
 from excamera_dask.cli.libvpx_options import cq_level_option, libvpx_options
 from excamera_dask.cli.output import claim_output, notice, print_json
 from excamera_dask.cli.values import BatchChunks, Executor, Times
@@ -27,11 +28,11 @@ def method_options(command: Command) -> Command:
     for option in (
         click.option(
             "-w", "--workers", type=click.IntRange(min=1),
-            help="Workers of the local executor; by default as cores and memory allow.",
+            help="Workers: processes' threads here (by default as cores and memory allow), or Lambda functions (100).",
         ),
         click.option(
             "--executor", type=Executor(), default="local", show_default=True,
-            help="sync (this process), local (processes here) or a scheduler: tcp://host:8786, tls://...",
+            help="sync (this process), local (processes here), lambda (AWS) or a scheduler: tcp://host:8786, tls://...",
         ),
         click.option(
             "-x", "--batch-chunks", type=BatchChunks(), default=16, show_default=True,
@@ -90,10 +91,15 @@ def method_options(command: Command) -> Command:
     "--progress", type=click.Choice(["auto", "rich", "json", "none"]), default="auto", show_default=True,
     help="How to tell of the progress, on stderr; auto is rich on a terminal, else none.",
 )  # fmt: skip
+@click.option(
+    "--resume/--no-resume", default=True, show_default=True,
+    help="Go on with what an interrupted job of the same input, output and settings has finished.",
+)  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on stdout.")
 @click.option(
     "--log-level", type=click.Choice(LOG_LEVELS), default="error", help="Of Dask and excamera."
 )
+@lambda_options
 @libvpx_options
 def encode(
     source: Path,
@@ -120,11 +126,13 @@ def encode(
     excamera encode in.mp4 -o out.webm --crf 20 -w 8
     excamera encode in.mkv -o part.ivf --skip 240 --limit 96 -x unlimited
     excamera encode film.mkv -o film.webm --executor tcp://scheduler:8786 --json > report.json
+    excamera encode s3://films/film.mkv -o s3://films/film.webm --executor lambda -w 1000
 
     The options from --first-pass on are vpxenc's, under vpxenc's names, and hold for the first pass.
     """
     _check_output(source, output, overwrite)
     configure_logging(log_level)
+    executor_options = take_lambda_options(executor, options)
     if kf_q_weight is not None:
         options["kf_q_weight"] = kf_q_weight
     report = run(
@@ -133,6 +141,7 @@ def encode(
         progress,
         executor=executor,
         workers=workers,
+        executor_options=executor_options,
         keep=keep,
         encoder=first_pass,
         **options,

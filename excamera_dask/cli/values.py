@@ -51,15 +51,15 @@ class Times(click.ParamType):
 
 
 class Executor(click.ParamType):
-    """The word sync, the word local, or the address of a Dask scheduler."""
+    """The words sync, local and lambda, or the address of a Dask scheduler."""
 
-    name = "sync|local|ADDRESS"
+    name = "sync|local|lambda|ADDRESS"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         text = str(value)
-        if text not in ("sync", "local") and not re.fullmatch(r"[a-z]+://\S+", text):
+        if text not in ("sync", "local", "lambda") and not re.fullmatch(r"[a-z]+://\S+", text):
             self.fail(
-                f"{text!r} is neither sync, local nor a scheduler address such as tcp://host:8786",
+                f"{text!r} is neither sync, local, lambda nor a scheduler address such as tcp://host:8786",
                 param,
                 ctx,
             )
