@@ -1,1 +1,1 @@
-"""AWS Lambda functions as full Dask workers."""
+"""Lambda functions as Dask workers."""
