@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-import executors
 from executors.aws_lambda.deploy import Place, Target, preflight
 from executors.aws_lambda.deploy.quotas import read_limits
 from executors.aws_lambda.deploy.session import client as make_client
@@ -128,16 +125,15 @@ def _open_local(function: FunctionSpec) -> Backend:
     try:
         local.create_function(
             function.function_name,
-            handler=HANDLER,
-            code=Path(executors.__file__).parents[1],
+            HANDLER,
             memory=memory,
             timeout=int(timeout),
             ephemeral_storage=storage,
             environment=function.environment,
-            tags=function.tags,
+            Tags=function.tags,
         )
-        place = Place(region=function.region or local.region, endpoint_url=local.endpoint_url)
-        client = local.client(invoke_config(place.region))
+        place = Place(region=function.region or local.settings.region, endpoint_url=local.endpoint_url)
+        client = local.client("lambda", config=invoke_config(place.region))
     except BaseException:
         local.stop()
         raise

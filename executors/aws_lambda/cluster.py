@@ -6,25 +6,29 @@ import asyncio
 import contextlib
 import secrets
 from collections.abc import Callable, Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import dask
-from dask.widgets import get_template
 from distributed import Scheduler
 from distributed.core import Status, rpc
 from distributed.deploy.cluster import Cluster
 
-from executors.aws_lambda.backend import Backend, open_backend
-from executors.aws_lambda.config import DASK_CONFIG, setting
+from executors.aws_lambda import registration
+from executors.aws_lambda.backend import Backend, FunctionSpec, open_backend
+from executors.aws_lambda.config import DASK_CONFIG, WORKER_CONFIG, setting
 from executors.aws_lambda.coordinator import Coordinator
-from executors.aws_lambda.errors import ClusterStopped
-from executors.aws_lambda.fleet import FleetSettings
-from executors.aws_lambda.registration import compare_versions_once
+from executors.aws_lambda.errors import NotDeployed
+from executors.aws_lambda.fleet import Fleet, FleetSettings
+from executors.aws_lambda.invoker import Invoker
+from executors.aws_lambda.payload import Payload
 from executors.rendezvous import Authority, RelayProcess, RendezvousSecurity
+from executors.rendezvous.credentials import CONTROLLER
 
 COORDINATOR, SCHEDULER = "coordinator", "scheduler"
 CLOSE_GRACE = 10.0
+CLOCK_SKEW = 60.0
 
 
 class LambdaCluster(Cluster):  # type: ignore[misc]
@@ -155,7 +159,7 @@ class LambdaCluster(Cluster):  # type: ignore[misc]
         self.scheduler = await self._start_scheduler()
         enter.push_async_callback(self.scheduler.close)
         self.scheduler_comm = rpc(
-            self.scheduler.addresses[1],
+            self.scheduler.listeners[1].contact_address,
             connection_args=self.security.get_connection_args("client"),
         )
         await self._start_coordinator()
@@ -174,16 +178,17 @@ class LambdaCluster(Cluster):  # type: ignore[misc]
         assert self.backend is not None
         host = self._host or self.backend.relay_host
         relay = await RelayProcess.start(authority, host=host, advertise=self._advertise)
-        self._stack.push_async_callback(relay.close)
+        self._stack.push_async_callback(relay.stop)
         return authority, str(relay.address)
 
     async def _start_scheduler(self) -> Scheduler:
         registration.install()
         with dask.config.set(DASK_CONFIG):
-            options = {"dashboard": False, "dashboard_address": ":0", **self._scheduler_options}
+            options = {"dashboard": False, "dashboard_address": "127.0.0.1:0", **self._scheduler_options}
             return await Scheduler(
                 protocol=["rdv", "tls"],
-                host=[SCHEDULER, "127.0.0.1"],
+                host=["", "127.0.0.1"],
+                port=[None, 0],
                 security=self.security,
                 **options,
             )
@@ -193,14 +198,12 @@ class LambdaCluster(Cluster):  # type: ignore[misc]
         assert self.backend is not None and self.scheduler is not None
         backend = self.backend
         fleet = Fleet(self._fleet_settings())
-        self._log_file = ClusterLog.create(self.name, fleet.settings, relay=relay, backend=backend.name)
-        self._stack.callback(self._log_file.close)
         self.coordinator = Coordinator(
             fleet,
             scheduler=self.scheduler,
             invoker=Invoker(backend.client, backend.function_name),
             make_payload=self._payload,
-            on_log=self._log_file.write,
+            on_log=lambda entry: None,
             on_notice=self._log,
             on_stop=self._stopped,
         )
@@ -208,7 +211,8 @@ class LambdaCluster(Cluster):  # type: ignore[misc]
         await self.coordinator.start(
             f"rdv://{self._relay}/{COORDINATOR}", **self.security.get_listen_args("scheduler")
         )
-        self.security.on_notice(self.coordinator.relay_notice)
+        link = await self.security.link()
+        link.on_notice.append(self.coordinator.relay_notice)
 
     def _fleet_settings(self) -> FleetSettings:
         assert self.backend is not None

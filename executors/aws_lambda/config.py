@@ -36,3 +36,8 @@ def setting(name: str, given: Any = None) -> Any:
     """What was given, else the configured value; times as seconds."""
     value = dask.config.get(f"{SECTION}.{name}") if given is None else given
     return parse_timedelta(value) if name in SECONDS and value is not None else value
+
+WORKER_CONFIG: dict[str, Any] = {
+    name: value for name, value in DASK_CONFIG.items() if not name.startswith("distributed.scheduler")
+}
+"""What a worker is told of it."""

@@ -15,6 +15,7 @@ from distributed.comm import Comm, listen
 from executors.aws_lambda import invoker as lambda_answers
 from executors.aws_lambda.fleet import Fleet, actions, events
 from executors.aws_lambda.invoker import Invoker
+from executors.rendezvous import Notice
 from executors.aws_lambda.deploy.versions import installed, mismatch
 
 logger = logging.getLogger("distributed.excamera.coordinator")
@@ -86,17 +87,17 @@ class Coordinator:
             self._do(action)
         self._set_timer()
 
-    def relay_notice(self, kind: str, name: str, why: str) -> None:
+    def relay_notice(self, notice: Notice) -> None:
         """What the relay says of a name: "registered", "gone" or "refused"."""
-        now = time.time()
+        now, name = time.time(), notice.name
         if self.fleet.get(name) is None:
             return
-        if kind == "registered":
+        if notice.event == "registered":
             self.feed(events.LinkUp(at=now, name=name))
-        elif kind == "gone":
-            self.feed(events.LinkDown(at=now, name=name, why=why))
-        elif kind == "refused":
-            self.feed(events.Refused(at=now, name=name, why=why))
+        elif notice.event == "gone":
+            self.feed(events.LinkDown(at=now, name=name, why=notice.why))
+        elif notice.event == "refused":
+            self.feed(events.Refused(at=now, name=name, why=notice.why))
 
     def relay_lost(self, why: str) -> None:
         """Our own link to the relay broke: no worker is linked until it stands again."""
