@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -51,6 +51,8 @@ class Backend:
     concurrency: int | None
     relay_host: str
     close: Callable[[], None] = lambda: None
+    local: Any = None
+    """The Lambda on this machine, where it is one."""
 
     @property
     def is_local(self) -> bool:
@@ -58,10 +60,15 @@ class Backend:
         return self.name == LOCAL
 
 
-def open_backend(spec: str, function: FunctionSpec, workers: int) -> Backend:
-    """Start or find what `spec` names, and check that the function will do; raises NotDeployed within ten seconds."""
+def open_backend(
+    spec: str, function: FunctionSpec, workers: int, options: Mapping[str, Any]
+) -> Backend:
+    """Start or find what `spec` names, and check that the function will do; options: of the local Lambda.
+
+    Raises: NotDeployed, within ten seconds.
+    """
     if spec == LOCAL:
-        return _open_local(function)
+        return _open_local(function, options)
     if spec != AWS and "://" not in spec:
         raise NotDeployed(f"unknown backend {spec!r}: use aws, local or a URL such as http://host:9001")
     return _open_remote(spec, function, workers)
@@ -114,13 +121,13 @@ def _concurrency(client: Any, name: str) -> int | None:
         return None
 
 
-def _open_local(function: FunctionSpec) -> Backend:
+def _open_local(function: FunctionSpec, options: Mapping[str, Any]) -> Backend:
     from executors.aws_lambda.emulator import LocalLambda
 
     memory = function.memory or LOCAL_MEMORY
     timeout = function.timeout or LOCAL_TIMEOUT
     storage = function.ephemeral_storage or LOCAL_STORAGE
-    local = LocalLambda()
+    local = LocalLambda(**options)
     local.start()
     try:
         local.create_function(
@@ -149,4 +156,5 @@ def _open_local(function: FunctionSpec) -> Backend:
         concurrency=None,
         relay_host="127.0.0.1",
         close=local.stop,
+        local=local,
     )

@@ -29,6 +29,7 @@ from executors.rendezvous.credentials import CONTROLLER
 COORDINATOR, SCHEDULER = "coordinator", "scheduler"
 CLOSE_GRACE = 10.0
 CLOCK_SKEW = 60.0
+RELAY_LOOK = 0.2
 
 
 class LambdaCluster(Cluster):  # type: ignore[misc]
@@ -37,9 +38,10 @@ class LambdaCluster(Cluster):  # type: ignore[misc]
     n_workers: invocations wanted; region, function_name: the function, as `excamera lambda deploy` made it; memory (MB),
     timeout (s), ephemeral_storage (MB), architecture, environment, tags: what the function must have, and what it gets
     on the local backend; security: an `Authority` or the folder of one, None to make one; worker_options,
-    scheduler_options: keywords of `distributed.Worker` and `distributed.Scheduler`; idle_timeout: seconds (or "60s")
+    scheduler_options: keywords of `distributed.Worker` and `distributed.Scheduler`; fleet_options: fields of
+    `fleet.FleetSettings`, how patient the coordinator is; idle_timeout: seconds (or "60s")
     after which a worker without work is sent home; overprovision: invoke so many times the workers wanted; budget:
-    dollars at which to stop; backend: "aws", "local" (a Lambda on this machine) or the URL of a server of its API; relay:
+    dollars at which to stop; backend: "aws", "local" (a Lambda on this machine, made with backend_options, see `emulator.Settings`) or the URL of a server of its API; relay:
     "host:port" of a rendezvous that runs already, whose authority `security` is; host, advertise: where a relay
     that is started here listens, and by which name workers reach it. Defaults: `excamera.lambda` in Dask's configuration.
 
@@ -64,10 +66,12 @@ class LambdaCluster(Cluster):  # type: ignore[misc]
         security: Authority | str | Path | None = None,
         worker_options: Mapping[str, Any] | None = None,
         scheduler_options: Mapping[str, Any] | None = None,
+        fleet_options: Mapping[str, Any] | None = None,
         idle_timeout: float | str | None = None,
         overprovision: float | None = None,
         budget: float | None = None,
         backend: str | None = None,
+        backend_options: Mapping[str, Any] | None = None,
         relay: str | None = None,
         host: str | None = None,
         advertise: str | None = None,
@@ -88,9 +92,11 @@ class LambdaCluster(Cluster):  # type: ignore[misc]
             tags=dict(setting("tags", tags)),
         )
         self._backend_spec = setting("backend", backend)
+        self._backend_options = dict(setting("backend-options", backend_options))
         self._authority_spec = security if security is not None else setting("security")
         self._worker_options = dict(setting("worker-options", worker_options))
         self._scheduler_options = dict(setting("scheduler-options", scheduler_options))
+        self._fleet_options = dict(setting("fleet-options", fleet_options))
         self._idle_timeout = setting("idle-timeout", idle_timeout)
         self._overprovision = setting("overprovision", overprovision)
         self._budget = setting("budget", budget)
@@ -103,6 +109,7 @@ class LambdaCluster(Cluster):  # type: ignore[misc]
         self.backend: Backend | None = None
         self.scheduler: Scheduler | None = None
         self.coordinator: Coordinator | None = None
+        self.relay: RelayProcess | None = None
         super().__init__(
             asynchronous=asynchronous,
             loop=loop,
@@ -147,7 +154,12 @@ class LambdaCluster(Cluster):  # type: ignore[misc]
         """Backend, authority, relay, scheduler, coordinator; each is closed again with the stack, in reverse."""
         enter, loop = self._stack, asyncio.get_running_loop()
         self.backend = await loop.run_in_executor(
-            None, open_backend, self._backend_spec, self._function, max(1, self._wanted)
+            None,
+            open_backend,
+            self._backend_spec,
+            self._function,
+            max(1, self._wanted),
+            self._backend_options,
         )
         enter.push_async_callback(loop.run_in_executor, None, self.backend.close)
         self._authority, self._relay = await self._meet()
@@ -178,8 +190,20 @@ class LambdaCluster(Cluster):  # type: ignore[misc]
         assert self.backend is not None
         host = self._host or self.backend.relay_host
         relay = await RelayProcess.start(authority, host=host, advertise=self._advertise)
+        self.relay = relay
         self._stack.push_async_callback(relay.stop)
+        watch = asyncio.create_task(self._keep_relay(relay))
+        self._stack.callback(watch.cancel)
         return authority, str(relay.address)
+
+    async def _keep_relay(self, relay: RelayProcess) -> None:
+        """Start the relay again whenever it has died; links come back to it, and their streams go on."""
+        while True:
+            await asyncio.sleep(RELAY_LOOK)
+            if not relay.is_running:
+                self._log("the rendezvous has ended; starting it again")
+                with contextlib.suppress(OSError):
+                    await relay.restart()
 
     async def _start_scheduler(self) -> Scheduler:
         registration.install()
@@ -197,7 +221,8 @@ class LambdaCluster(Cluster):  # type: ignore[misc]
         """The fleet with its log, and the server that workers report to."""
         assert self.backend is not None and self.scheduler is not None
         backend = self.backend
-        fleet = Fleet(self._fleet_settings())
+        self._settings = self._fleet_settings()
+        fleet = Fleet(self._settings)
         self.coordinator = Coordinator(
             fleet,
             scheduler=self.scheduler,
@@ -217,21 +242,22 @@ class LambdaCluster(Cluster):  # type: ignore[misc]
     def _fleet_settings(self) -> FleetSettings:
         assert self.backend is not None
         backend = self.backend
-        return FleetSettings(
-            memory=backend.memory,
-            timeout=backend.timeout,
-            ephemeral_storage=backend.ephemeral_storage,
-            architecture=backend.architecture,
-            region=backend.region,
-            concurrency=backend.concurrency,
-            overprovision=self._overprovision,
-            idle_timeout=self._idle_timeout,
-            budget=self._budget,
-            appear_timeout=setting("start-timeout"),
-            deadline_margin=setting("margin"),
-            threads=int(self._worker_options.get("nthreads", 1)),
-            prefix=f"{self.name}-w",
-        )
+        options: dict[str, Any] = {
+            "memory": backend.memory,
+            "timeout": backend.timeout,
+            "ephemeral_storage": backend.ephemeral_storage,
+            "architecture": backend.architecture,
+            "region": backend.region,
+            "concurrency": backend.concurrency,
+            "overprovision": self._overprovision,
+            "idle_timeout": self._idle_timeout,
+            "budget": self._budget,
+            "appear_timeout": setting("start-timeout"),
+            "deadline_margin": setting("margin"),
+            "threads": int(self._worker_options.get("nthreads", 1)),
+            "prefix": f"{self.name}-w",
+        }
+        return FleetSettings(**{**options, **self._fleet_options})
 
     def _payload(self, name: str) -> bytes:
         """The event of one invocation, with a credential of its own; called from threads."""
@@ -245,7 +271,7 @@ class LambdaCluster(Cluster):  # type: ignore[misc]
             credential=credential.to_dict(),
             scheduler=f"rdv://{relay}/{SCHEDULER}",
             coordinator=f"rdv://{relay}/{COORDINATOR}",
-            margin=setting("margin") / 2,
+            margin=self._settings.deadline_margin / 2,
             worker_options=self._worker_options,
             config=WORKER_CONFIG,
         ).to_json()
