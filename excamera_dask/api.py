@@ -8,6 +8,7 @@ import secrets
 import time
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 from codec.kernel_cache import cache_directory
@@ -26,6 +27,8 @@ from excamera_dask.report import EncodeReport, versions
 from excamera_dask.scene_cuts import find_scene_cuts
 from excamera_dask.settings import Settings
 from excamera_dask.sources import SourceInfo, open_source
+from excamera_dask.storage import S3Url, full_name, is_remote, locate
+from excamera_dask.storage.checks import claim_object
 from executors import Counts, Executor, open_executor
 
 if TYPE_CHECKING:
@@ -60,8 +63,9 @@ def encode(
     folder for each chunk's intermediates as IVF. resume: go on with what an interrupted job of the
     same input, settings and output has finished. on_event: see `progress`.
 
-    The output appears whole or not at all. Raises: ExcameraError (bad input, bad setting, failing
-    encoder), executors.ExecutorError, codec.errors.CodecError.
+    src and out are paths or URLs (file:///path, s3://bucket/key). The output appears whole or not at
+    all. Raises: ExcameraError (bad input, bad setting, failing encoder, storage),
+    executors.ExecutorError, codec.errors.CodecError.
     """
     began = time.time()
     chosen = _settings(settings, options).chosen()
@@ -76,7 +80,7 @@ def encode(
         try:
             return _Run(draft, runner, journal, keeper, on_event).run(resume)
         finally:
-            journal.remove_if_empty()
+            journal.close()
 
 
 def submit(
@@ -136,15 +140,15 @@ class _Run:
         self.draft, self.executor, self.journal = draft, executor, journal
         self.keeper, self.on_event = keeper, on_event
         self.plan = draft.plan
-        self.muxer = Muxer(draft, str(draft.output), journal.folder)
+        self.muxer = Muxer(draft, str(draft.output), journal.local)
         self.finished: set[int] = set()
         self.frames = 0
         self.bytes = 0
 
     def run(self, resume: bool) -> EncodeReport:
-        done, resumed = _where_to_go_on(self.plan, self.journal) if resume else (set(), {})
-        for index in sorted(done):
-            self._count(index, self.journal.read(index) or ())
+        done, resumed = _where_to_go_on(self.plan, self.journal) if resume else ({}, {})
+        for index, size in done.items():
+            self._count(index, size)
         if done:
             text = f"continuing an interrupted job: {len(done)} of {len(self.plan.chunks)} chunks are done"
             self.on_event(Notice(text))
@@ -163,15 +167,15 @@ class _Run:
         self.journal.write(result.chunk, result.packets)
         if self.keeper is not None:
             self.keeper.write(result)
-        self._count(result.chunk, result.packets)
+        self._count(result.chunk, sum(map(len, result.packets)))
         self.muxer.count(dict(result.seconds))
         self._mux_ready(result)
         self.on_event(ChunkDone(result.chunk, self.frames, self.bytes, len(self.finished)))
 
-    def _count(self, index: int, packets: tuple[bytes, ...]) -> None:
+    def _count(self, index: int, size: int) -> None:
         self.finished.add(index)
         self.frames += self.plan.chunks[index].frames
-        self.bytes += sum(map(len, packets))
+        self.bytes += size
 
     def _mux_ready(self, result: stages.ChunkResult | None) -> None:
         """Write all chunks that are next in order; those that came early are read back."""
@@ -182,7 +186,7 @@ class _Run:
                 packets = self.journal.read(index)
             if packets is None:
                 raise ExcameraError(
-                    f"{self.journal.folder}: chunk {index} is damaged; run the encode again"
+                    f"{self.journal}: chunk {index} is damaged; run the encode again"
                 )
             self.muxer.write(packets)
 
@@ -193,22 +197,25 @@ class _Run:
         self.on_event(StageCounts(told))
 
 
-def _where_to_go_on(plan: Plan, journal: Journal) -> tuple[set[int], dict[int, Resumed]]:
-    """Chunks that need no work any more, and the state behind them in each batch that is not complete."""
+def _where_to_go_on(plan: Plan, journal: Journal) -> tuple[dict[int, int], dict[int, Resumed]]:
+    """Chunks that need no work any more with their bytes, and the state behind them in each batch that is not complete."""
     present = journal.chunks()
-    done: set[int] = set()
+    done: dict[int, int] = {}
     resumed: dict[int, Resumed] = {}
     for batch in plan.batches:
-        finished = 0
-        while finished < len(batch) and batch[finished].index in present:
-            finished += 1
-        done.update(chunk.index for chunk in batch[:finished])
-        if 0 < finished < len(batch):
-            packets = (
-                packet for chunk in batch[:finished] for packet in journal.read(chunk.index) or ()
-            )
-            state = stages.state_after(packets).to_bytes()
-            resumed[batch[0].batch] = Resumed(batch[finished].index, state)
+        begun = [chunk.index for chunk in takewhile(lambda c: c.index in present, batch)]
+        if len(begun) < len(batch):
+            packets: list[bytes] = []
+            for place, index in enumerate(begun):
+                kept = journal.read(index)
+                if kept is None:
+                    begun = begun[:place]
+                    break
+                packets += kept
+            if begun:
+                state = stages.state_after(packets).to_bytes()
+                resumed[batch[0].batch] = Resumed(batch[len(begun)].index, state)
+        done.update((index, present[index]) for index in begun)
     return done, resumed
 
 
@@ -242,10 +249,17 @@ def _warnings(settings: Settings) -> tuple[str, ...]:
 
 
 def _checked_output(out: PathLike, source: SourceInfo) -> str:
-    """The absolute path of the output; raises ContainerError for a suffix that says nothing."""
-    target = os.path.abspath(os.fspath(out))
+    """The absolute path or the URL of the output, where it can be written; raises ContainerError, StorageError."""
+    target = full_name(out)
     output_suffix(target)
-    if os.path.exists(target) and os.path.samefile(target, source.path):
+    place = locate(target)
+    if isinstance(place, S3Url):
+        if target == source.path:
+            raise ExcameraError(f"{target}: the output is the input; give it another name")
+        claim_object(place)
+        return target
+    is_file = not is_remote(source.path)
+    if is_file and os.path.exists(target) and os.path.samefile(target, source.path):
         raise ExcameraError(f"{target}: the output is the input; give it another name")
     if os.path.isdir(target) or not os.path.isdir(os.path.dirname(target)):
         raise ExcameraError(f"{target}: cannot be written (no such folder, or a folder itself)")

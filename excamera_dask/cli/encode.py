@@ -13,13 +13,14 @@ from excamera_dask.cli.head_start import head_start
 from excamera_dask.cli.lambda_options import lambda_options, take_lambda_options
 from excamera_dask.cli.libvpx_options import cq_level_option, libvpx_options
 from excamera_dask.cli.output import claim_output, notice, print_json
-from excamera_dask.cli.values import BatchChunks, Executor, Times
+from excamera_dask.cli.values import BatchChunks, Executor, Place, Times
 
 if TYPE_CHECKING:
     from excamera_dask.report import EncodeReport
+    from excamera_dask.storage import S3Url
 
 Command = TypeVar("Command", bound=Callable[..., Any])
-PATH = click.Path(path_type=Path)
+PLACE = Place()
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
 
@@ -48,8 +49,8 @@ def method_options(command: Command) -> Command:
 
 
 @click.command(short_help="Encode a video to VP8 in WebM or IVF.")
-@click.argument("source", metavar="IN", type=PATH)
-@click.option("-o", "--output", type=PATH, required=True, help="Output: .webm or .ivf.")
+@click.argument("source", metavar="IN", type=PLACE)
+@click.option("-o", "--output", type=PLACE, required=True, help="Output: .webm or .ivf.")
 @click.option(
     "-y",
     "overwrite",
@@ -85,7 +86,7 @@ def method_options(command: Command) -> Command:
     help="Weight of a replaced key frame's quantizer against the next frame's.",
 )  # fmt: skip
 @click.option(
-    "--keep", type=PATH, help="Keep the intermediate frames of each chunk in this folder."
+    "--keep", type=PLACE, help="Keep the intermediate frames of each chunk in this folder."
 )
 @click.option(
     "--progress", type=click.Choice(["auto", "rich", "json", "none"]), default="auto", show_default=True,
@@ -102,15 +103,15 @@ def method_options(command: Command) -> Command:
 @lambda_options
 @libvpx_options
 def encode(
-    source: Path,
-    output: Path,
+    source: Path | S3Url,
+    output: Path | S3Url,
     overwrite: bool | None,
     progress: str,
     as_json: bool,
     log_level: str,
     executor: str,
     workers: int | None,
-    keep: Path | None,
+    keep: Path | S3Url | None,
     first_pass: str | None,
     kf_q_weight: float | None,
     **options: Any,
@@ -152,7 +153,9 @@ def encode(
         notice(f"{output}: {report}")
 
 
-def run(source: Path, output: Path, progress: str, **arguments: Any) -> EncodeReport:
+def run(
+    source: Path | S3Url, output: Path | S3Url, progress: str, **arguments: Any
+) -> EncodeReport:
     """Encode with the given display of progress; `arguments` are those of `excamera_dask.encode`."""
     head_start(arguments["executor"])
     from excamera_dask.api import encode as encode_video
@@ -162,13 +165,20 @@ def run(source: Path, output: Path, progress: str, **arguments: Any) -> EncodeRe
         return encode_video(source, output, on_event=display, **arguments)
 
 
-def _check_output(source: Path, output: Path, overwrite: bool | None) -> None:
+def _check_output(source: Path | S3Url, output: Path | S3Url, overwrite: bool | None) -> None:
     from excamera_dask.containers import output_suffix
 
-    if not source.exists():
+    if isinstance(source, Path) and not source.exists():
         raise Failure(f"{source}: no such file")
     output_suffix(output)
-    if output.exists() and source.samefile(output):
+    if output == source:
+        raise Failure(f"{output}: is the input itself")
+    if (
+        isinstance(source, Path)
+        and isinstance(output, Path)
+        and output.exists()
+        and source.samefile(output)
+    ):
         raise Failure(f"{output}: is the input itself")
     claim_output(output, overwrite)
 

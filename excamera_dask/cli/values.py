@@ -3,9 +3,34 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from excamera_dask.storage import S3Url
+
+
+class Place(click.ParamType):
+    """A file by its path or file:// URL, as a Path, or an object by its URL s3://bucket/key, as an S3Url."""
+
+    name = "PATH|s3://BUCKET/KEY"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> Path | S3Url:
+        if not isinstance(value, str):
+            return value  # type: ignore[no-any-return]
+        if ":/" not in value:
+            return Path(value)
+        from excamera_dask.storage import InvalidLocation, locate
+
+        try:
+            place = locate(value)
+        except InvalidLocation as error:
+            self.fail(str(error), param, ctx)
+        return Path(place) if isinstance(place, str) else place
 
 
 class BatchChunks(click.ParamType):
