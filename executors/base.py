@@ -65,6 +65,11 @@ class Executor(ABC):
     def memory(self) -> int:
         """Bytes of memory that all workers have together; 0 if unknown."""
 
+    @property
+    def spent(self) -> float | None:
+        """Dollars that the workers have cost until now, as far as known; None where nobody is paid."""
+        return None
+
     @abstractmethod
     def run(
         self,

@@ -57,6 +57,11 @@ class LambdaExecutor(DaskExecutor):
     def memory(self) -> int:
         return self.workers * self.cluster.worker_memory
 
+    @property
+    def spent(self) -> float | None:
+        coordinator = self.cluster.coordinator
+        return None if coordinator is None else coordinator.fleet.spent
+
     def close(self) -> None:
         with interrupts_wait():
             super().close()

@@ -149,7 +149,7 @@ class Pool:
             mounts=self._confinement is not None,
             user_namespace=self._confinement is not None and self._confinement.user_namespace,
             tmp_bytes=function.storage * MEBIBYTE,
-            visible=(function.code.folder, *_interpreter_folders()),
+            visible=(function.code.folder, *_interpreter_folders(), *self._settings.visible),
             groups=group.entrances if group else (),
         )
         return EnvironmentProcess(
