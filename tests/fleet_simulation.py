@@ -256,7 +256,14 @@ class World:
         left = self.settings.timeout - (self.now - one.started)
         self._say(
             one,
-            ev.Connected(one.name, one.request_id, f"stream/{one.request_id}", True, remaining=left, at=self.now),
+            ev.Connected(
+                one.name,
+                one.request_id,
+                f"stream/{one.request_id}",
+                True,
+                remaining=left,
+                at=self.now,
+            ),
         )
         self._beat(one)
         weather = self.weather

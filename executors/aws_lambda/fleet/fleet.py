@@ -156,6 +156,8 @@ class Fleet(Lifecycle):
         if origin is State.THROTTLED:
             self._retry_queue.pop(one.name, None)
         detail = detail_of(event)
+        if len(one.tasks) > 1:
+            detail["beside"] = len(one.tasks) - 1
         if state in TERMINAL:
             if not was_over:
                 self._close(one, state)

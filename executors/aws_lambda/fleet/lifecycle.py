@@ -223,7 +223,7 @@ class Lifecycle:
         one.last_seen = self.now
         self._end_task(one.tasks.pop(event.key, None))
         if one.tasks:
-            return None
+            return State.RUNNING
         one.idle_since = self.now
         return State.READY
 
@@ -240,6 +240,7 @@ class Lifecycle:
             self._end_task(one.tasks.pop(event.key, None))
         else:
             self._end_tasks(one)
+        self._note(one, event)
         return None
 
     def beats(self, one: Invocation, event: ev.InvocationEvent) -> Outcome:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import zlib
 
-
 TICK = 1e-6
 """Seconds that floating-point times since the epoch can still tell apart; a token is whole that close to its time."""
 
