@@ -8,6 +8,7 @@ import click
 
 from excamera_dask.allocation import keep_freed_memory
 from excamera_dask.cli.bench import bench
+from excamera_dask.cli.cluster import cluster
 from excamera_dask.cli.compare import compare
 from excamera_dask.cli.decode import decode
 from excamera_dask.cli.demo import demo
@@ -43,7 +44,7 @@ def cli() -> None:
     """
 
 
-for command in (encode, decode, info, compare, bench, doctor, step, demo):
+for command in (encode, decode, info, compare, bench, doctor, step, demo, cluster):
     cli.add_command(command)
 
 
