@@ -52,6 +52,9 @@ class Executor(ABC):
     name: str
     """One word or address for people: "sync", "local", "tcp://..."."""
 
+    far_apart = False
+    """Whether what crosses between workers is dear, so that each task should read its own input."""
+
     @property
     @abstractmethod
     def workers(self) -> int:
@@ -61,6 +64,11 @@ class Executor(ABC):
     @abstractmethod
     def memory(self) -> int:
         """Bytes of memory that all workers have together; 0 if unknown."""
+
+    @property
+    def spent(self) -> float | None:
+        """Dollars that the workers have cost until now, as far as known; None where nobody is paid."""
+        return None
 
     @abstractmethod
     def run(

@@ -60,7 +60,7 @@ class Launcher:
             mounts=self._confinement is not None,
             user_namespace=self._confinement is not None and self._confinement.user_namespace,
             tmp_bytes=function.storage * MEBIBYTE,
-            visible=(function.code.folder, sys.prefix, sys.base_prefix, *_import_path()),
+            visible=(function.code.folder, *_import_folders(), *self._settings.visible),
             groups=group.entrances if group else (),
             network=namespace.descriptor if namespace else None,
         )
@@ -186,3 +186,7 @@ class Launcher:
 def _import_path() -> list[str]:
     """What PYTHONPATH names here, for functions that live in the current installation."""
     return [entry for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry]
+
+
+def _import_folders() -> tuple[str, ...]:
+    return (sys.prefix, sys.base_prefix, *_import_path())

@@ -1,0 +1,432 @@
+"""The coordinator's core: events in, actions out.
+
+It holds the target against a Lambda that starts workers late, twice or never, and loses them; it
+has no clock, no socket and no chance of its own, so the same events always give the same actions.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Callable
+from typing import Any
+
+from executors.aws_lambda.fleet import actions as act
+from executors.aws_lambda.fleet import events as ev
+from executors.aws_lambda.fleet.details import detail_of
+from executors.aws_lambda.fleet.errors import ImpossibleTransition, InvalidSettings
+from executors.aws_lambda.fleet.invocation import Invocation
+from executors.aws_lambda.fleet.lifecycle import NOT_NEEDED, Lifecycle, Outcome
+from executors.aws_lambda.fleet.settings import FleetSettings
+from executors.aws_lambda.fleet.snapshot import Snapshot, take_snapshot
+from executors.aws_lambda.fleet.states import TERMINAL, State
+from executors.aws_lambda.fleet.timers import due
+from executors.aws_lambda.fleet.transitions import IGNORE, IMPOSSIBLE, TABLE, Kind
+
+Effect = Callable[[Invocation, Any], Outcome]
+
+
+class Fleet(Lifecycle):
+    """The invocations of one cluster, and what is to be done about them.
+
+    Hand every event to `handle` and carry out what it returns, in order; send a `Tick` at `next_tick()` at the latest.
+    """
+
+    def __init__(self, settings: FleetSettings | None = None) -> None:
+        super().__init__(settings or FleetSettings())
+        self._timers: list[tuple[float, int, Invocation]] = []
+        self._sequence = 0
+        self._wake: float | None = None
+        self._retry_queue: dict[str, Invocation] = {}
+        self._serials: dict[int, int] = {}
+        self._next_spend = -math.inf
+        self._poor_told = False
+        self._effects: dict[tuple[State, Kind], Effect | None] = {
+            pair: None if rule.do in (IGNORE, IMPOSSIBLE) else getattr(self, rule.do)
+            for pair, rule in TABLE.items()
+        }
+
+    # From outside
+
+    def handle(self, event: ev.Event, now: float | None = None) -> list[act.Action]:
+        """What an event asks for.
+
+        now: the coordinator's time, for events by another clock; without it, it stands still for them.
+
+        Raises: ImpossibleTransition for what only an error of the caller can have caused.
+        """
+        if now is None and event.clock == ev.COORDINATOR:
+            now = event.at
+        if now is not None and now > self.now:
+            self.now = now
+        self._fire_timers()
+        if isinstance(event, ev.InvocationEvent):
+            one = self.roster.by_name.get(event.name)
+            if one is not None:
+                self._apply(one, event)
+            else:
+                self._meet_stranger(event)
+        else:
+            self._handle_all(event)
+        self._wake = None
+        self._watch_budget()
+        self._balance()
+        done, self._actions = self._actions, []
+        return done
+
+    def next_tick(self) -> float | None:
+        """When the next Tick is due at the latest, by the coordinator's clock; None: only after another event."""
+        times = [self._timers[0][0]] if self._timers else []
+        if self._wake is not None:
+            times.append(self._wake)
+        return min(times, default=None)
+
+    @property
+    def spent(self) -> float:
+        """Estimated dollars until now."""
+        return self.ledger.spent(self.now)
+
+    @property
+    def is_over(self) -> bool:
+        """True once the fleet was stopped and has let everybody go."""
+        return self.stopping is not None and self.roster.live == 0
+
+    @property
+    def workers(self) -> int:
+        """Workers that are ready or running and stay for now."""
+        return self.roster.at_work()
+
+    def get(self, name: str) -> Invocation | None:
+        """An invocation by its name."""
+        return self.roster.by_name.get(name)
+
+    def snapshot(self) -> Snapshot:
+        """What there is to see now."""
+        return take_snapshot(self)
+
+    # Events
+
+    def _handle_all(self, event: ev.Event) -> None:
+        match event:
+            case ev.TargetChanged(workers=workers):
+                if workers < 0:
+                    raise InvalidSettings(f"a fleet cannot have {workers} workers")
+                self.asked = self.target = workers
+                self._log(event, None, None, None, {"workers": workers})
+            case ev.WorkArrived(tasks=tasks):
+                busy = len(self.roster.held[State.RUNNING])
+                self.target = max(self.target, min(self.asked, busy + tasks))
+            case ev.Stop(reason=reason, drain=drain):
+                self._stop(event, reason, drain)
+            case ev.Tick():
+                pass
+            case _:
+                raise ImpossibleTransition(f"{type(event).__name__} is no event for a fleet")
+
+    def _apply(self, one: Invocation, event: ev.InvocationEvent) -> None:
+        pair = (one.state, type(event))
+        rule = TABLE[pair]
+        effect = self._effects[pair]
+        if effect is None:
+            if rule.do == IMPOSSIBLE:
+                raise ImpossibleTransition(
+                    f"{type(event).__name__} for {one.name}, which is {one.state}: sent twice?"
+                )
+            return
+        outcome = effect(one, event)
+        if outcome is not None:
+            self._move(one, outcome, event)
+        if type(event) is not ev.Heartbeat:
+            self._arm(one)
+
+    def _move(self, one: Invocation, state: State, event: ev.InvocationEvent) -> None:
+        origin = one.state
+        was_over = origin in TERMINAL
+        self.roster.move(one, state)
+        one.since = self.now
+        if origin is State.THROTTLED:
+            self._retry_queue.pop(one.name, None)
+        detail = detail_of(event, one)
+        if state in TERMINAL:
+            if not was_over:
+                self._close(one, state)
+            detail.update(self._outcome_of(one))
+        self._log(event, one, origin, state, detail)
+
+    def _outcome_of(self, one: Invocation) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        if one.reason:
+            found["reason"] = one.reason
+        if one.error is not None:
+            found["error"] = one.error
+        if one.started_at is not None:
+            found["started"] = one.started_at
+            found["dollars"] = round(self.cost_of(one), 9)
+        return found
+
+    def cost_of(self, one: Invocation) -> float:
+        """Estimated dollars of one invocation until now."""
+        if one.started_at is None:
+            return 0.0
+        end = one.ended_at if one.ended_at is not None else self.now
+        return self.ledger.request + self.ledger.rate * max(0.0, end - one.started_at)
+
+    def _meet_stranger(self, event: ev.InvocationEvent) -> None:
+        """A name of another fleet, or one that was forgotten long ago."""
+        if isinstance(event, ev.Connected):
+            self._do(act.Exit(event.name, "not known here"))
+
+    # Time
+
+    def _fire_timers(self) -> None:
+        while self._timers and self._timers[0][0] <= self.now:
+            at, _, one = heapq.heappop(self._timers)
+            if one.timer_at != at:
+                continue
+            one.timer_at = None
+            self._fire(one)
+            self._arm(one)
+
+    def _fire(self, one: Invocation) -> None:
+        when, kind = due(one, self)
+        if when > self.now:
+            return
+        match kind:
+            case "ghost":
+                self._end_ghost(one)
+            case "retry":
+                one.retry_at = None
+                self._retry_queue[one.name] = one
+            case "leave":
+                self._free_slot(one)
+                self.roster.mark(one, leaving=True)
+            case "idle":
+                self._retire_idle(one)
+            case "slow":
+                self._speculate(one)
+            case _:
+                assert isinstance(kind, ev.InvocationEvent)
+                self._apply(one, kind)
+
+    def _arm(self, one: Invocation) -> None:
+        when = due(one, self)[0]
+        if when != math.inf and (one.timer_at is None or when < one.timer_at):
+            one.timer_at = when
+            self._sequence += 1
+            heapq.heappush(self._timers, (when, self._sequence, one))
+
+    def _retire_idle(self, one: Invocation) -> None:
+        if self.stopping is None and self.target > self.settings.minimum:
+            self._apply(one, ev.Retire(one.name, "idle", lower_target=True, at=self.now))
+        else:
+            one.idle_since = self.now
+
+    def _speculate(self, one: Invocation) -> None:
+        for task in one.tasks.values():
+            patience = self.stragglers.patience(task.stage)
+            if patience is None or task.waiting or task.speculated:
+                continue
+            passed = self.now - task.since
+            if passed >= patience:
+                task.speculated = True
+                median = self.stragglers.median(task.stage)
+                self._do(act.Speculate(one.name, task.key, task.stage or "", passed, median))
+
+    # Balance: what is there against what is wanted
+
+    def has_room_for(self, invocation: Invocation) -> bool:
+        """One that comes late is used if a worker is still missing, rather than one that may yet come."""
+        room = self.settings.concurrency is None or self._exposed() < self.settings.concurrency
+        return self.stopping is None and room and self.roster.at_work() < self.target
+
+    def _exposed(self) -> int:
+        """Execution environments that may exist."""
+        return self.roster.live + self.ghosts
+
+    def _balance(self) -> None:
+        if self.stopping is not None:
+            return
+        target, held, at_work = self.target, self.roster.count(), self.roster.at_work()
+        surplus = self.settings.overprovision
+        keep = target if at_work >= target else math.ceil(target * surplus)
+        if held > keep:
+            self._release(held - keep)
+        want = at_work + int((target - at_work) * surplus + 0.5) if at_work < target else target
+        if held < want or self._retry_queue:
+            self._invoke(want - held, want)
+
+    def _release(self, count: int) -> None:
+        """Let the least useful go: what is not there yet, then the idle, then who has worked longest."""
+        held = self.roster.held
+        order = (
+            (State.THROTTLED, True), (State.INVOKED, True), (State.REQUESTED, True), (State.CONNECTED, True),
+            (State.READY, False), (State.RUNNING, False),
+        )  # fmt: skip
+        for state, newest in order:
+            pool = held[state]
+            while pool and count:
+                name = next(reversed(pool)) if newest else next(iter(pool))
+                self._apply(pool[name], ev.Retire(name, NOT_NEEDED, at=self.now))
+                count -= 1
+
+    def _invoke(self, count: int, want: int) -> None:
+        """Ask for as many as are missing and may be asked for now; `_wake` is set where only time is in the way."""
+        self.slots.grow(want)
+        limit = self.settings.retries_per_window
+        limit = max(20, want) if limit is None else limit
+        while self._retry_queue or count > 0:
+            if not self._retry_queue:
+                if self._is_held_back():
+                    return
+                wait = self._waits_for_place(limit)
+                if wait is not None:
+                    self._wait_until(wait)
+                    self._judge_hopes(wait)
+                    return
+            if not self.bucket.take(self.now):
+                self._wait_until(self.bucket.next_at(self.now))
+                return
+            if self._retry_queue:
+                one = self._retry_queue.pop(next(iter(self._retry_queue)))
+                self._apply(one, ev.RetryDue(one.name, at=self.now))
+            else:
+                self._request()
+                count -= 1
+
+    def _is_held_back(self) -> bool:
+        """Other things than time are in the way of one more invocation."""
+        settings = self.settings
+        if settings.concurrency is not None and self._exposed() >= settings.concurrency:
+            return True
+        if settings.canaries and not self.ever_connected and self.roster.live >= settings.canaries:
+            return True
+        return settings.budget is not None and not self._can_afford_one_more(settings.budget)
+
+    def _waits_for_place(self, limit: int) -> float | None:
+        """When a place is free and a retry allowed, if that is later than now."""
+        allowed = self.retries.next_at(self.now, limit)
+        place = self.slots.next_at()
+        if place is None:
+            return math.inf
+        wait = max(place, allowed) if allowed is not None else place
+        return wait if wait > self.now else None
+
+    def _wait_until(self, when: float) -> None:
+        if when != math.inf:
+            self._wake = when if self._wake is None else min(self._wake, when)
+
+    def _judge_hopes(self, wait: float) -> None:
+        """Give up if every retry is used up and nobody has ever come."""
+        if (
+            self.roster.live
+            or self.ever_connected
+            or wait <= self.now + self.settings.backoff_limit
+        ):
+            return
+        count = sum(self.roster.ended.values())
+        last = next(
+            (o for o in reversed(self.roster.by_name.values()) if o.error or o.reason), None
+        )
+        why = (last.error or last.reason) if last is not None else "no reason known"
+        self.give_up(f"none of {count} invocations has connected: {why}")
+
+    def _request(self) -> None:
+        taken = self.slots.take(self.now)
+        assert taken is not None
+        slot, serial = taken
+        one = Invocation(f"{self.settings.prefix}-{slot}-{serial}", slot, serial, self.now)
+        self.roster.add(one)
+        self._do(act.Invoke(one.name, slot))
+        self._do(
+            act.LogEntry(
+                self.now,
+                ev.COORDINATOR,
+                self.now,
+                one.name,
+                None,
+                State.REQUESTED,
+                "Invoke",
+                {"slot": slot},
+            )
+        )
+        self._arm(one)
+
+    # Money
+
+    def _reserve(self) -> float:
+        """Dollars that letting everybody go may still cost."""
+        unseen = self.roster.unseen()
+        seconds = (
+            self.ledger.running * self.settings.budget_drain + unseen * self.settings.unseen_seconds
+        )
+        return seconds * self.ledger.rate + unseen * self.ledger.request
+
+    def _can_afford_one_more(self, budget: float) -> bool:
+        more = self.settings.unseen_seconds + self.settings.budget_drain
+        cost = self.spent + self._reserve() + self.ledger.request + more * self.ledger.rate
+        if cost <= budget:
+            return True
+        if self.roster.live == 0:
+            self.give_up(
+                f"the budget of ${budget:.2f} does not pay for one more worker (${self.spent:.4f} are spent)"
+            )
+        elif not self._poor_told:
+            self._poor_told = True
+            self._do(
+                act.Notice(
+                    f"the budget of ${budget:.2f} pays for no more than {self.roster.live} workers now"
+                )
+            )
+        return False
+
+    def _watch_budget(self) -> None:
+        budget = self.settings.budget
+        if self.now >= self._next_spend and self.ledger.running:
+            self._next_spend = self.now + self.settings.spend_interval
+            self._do(
+                act.LogEntry(
+                    self.now,
+                    ev.COORDINATOR,
+                    self.now,
+                    None,
+                    None,
+                    None,
+                    "Spend",
+                    {"dollars": round(self.spent, 9), "running": self.ledger.running},
+                )
+            )
+        if budget is None or self.stopping is not None:
+            return
+        if self.spent + self._reserve() >= budget:
+            self.drain_timeout = min(self.drain_timeout, self.settings.budget_drain / 2)
+            self.exit_grace = min(self.exit_grace, self.settings.budget_drain / 2)
+            self.give_up(f"the budget of ${budget:.2f} is used up (${self.spent:.4f} are spent)")
+        elif self.ledger.running:
+            left = budget - self.spent - self._reserve()
+            self._wait_until(self.now + left / (self.ledger.running * self.ledger.rate))
+
+    # The end
+
+    def give_up(self, reason: str) -> None:
+        """Stop everything, for this one reason."""
+        if self.stopping is None:
+            self._do(act.StopAll(reason))
+            self._stop(ev.Stop(reason, at=self.now), reason, drain=True)
+
+    def _stop(self, event: ev.Event, reason: str, drain: bool) -> None:
+        first = self.stopping is None
+        self.stopping = self.stopping or reason
+        self._wake = None
+        if first:
+            self._log(event, None, None, None, {"reason": reason, "dollars": round(self.spent, 9)})
+        pools = [
+            *self.roster.held.values(),
+            self.roster.leaving,
+        ]
+        for one in [one for pool in pools for one in pool.values()]:
+            self._apply(one, ev.Retire(one.name, reason, at=self.now))
+        if not drain:
+            for one in list(self.roster.draining.values()):
+                if one.exit_told is None:
+                    self._tell_exit(one, reason)
+                    self._arm(one)
