@@ -68,7 +68,10 @@ def functions(
         environment[PREPARE] = "lambda_faults:install"
     environment["PYTHONPATH"] = f"{ROOT}:{ROOT / 'tests'}"
     patience = {**PATIENCE, **options.pop("fleet_options", {})}
-    backend = {"visible": (str(source.parent), str(cache_root())), **options.pop("backend_options", {})}
+    backend = {
+        "visible": (str(source.parent), str(cache_root())),
+        **options.pop("backend_options", {}),
+    }
     with LambdaExecutor(
         workers,
         backend="local",
@@ -170,9 +173,7 @@ def test_lambda_doubles_loses_delays_and_throttles(
             time.sleep(0.1)
 
 
-def test_the_time_of_the_functions_runs_out(
-    source: Path, expected: bytes, tmp_path: Path
-) -> None:
+def test_the_time_of_the_functions_runs_out(source: Path, expected: bytes, tmp_path: Path) -> None:
     """A worker is drained before Lambda ends it, others take its place, and the work goes on."""
     patience = {"deadline_margin": 3.0, "replace_ahead": 2.0, "drain_timeout": 2.0}
     faults = {"encode": ["wait"] * 18}
@@ -198,9 +199,16 @@ def test_a_task_that_takes_all_memory_is_named(source: Path, tmp_path: Path) -> 
 def test_one_worker_short_of_memory_is_replaced(
     source: Path, expected: bytes, tmp_path: Path
 ) -> None:
-    with FaultServer(encode=["", "memory"]) as server, functions(source, server, memory=512) as executor:
+    with (
+        FaultServer(encode=["", "memory"]) as server,
+        functions(source, server, memory=512) as executor,
+    ):
         assert encode(source, tmp_path / "out.webm", executor) == expected
-        said = [one.error for one in executor.cluster.coordinator.fleet.snapshot().invocations if one.error]
+        said = [
+            one.error
+            for one in executor.cluster.coordinator.fleet.snapshot().invocations
+            if one.error
+        ]
         assert any("out of memory" in error for error in said), said
 
 
