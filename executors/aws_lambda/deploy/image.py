@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib import resources
+from importlib import metadata, resources
 from pathlib import Path
 
 from executors.aws_lambda.deploy.errors import DeploymentError
@@ -101,6 +103,17 @@ def write_context(
     return context
 
 
+def unpacked_size(distribution: str) -> dict[str, int]:
+    """Bytes of each installed package that `distribution` needs, the largest first: what a zip would unpack to."""
+    found: dict[str, int] = {}
+    for pin in pinned_requirements(distribution):
+        name = pin.partition("==")[0]
+        files = metadata.distribution(name).files or ()
+        paths = (Path(str(file.locate())) for file in files if file.suffix != ".pyc")
+        found[name] = sum(path.stat().st_size for path in paths if path.is_file())
+    return dict(sorted(found.items(), key=lambda item: -item[1]))
+
+
 def dockerfile(values: Mapping[str, str]) -> str:
     """The Dockerfile with a default for each of its ARGs."""
     text = (resources.files(__package__) / "Dockerfile").read_text()
@@ -157,9 +170,6 @@ def _engine(
     given: str | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> None:
-    import os
-    import sys
-
     done = subprocess.run(
         command,
         cwd=folder,
