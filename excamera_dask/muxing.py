@@ -14,6 +14,7 @@ from excamera_dask.planning import Plan
 from excamera_dask.report import EncodeReport
 from excamera_dask.sources import SourceInfo
 from excamera_dask.stages import ChunkResult
+from excamera_dask.storage import open_output
 
 
 class EncodedVideo(NamedTuple):
@@ -23,11 +24,13 @@ class EncodedVideo(NamedTuple):
     report: EncodeReport
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the file, whole or not at all."""
-        target = Path(path)
-        temporary = target.with_name(f".{target.name}.part")
-        temporary.write_bytes(self.data)
-        os.replace(temporary, target)
+        """Write the file or object, whole or not at all."""
+        output = open_output(path)
+        try:
+            output.file.write(self.data)
+            output.commit()
+        finally:
+            output.discard()
 
 
 class Draft(NamedTuple):

@@ -118,13 +118,14 @@ def make_plan(
     frame_bytes: int,
     cuts: Iterable[int] = (),
     anchors: Sequence[int] = (),
+    separate: bool = False,
     job: Any = None,
 ) -> Plan:
     """Cut `frame_count` frames into chunks of `chunk_frames` and batches of `batch_chunks` (None: unlimited).
 
     cuts: frames at which a new batch must start, numbers outside the film are ignored; frame_bytes:
     bytes of a raw picture; anchors: frames from which the source can be decoded, near which load
-    spans are cut.
+    spans are cut; separate: load each chunk by itself, for workers between which pictures should not travel.
 
     Raises: ValueError.
     """
@@ -134,7 +135,8 @@ def make_plan(
         raise ValueError("[N, x] needs N >= 1 frames a chunk and x >= 1 chunks a batch")
     chunks = tuple(_chunks(frame_count, chunk_frames, batch_chunks, cuts))
     largest = max(SPAN_BYTES, min(SPAN_CHUNKS * chunk_frames * frame_bytes, LARGEST_SPAN_BYTES))
-    spans = tuple(_spans(chunks, max(1, largest // frame_bytes), anchors))
+    longest = 1 if separate else max(1, largest // frame_bytes)
+    spans = tuple(_spans(chunks, longest, anchors))
     return Plan(frame_count, chunk_frames, batch_chunks, frame_bytes, chunks, spans, job)
 
 

@@ -52,6 +52,9 @@ class Executor(ABC):
     name: str
     """One word or address for people: "sync", "local", "tcp://..."."""
 
+    far_apart = False
+    """Whether what crosses between workers is dear, so that each task should read its own input."""
+
     @property
     @abstractmethod
     def workers(self) -> int:

@@ -50,6 +50,8 @@ NO_TIME = -(2**63)
 class SourceInfo:
     """What a source is and where its frames are.
 
+    path: of a file, or an object's URL; version: modification time in ns, or the object's ETag.
+
     width, height: pixels after rotation. all_times (T,) int64 presentation times of the whole film in units of
     time_base, strictly rising, 0 for the first frame; order (T,) int64 the ordinal of the packet that each frame comes
     from, in presentation order. skip and frame_count select the frames in use; frame numbers given to `read_frames`
@@ -58,7 +60,7 @@ class SourceInfo:
     """
 
     path: str
-    mtime_ns: int
+    version: str
     file_size: int
     container: str
     codec: str
@@ -85,9 +87,9 @@ class SourceInfo:
     frame_count: int
 
     @property
-    def identity(self) -> tuple[str, int, int]:
-        """What tells one version of a file from another: path, modification time (ns), size in bytes."""
-        return (self.path, self.mtime_ns, self.file_size)
+    def identity(self) -> tuple[str, str, int]:
+        """What tells one version of a source from another: path, version, size in bytes."""
+        return (self.path, self.version, self.file_size)
 
     @property
     def times(self) -> NDArray[np.int64]:
