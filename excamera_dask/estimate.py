@@ -6,16 +6,17 @@ serial chain of rebases, the window of loads and the workers that come late all 
 
 from __future__ import annotations
 
+import bisect
 import heapq
 import json
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from excamera_dask.graph import Priority, build_graph, window_spans
-from excamera_dask.planning import Plan
+from excamera_dask.planning import LoadSpan, Plan
 from excamera_dask.report import EncodeReport
 from executors import Graph, Key
 
@@ -54,6 +55,12 @@ LAMBDA_START = 6.0
 LAMBDA_HOP = 0.012
 
 
+def loaded_apart(plan: Plan) -> Plan:
+    """The plan as workers that are far from each other run it: each chunk is loaded where it is encoded."""
+    spans = tuple(LoadSpan(chunk.index, chunk.index, chunk.index + 1) for chunk in plan.chunks)
+    return replace(plan, spans=spans)
+
+
 def local_machine(workers: int, memory: int = 0) -> Machine:
     """Processes on this machine, supposed as fast as the one that was measured."""
     return Machine(workers, start=LOCAL_START, hop=0.002, memory=memory)
@@ -74,7 +81,10 @@ def lambda_machine(workers: int, memory: int) -> Machine:
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a job is expected to need: wall time, seconds of each stage, of all workers busy and present, longest chain."""
+    """What a job is expected to need, in seconds: wall time, each stage, all workers busy and present, the longest chain.
+
+    Workers are present from their start, which is paid for, to the end of the job.
+    """
 
     seconds: float
     stage_seconds: Mapping[str, float]
@@ -118,7 +128,7 @@ def estimate(plan: Plan, machine: Machine, model: Mapping[str, float] | None = N
         seconds=end,
         stage_seconds=stages,
         busy_seconds=sum(times.values()),
-        worker_seconds=sum(max(0.0, end - arrival) for arrival in arrivals),
+        worker_seconds=sum(max(0.0, end - arrival + machine.start) for arrival in arrivals),
         chain_seconds=links * link,
         workers_used=run.used,
         tasks=len(times),
@@ -166,11 +176,20 @@ def _durations(
         stage = _stage(key)
         chunk = plan.chunks[_number(key)]
         if stage == "load":
-            frames = sum(each.frames for each in plan.span_chunks(spans[chunk.index]))
+            frames = _frames_read(plan, spans[chunk.index])
         else:
             frames = 1 if stage == "replace" else chunk.frames
         found[key] = frames * model.get(stage, 0.0) * megapixels
     return found
+
+
+def _frames_read(plan: Plan, span: LoadSpan) -> int:
+    """Frames that are decoded to load a span: from the source's key frame before it on."""
+    chunks = plan.span_chunks(span)
+    first, stop = chunks[0].start, chunks[-1].start + chunks[-1].frames
+    entries = plan.job.source.keyframes
+    place = bisect.bisect_right(entries, first)
+    return stop - (int(entries[place - 1]) if place else 0)
 
 
 def _dependencies(task: Any, keys: Mapping[Key, float]) -> set[Key]:

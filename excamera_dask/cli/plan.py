@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from excamera_dask.planning import Plan
 
 DEFAULT_MEMORY = 1769
+PROBES = 3
 PROBE_CHUNKS = 2
 
 
@@ -81,9 +82,10 @@ def plan(
 
     made = excamera_dask.plan(source, **options)
     model = _probe(source, made, options) if probe else None
-    result = {"source": source, **_cut(made)}
+    result: dict[str, Any] = {}
     if executor == "lambda":
         place = make_place(region, profile, endpoint_url)
+        made = estimates.loaded_apart(made)
         count = workers or _useful_workers(made)
         function = {} if offline else _ask_aws(place, function_name, count)
         size = memory or function.get("memory") or DEFAULT_MEMORY
@@ -92,7 +94,8 @@ def plan(
     else:
         count = workers or _local_workers(executor)
         found = estimates.estimate(made, estimates.local_machine(count), model)
-    result |= {"executor": executor, "workers": count, "estimate": found.to_dict()}
+    cut = {"source": source, **_cut(made), "executor": executor, "workers": count}
+    result = cut | {"estimate": found.to_dict()} | result
     if as_json or (as_json is None and not sys.stdout.isatty()):
         print_json(result)
     else:
@@ -131,32 +134,43 @@ def _local_workers(executor: str) -> int:
 
 
 def _probe(source: str, made: Plan, options: dict[str, Any]) -> dict[str, float]:
-    """Seconds a megapixel of each stage, from the chunks in the middle of the film."""
+    """Seconds a megapixel of each stage, the mean over a few chunks at several places of the film."""
+    import statistics
     import tempfile
     from pathlib import Path
 
     import excamera_dask
-    from excamera_dask.estimate import seconds_a_megapixel
+    from excamera_dask.estimate import STAGES, seconds_a_megapixel
+    from excamera_dask.warm_up import compile_kernels, load_kernels
 
     frames = min(made.frame_count, PROBE_CHUNKS * made.chunk_frames)
-    skip = options["skip"] + (made.frame_count - frames) // 2
-    notice(f"encoding {frames} frames from frame {skip} on, to see how long they take")
+    places = _probe_places(made, frames)
+    notice(f"encoding {frames} frames at {len(places)} places, to see how long they take")
+    compile_kernels(notice)
+    load_kernels()
+    found = []
     with tempfile.TemporaryDirectory(prefix="excamera-probe-") as folder:
-        chosen = {
-            name: options[name]
-            for name in ("chunk_frames", "batch_chunks", "cq_level")
-            if name in options
-        }
-        report = excamera_dask.encode(
-            source,
-            Path(folder) / "probe.webm",
-            executor="sync",
-            resume=False,
-            skip=skip,
-            limit=frames,
-            **chosen,
-        )
-    return seconds_a_megapixel(report)
+        out = Path(folder) / "probe.webm"
+        for place in places:
+            chosen = {"skip": options["skip"] + place, "limit": frames, "key_frame_times": ()}
+            report = excamera_dask.encode(
+                source, out, executor="sync", resume=False, **{**options, **chosen}
+            )
+            found.append(seconds_a_megapixel(report))
+    return {stage: statistics.mean(one[stage] for one in found) for stage in STAGES}
+
+
+def _probe_places(made: Plan, frames: int) -> list[int]:
+    """Frames at which to probe: spread over the film, each where the source can be entered."""
+    import bisect
+
+    entries = [int(frame) for frame in made.job.source.keyframes]
+    wanted = [(2 * number + 1) * made.frame_count // (2 * PROBES) for number in range(PROBES)]
+    places = set()
+    for frame in wanted:
+        place = bisect.bisect_right(entries, min(frame, made.frame_count - frames))
+        places.add(entries[place - 1] if place else 0)
+    return sorted(places)
 
 
 def _ask_aws(place: Any, function_name: str, workers: int) -> dict[str, Any]:

@@ -38,7 +38,7 @@ class Recipe:
     """What an image holds: a distribution and its packages, Debian's, and commands run while it is built.
 
     prepare: a command whose results go to /opt/prepared; check: one that writes versions.json there and fails where a
-    worker would; processors: LLVM's name of the processor by architecture; versions: what the image's list will say.
+    worker would; start: the function "module:name" that a worker calls first; processors: LLVM's name of the processor by architecture; versions: what the image's list will say.
     """
 
     distribution: str
@@ -48,6 +48,7 @@ class Recipe:
     debian: str
     prepare: str
     check: str
+    start: str
     versions: Mapping[str, str]
 
     def base(self) -> str:
@@ -89,6 +90,7 @@ def write_context(
         "PREPARE": recipe.prepare,
         "SYSTEM_PACKAGES": " ".join(recipe.system_packages),
         "CHECK": recipe.check,
+        "START": recipe.start,
     }
     (folder / "Dockerfile").write_text(dockerfile(values))
     (folder / ".dockerignore").write_text(f"{RECORD}\n")
