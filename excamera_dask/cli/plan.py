@@ -140,7 +140,7 @@ def _probe(source: str, made: Plan, options: dict[str, Any]) -> dict[str, float]
     from pathlib import Path
 
     import excamera_dask
-    from excamera_dask.estimate import STAGES, seconds_a_megapixel
+    from excamera_dask.estimate import STAGES, read_model, seconds_a_megapixel
     from excamera_dask.warm_up import compile_kernels, load_kernels
 
     frames = min(made.frame_count, PROBE_CHUNKS * made.chunk_frames)
@@ -157,20 +157,14 @@ def _probe(source: str, made: Plan, options: dict[str, Any]) -> dict[str, float]
                 source, out, executor="sync", resume=False, **{**options, **chosen}
             )
             found.append(seconds_a_megapixel(report))
-    return {stage: statistics.mean(one[stage] for one in found) for stage in STAGES}
+    means = {stage: statistics.mean(one[stage] for one in found) for stage in STAGES}
+    return means | {"load": read_model()["load"]}  # the probes' includes finding their place
 
 
 def _probe_places(made: Plan, frames: int) -> list[int]:
-    """Frames at which to probe: spread over the film, each where the source can be entered."""
-    import bisect
-
-    entries = [int(frame) for frame in made.job.source.keyframes]
-    wanted = [(2 * number + 1) * made.frame_count // (2 * PROBES) for number in range(PROBES)]
-    places = set()
-    for frame in wanted:
-        place = bisect.bisect_right(entries, min(frame, made.frame_count - frames))
-        places.add(entries[place - 1] if place else 0)
-    return sorted(places)
+    """Frames at which to probe, spread over the film."""
+    middles = ((2 * number + 1) * made.frame_count // (2 * PROBES) for number in range(PROBES))
+    return sorted({max(0, min(middle, made.frame_count - frames)) for middle in middles})
 
 
 def _ask_aws(place: Any, function_name: str, workers: int) -> dict[str, Any]:

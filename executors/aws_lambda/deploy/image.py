@@ -38,7 +38,8 @@ class Recipe:
     """What an image holds: a distribution and its packages, Debian's, and commands run while it is built.
 
     prepare: a command whose results go to /opt/prepared; check: one that writes versions.json there and fails where a
-    worker would; start: the function "module:name" that a worker calls first; processors: LLVM's name of the processor by architecture; versions: what the image's list will say.
+    worker would; start: the function "module:name" that a worker calls first; processors: LLVM's name of the processor
+    by architecture; versions: what the image's list will say.
     """
 
     distribution: str
