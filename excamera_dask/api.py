@@ -73,7 +73,9 @@ def encode(
     target = _checked_output(out, source)
     keeper = None if keep is None else Intermediates(keep, source)
     identity = _fingerprint(source, chosen)
-    with _executor(executor, workers, dict(executor_options or {}), source, chosen, on_event) as runner:
+    with _executor(
+        executor, workers, dict(executor_options or {}), source, chosen, on_event
+    ) as runner:
         made = _plan(source, chosen, identity, runner, keep=keep is not None)
         draft = _draft(made, source, target, chosen, runner.name, runner.workers, began)
         journal = Journal(target, identity)

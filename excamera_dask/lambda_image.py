@@ -38,6 +38,7 @@ def recipe() -> Recipe:
         debian=matching_debian(),
         prepare=f"{step} prepare /opt/prepared",
         check=f"{step} check /opt/prepared",
+        start="excamera_dask.shipped_kernels:install",
         versions=versions(),
     )
 

@@ -14,7 +14,13 @@ from excamera_dask.sources import SourceInfo
 
 PREPARE = "EXCAMERA_PREPARE"  # the handler's word for it: executors.aws_lambda.handler.PREPARE
 BORROWED = "EXCAMERA_BORROWED_KERNELS"
-PASSED_ON = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ALLOW_HTTP", "PATH", "NUMBA_DISABLE_JIT")
+PASSED_ON = (
+    "AWS_ENDPOINT_URL",
+    "AWS_ENDPOINT_URL_S3",
+    "AWS_ALLOW_HTTP",
+    "PATH",
+    "NUMBA_DISABLE_JIT",
+)
 """Variables that functions on this machine get from the client."""
 
 

@@ -10,6 +10,7 @@ finds was made for another processor, source or version; `verify` counts that, r
 from __future__ import annotations
 
 import json
+import logging
 import os
 import platform
 import shutil
@@ -22,6 +23,8 @@ from typing import Any, NamedTuple
 import codec
 from codec.kernel_cache import INTERPRETED, cache_directory
 from excamera_dask.errors import ExcameraError
+
+logger = logging.getLogger("excamera")
 
 SHIPPED = "EXCAMERA_SHIPPED_KERNELS"
 """The environment variable that names the folder of shipped kernels; without it nothing is shipped."""
@@ -51,6 +54,23 @@ def prepare() -> Loaded | None:
     if install() is None:
         return None
     return verify()
+
+
+def load() -> None:
+    """Load the kernels, in a worker beside its first tasks; shipped ones are verified, and what is wrong is logged.
+
+    Raises: KernelMismatch.
+    """
+    from excamera_dask.warm_up import load_kernels
+
+    if not os.environ.get(SHIPPED):
+        load_kernels()
+        return
+    try:
+        verify()
+    except KernelMismatch as mismatch:
+        logger.error("%s", mismatch)
+        raise
 
 
 def install(shipped: Path | None = None, target: Path | None = None) -> Path | None:

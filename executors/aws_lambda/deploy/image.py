@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib import resources
+from importlib import metadata, resources
 from pathlib import Path
 
 from executors.aws_lambda.deploy.errors import DeploymentError
@@ -36,7 +38,8 @@ class Recipe:
     """What an image holds: a distribution and its packages, Debian's, and commands run while it is built.
 
     prepare: a command whose results go to /opt/prepared; check: one that writes versions.json there and fails where a
-    worker would; processors: LLVM's name of the processor by architecture; versions: what the image's list will say.
+    worker would; start: the function "module:name" that a worker calls first; processors: LLVM's name of the processor
+    by architecture; versions: what the image's list will say.
     """
 
     distribution: str
@@ -46,6 +49,7 @@ class Recipe:
     debian: str
     prepare: str
     check: str
+    start: str
     versions: Mapping[str, str]
 
     def base(self) -> str:
@@ -87,6 +91,7 @@ def write_context(
         "PREPARE": recipe.prepare,
         "SYSTEM_PACKAGES": " ".join(recipe.system_packages),
         "CHECK": recipe.check,
+        "START": recipe.start,
     }
     (folder / "Dockerfile").write_text(dockerfile(values))
     (folder / ".dockerignore").write_text(f"{RECORD}\n")
@@ -99,6 +104,17 @@ def write_context(
     record = {"tag": tag, "architecture": architecture, "versions": context.versions}
     (folder / RECORD).write_text(json.dumps(record, indent=1))
     return context
+
+
+def unpacked_size(distribution: str) -> dict[str, int]:
+    """Bytes of each installed package that `distribution` needs, the largest first: what a zip would unpack to."""
+    found: dict[str, int] = {}
+    for pin in pinned_requirements(distribution):
+        name = pin.partition("==")[0]
+        files = metadata.distribution(name).files or ()
+        paths = (Path(str(file.locate())) for file in files if file.suffix != ".pyc")
+        found[name] = sum(path.stat().st_size for path in paths if path.is_file())
+    return dict(sorted(found.items(), key=lambda item: -item[1]))
 
 
 def dockerfile(values: Mapping[str, str]) -> str:
@@ -157,9 +173,6 @@ def _engine(
     given: str | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> None:
-    import os
-    import sys
-
     done = subprocess.run(
         command,
         cwd=folder,
