@@ -196,7 +196,7 @@ class _Run:
 
 
 def _where_to_go_on(plan: Plan, journal: Journal) -> tuple[dict[int, int], dict[int, Resumed]]:
-    """Chunks that need no work any more with their bytes, and the state behind them in each batch that is not complete."""
+    """Chunks that need no work any more with their bytes, and where each batch that is not complete goes on."""
     present = journal.chunks()
     done: dict[int, int] = {}
     resumed: dict[int, Resumed] = {}
@@ -211,8 +211,7 @@ def _where_to_go_on(plan: Plan, journal: Journal) -> tuple[dict[int, int], dict[
                     break
                 packets += kept
             if begun:
-                state = stages.state_after(packets).to_bytes()
-                resumed[batch[0].batch] = Resumed(batch[len(begun)].index, state)
+                resumed[batch[0].batch] = Resumed(batch[len(begun)].index, tuple(packets))
         done.update((index, present[index]) for index in begun)
     return done, resumed
 
