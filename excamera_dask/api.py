@@ -162,7 +162,7 @@ class _Run:
 
     def _take(self, key: Any, result: stages.ChunkResult) -> None:
         """A chunk is finished: keep it, write what is next in order, tell."""
-        self.journal.write(result.chunk, result.packets)
+        self.journal.write(result.chunk, result.packets, result.chunk != self.muxer.chunks)
         if self.keeper is not None:
             self.keeper.write(result)
         self._count(result.chunk, sum(map(len, result.packets)))

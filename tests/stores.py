@@ -221,7 +221,7 @@ class Proxy:
                 status: int,
                 headers: list[tuple[str, str]],
                 data: bytes,
-                fault: Fault = Fault(),
+                fault: Fault | None = None,
                 length: str | None = None,
             ) -> None:
                 self.send_response(status)
@@ -231,6 +231,7 @@ class Proxy:
                 self.end_headers()
                 if self.command == "HEAD":
                     return
+                fault = fault or Fault()
                 stop = fault.cut if fault.cut is not None else fault.stall
                 self.wfile.write(data[:stop])
                 self.wfile.flush()

@@ -7,7 +7,7 @@ import pytest
 import stores
 
 from excamera_dask.errors import SourceError
-from excamera_dask.sources import open_source, read_frames
+from excamera_dask.sources import open_source
 from excamera_dask.storage import (
     AccessDenied,
     CredentialsRefused,

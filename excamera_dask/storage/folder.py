@@ -35,8 +35,8 @@ class Folder(Protocol):
     def names(self) -> dict[str, int]:
         """Names of the values and their sizes in bytes."""
 
-    def write(self, name: str, data: bytes) -> None:
-        """Put a value; may return before it is there, and raise for one before."""
+    def write(self, name: str, data: bytes, again: bool = True) -> None:
+        """Put a value, which will be read again or not; may return before it is there, and raise for one before."""
 
     def read(self, name: str) -> bytes | None:
         """A value, None if there is none; those after it by name are likely to be read next."""
@@ -84,7 +84,7 @@ class FileFolder:
         with os.scandir(self._folder) as entries:
             return {entry.name: entry.stat().st_size for entry in entries if entry.is_file()}
 
-    def write(self, name: str, data: bytes) -> None:
+    def write(self, name: str, data: bytes, again: bool = True) -> None:
         path = self._folder / name
         temporary = path.with_suffix(f".{os.getpid()}.part")
         try:
@@ -118,7 +118,7 @@ class FileFolder:
 class ObjectFolder:
     """Objects under a prefix, written and read several at once.
 
-    What was written last stays in memory too, up to KEPT_BYTES, since most of it is read soon.
+    What will be read again stays in memory until then, up to KEPT_BYTES.
     """
 
     local: Path | None = None
@@ -143,16 +143,17 @@ class ObjectFolder:
         self._known = sorted(sizes)
         return sizes
 
-    def write(self, name: str, data: bytes) -> None:
+    def write(self, name: str, data: bytes, again: bool = True) -> None:
         self._make_room(len(data))
         self._settle(name)
         work = self._bucket.put(self._key(name), data)
         self._writing[name] = (background.start(work), len(data))
-        self._keep(name, data)
+        if again:
+            self._keep(name, data)
 
     def read(self, name: str) -> bytes | None:
         if name in self._kept:
-            return self._kept[name]
+            return self._kept.pop(name)
         self._ask_for(name)
         try:
             return self._reading.pop(name).result()
