@@ -94,7 +94,7 @@ class Store(NamedTuple):
     def get(self, key: str) -> bytes:
         return bytes(self.client.get_object(Bucket=self.bucket, Key=key)["Body"].read())
 
-    def keys(self) -> list[str]:
+    def names(self) -> list[str]:
         """All keys of the bucket."""
         found = self.client.list_objects_v2(Bucket=self.bucket).get("Contents", ())
         return [item["Key"] for item in found]

@@ -155,7 +155,7 @@ def test_an_encode_between_objects_gives_the_same_bytes(s3, film, source, tmp_pa
     encode(film, tmp_path / name, executor="sync", **OPTIONS)
     assert s3.get(name) == (tmp_path / name).read_bytes()
     assert (report.source, report.output) == (source, s3.url(name))
-    assert s3.keys() == ["in/film.y4m", name]
+    assert s3.names() == ["in/film.y4m", name]
 
 
 def test_worker_processes_read_objects_by_themselves(s3, source, expected):
@@ -205,7 +205,7 @@ def test_a_plan_looks_at_an_object(source):
 
 def test_intermediates_are_kept_as_objects(s3, source):
     encode(source, s3.url("out.webm"), executor="sync", keep=s3.url("kept"), **OPTIONS)
-    kept = {key for key in s3.keys() if key.startswith("kept/")}
+    kept = {key for key in s3.names() if key.startswith("kept/")}
     assert {"kept/00000000.first-pass.ivf", "kept/00000001.replaced.ivf"} <= kept
     assert sum(key.endswith(".final.ivf") for key in kept) == 6
 
@@ -241,16 +241,16 @@ def test_an_interrupted_job_goes_on_from_its_objects(s3, source, expected, done)
     out = s3.url("out.webm")
     with pytest.raises(Interrupted):
         encode(source, out, executor="sync", on_event=interrupt_after(done), **OPTIONS)
-    kept = [key for key in s3.keys() if re.fullmatch(r"out.webm.excamera/\w{32}/\d{8}.chunk", key)]
+    kept = [key for key in s3.names() if re.fullmatch(r"out.webm.excamera/\w{32}/\d{8}.chunk", key)]
     assert len(kept) == done
-    assert "out.webm" not in s3.keys()
+    assert "out.webm" not in s3.names()
     assert s3.uploads() == []
     events: list[Event] = []
     report = encode(source, out, executor="sync", on_event=events.append, **OPTIONS)
     assert report.resumed_chunks == done
     assert s3.get("out.webm") == expected
     assert any("continuing" in event.text for event in events if isinstance(event, Notice))
-    assert s3.keys() == ["in/film.y4m", "out.webm"]
+    assert s3.names() == ["in/film.y4m", "out.webm"]
 
 
 def test_a_damaged_chunk_object_is_made_again(s3, source, expected):
@@ -258,7 +258,7 @@ def test_a_damaged_chunk_object_is_made_again(s3, source, expected):
     with pytest.raises(Interrupted):
         encode(source, out, executor="sync", on_event=interrupt_after(5), **OPTIONS)
     for number in (1, 4):  # one in a batch that is complete, one in another that is not
-        (key,) = [key for key in s3.keys() if key.endswith(f"{number:08d}.chunk")]
+        (key,) = [key for key in s3.names() if key.endswith(f"{number:08d}.chunk")]
         s3.put(key, s3.get(key)[:-1] + b"!")
     with pytest.raises(ExcameraError, match=r"chunk \d is damaged; run the encode again"):
         encode(source, out, executor="sync", **OPTIONS)
@@ -289,7 +289,7 @@ def test_a_store_that_falters_changes_nothing(s3, source, expected, proxy):
     encode(source, s3.url("out.webm"), executor="sync", **OPTIONS)
     proxy.fault = lambda request: None
     assert s3.get("out.webm") == expected
-    assert s3.keys() == ["in/film.y4m", "out.webm"]
+    assert s3.names() == ["in/film.y4m", "out.webm"]
     assert count[0] > 20
 
 
@@ -347,11 +347,11 @@ def test_after_ctrl_c_or_kill_of_the_client_the_job_goes_on(s3, source, expected
     assert left == []
     if sent == signal.SIGINT:
         assert (job.returncode, errors) == (130, "")
-    assert "out.webm" not in s3.keys()
+    assert "out.webm" not in s3.names()
     report = encode(source, s3.url("out.webm"), executor="sync", **OPTIONS)
     assert report.resumed_chunks >= 1
     assert s3.get("out.webm") == expected
-    assert s3.keys() == ["in/film.y4m", "out.webm"]
+    assert s3.names() == ["in/film.y4m", "out.webm"]
     assert s3.uploads() == []
 
 

@@ -84,7 +84,7 @@ def test_what_is_discarded_leaves_the_old_object_and_nothing_else(s3, size):
     output.discard()
     assert s3.get("out.bin") == b"precious"
     assert s3.uploads() == []
-    assert s3.keys() == ["out.bin"]
+    assert s3.names() == ["out.bin"]
 
 
 @pytest.fixture
@@ -111,7 +111,7 @@ def test_a_part_that_is_refused_ends_the_output(s3, proxy):
         output.commit()
     proxy.fault = lambda r: None
     output.discard()
-    assert (s3.keys(), s3.uploads()) == ([], [])
+    assert (s3.names(), s3.uploads()) == ([], [])
 
 
 def test_an_upload_that_was_ended_from_elsewhere(s3, proxy):
@@ -186,7 +186,7 @@ def test_removal_takes_ours_and_leaves_the_rest(parent, s3, tmp_path):
 def test_an_empty_folder_goes(parent, s3, tmp_path):
     open_folder(parent, "a").close()
     assert list(tmp_path.iterdir()) == []
-    assert s3.keys() == []
+    assert s3.names() == []
 
 
 def test_a_folder_that_cannot_be_made(tmp_path):
