@@ -162,7 +162,7 @@ class _Run:
             self._mux_ready(None)
             executor.run(graph, keys, self._take, self._tell_counts)
         self.journal.remove()
-        return self.muxer.report(len(done))
+        return self.muxer.report(len(done), executor.spent)
 
     def _take(self, key: Any, result: stages.ChunkResult) -> None:
         """A chunk is finished: keep it, write what is next in order, tell."""
@@ -345,4 +345,5 @@ def _executor(
     with open_executor(
         spec, workers=workers, memory_per_worker=need, warm_up=load, **options
     ) as opened:
+        opened.on_notice(lambda text: on_event(Notice(text)))
         yield opened

@@ -92,6 +92,9 @@ class Executor(ABC):
     def cancel(self) -> None:
         """Make the `run` in progress end with Cancelled; callable from any thread."""
 
+    def on_notice(self, listener: Callable[[str], None]) -> None:  # noqa: B027 - few have any
+        """Call `listener`, from any thread, with each line that the executor has for the user."""
+
     def close(self) -> None:  # noqa: B027 - nothing to release is the common case
         """Release what this executor started; what it was given stays open."""
 

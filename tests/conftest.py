@@ -30,6 +30,14 @@ def shared() -> Path:
     return folder
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _own_state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Clusters of tests leave their logs elsewhere than those of the user."""
+    os.environ["EXCAMERA_STATE_DIR"] = str(tmp_path_factory.mktemp("state"))
+    yield
+    del os.environ["EXCAMERA_STATE_DIR"]
+
+
 def _tool(name: str, package: str) -> str:
     path = shutil.which(name)
     if path is None:
