@@ -163,6 +163,10 @@ class World:
         seconds = self.seconds_billed + sum(self.now - one.started for one in self.running())
         return seconds * self.fleet.ledger.rate + self.requests * self.fleet.ledger.request
 
+    def estimate(self) -> float:
+        """What the fleet believes to have spent until now."""
+        return self.fleet.ledger.spent(self.now)
+
     # Actions
 
     def _carry_out(self, action: act.Action) -> None:

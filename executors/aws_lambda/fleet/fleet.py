@@ -144,6 +144,7 @@ class Fleet(Lifecycle):
             return
         outcome = effect(one, event)
         if outcome is not None:
+            assert outcome in rule.to, (one, event, outcome)
             self._move(one, outcome, event)
         if type(event) is not ev.Heartbeat:
             self._arm(one)
