@@ -8,7 +8,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from aws import aws, aws_server, credentials, no_aws  # noqa: F401 - fixtures of all modules
+from aws import aws, aws_server, credentials, no_aws, run  # noqa: F401 - fixtures of all modules
 
 # The background jobs of a shell begin with it ignored, and so would ours, which the tests interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
