@@ -162,11 +162,11 @@ class _Run:
             self._mux_ready(None)
             executor.run(graph, keys, self._take, self._tell_counts)
         self.journal.remove()
-        return self.muxer.report(len(done))
+        return self.muxer.report(len(done), executor.spent)
 
     def _take(self, key: Any, result: stages.ChunkResult) -> None:
         """A chunk is finished: keep it, write what is next in order, tell."""
-        self.journal.write(result.chunk, result.packets)
+        self.journal.write(result.chunk, result.packets, result.chunk != self.muxer.chunks)
         if self.keeper is not None:
             self.keeper.write(result)
         self._count(result.chunk, sum(map(len, result.packets)))
@@ -200,7 +200,7 @@ class _Run:
 
 
 def _where_to_go_on(plan: Plan, journal: Journal) -> tuple[dict[int, int], dict[int, Resumed]]:
-    """Chunks that need no work any more with their bytes, and the state behind them in each batch that is not complete."""
+    """Chunks that need no work any more with their bytes, and where each batch that is not complete goes on."""
     present = journal.chunks()
     done: dict[int, int] = {}
     resumed: dict[int, Resumed] = {}
@@ -215,8 +215,7 @@ def _where_to_go_on(plan: Plan, journal: Journal) -> tuple[dict[int, int], dict[
                     break
                 packets += kept
             if begun:
-                state = stages.state_after(packets).to_bytes()
-                resumed[batch[0].batch] = Resumed(batch[len(begun)].index, state)
+                resumed[batch[0].batch] = Resumed(batch[len(begun)].index, tuple(packets))
         done.update((index, present[index]) for index in begun)
     return done, resumed
 
@@ -346,4 +345,5 @@ def _executor(
     with open_executor(
         spec, workers=workers, memory_per_worker=need, warm_up=load, **options
     ) as opened:
+        opened.on_notice(lambda text: on_event(Notice(text)))
         yield opened

@@ -54,10 +54,10 @@ class Journal:
             if self.local is None or self.read(chunk) is not None
         }
 
-    def write(self, chunk: int, packets: Sequence[bytes]) -> None:
-        """Keep a chunk's final frames."""
+    def write(self, chunk: int, packets: Sequence[bytes], again: bool = True) -> None:
+        """Keep a chunk's final frames; `again` says whether this job will read them."""
         payload = b"".join(_SIZE.pack(len(packet)) + packet for packet in packets)
-        self._folder.write(_name(chunk), _MAGIC + _digest(payload) + payload)
+        self._folder.write(_name(chunk), _MAGIC + _digest(payload) + payload, again)
 
     def read(self, chunk: int) -> tuple[bytes, ...] | None:
         """A chunk's final frames; None where they are missing or damaged."""

@@ -36,7 +36,14 @@ def options_for(options: Mapping[str, Any], source: SourceInfo) -> dict[str, Any
             )
         return dict(options)
     given = dict(setting("environment", options.get("environment")))
-    return {**options, "environment": {**_own_environment(), **given}}
+    local = dict(setting("backend-options", options.get("backend_options")))
+    folders = [str(Path(source.path).parent)] if "://" not in source.path else []
+    local["visible"] = (*local.get("visible", ()), *folders, str(cache_root()))
+    return {
+        **options,
+        "environment": {**_own_environment(), **given},
+        "backend_options": local,
+    }
 
 
 def _own_environment() -> dict[str, str]:

@@ -100,7 +100,7 @@ class Muxer:
         for stage, spent in seconds.items():
             self.stage_seconds[stage] = self.stage_seconds.get(stage, 0.0) + spent
 
-    def report(self, resumed_chunks: int = 0) -> EncodeReport:
+    def report(self, resumed_chunks: int = 0, dollars: float | None = None) -> EncodeReport:
         """Facts and figures, once everything is written."""
         draft, writer = self._draft, self.writer
         seconds = time.time() - draft.began
@@ -125,6 +125,7 @@ class Muxer:
             settings=draft.settings,
             versions=draft.versions,
             warnings=draft.warnings,
+            dollars=dollars,
         )
 
 

@@ -36,6 +36,8 @@ class EncodeReport:
     settings: dict[str, Any]
     versions: dict[str, str]
     warnings: tuple[str, ...] = ()
+    dollars: float | None = None
+    """What the workers cost, as far as known; None where nobody was paid."""
 
     @property
     def bits_per_second(self) -> float:
@@ -54,6 +56,7 @@ class EncodeReport:
         return (
             f"{self.frames} frames, {self.key_frames} key frames, {self.bytes} bytes "
             f"in {self.seconds:.1f} s ({self.fps:.1f} fps)"
+            + ("" if self.dollars is None else f", ${self.dollars:.4f}")
         )
 
 

@@ -9,6 +9,7 @@ import click
 from excamera_dask.allocation import keep_freed_memory
 from excamera_dask.cli.aws_lambda import aws_lambda
 from excamera_dask.cli.bench import bench
+from excamera_dask.cli.cluster import cluster
 from excamera_dask.cli.compare import compare
 from excamera_dask.cli.decode import decode
 from excamera_dask.cli.demo import demo
@@ -45,7 +46,21 @@ def cli() -> None:
     """
 
 
-for command in (encode, plan, decode, info, compare, bench, doctor, step, demo, aws_lambda):
+COMMANDS = (
+    encode,
+    plan,
+    decode,
+    info,
+    compare,
+    bench,
+    doctor,
+    step,
+    demo,
+    aws_lambda,
+    cluster,
+)
+
+for command in COMMANDS:
     cli.add_command(command)
 
 

@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 
 class Patience(NamedTuple):
-    """How often, and for how many seconds, a request is repeated."""
+    """How often a request is made at most, and for how many seconds."""
 
     attempts: int
     seconds: float
@@ -56,6 +56,7 @@ class Bucket:
         from obstore.store import S3Store
 
         self.name, self.access = name, access
+        self.patience = AT_WORK
         self.requests = 0
         self.fetched = 0
         self._store: Any = S3Store(name, **access.options())
@@ -66,7 +67,7 @@ class Bucket:
         start: int,
         stop: int,
         etag: str | None = None,
-        patience: Patience = AT_WORK,
+        patience: Patience | None = None,
     ) -> Piece:
         """Bytes start .. stop - 1, or up to the object's end; `etag` refuses other versions (ObjectChanged)."""
 
@@ -86,7 +87,7 @@ class Bucket:
 
         return await self._repeat(key, fetch, patience)
 
-    async def info(self, key: str, patience: Patience = AT_WORK) -> ObjectInfo:
+    async def info(self, key: str, patience: Patience | None = None) -> ObjectInfo:
         """What the store says of an object."""
 
         async def ask() -> ObjectInfo:
@@ -109,9 +110,9 @@ class Bucket:
             self.fetched += len(data)
             return data
 
-        return await self._repeat(key, fetch, AT_WORK)
+        return await self._repeat(key, fetch)
 
-    async def put(self, key: str, data: bytes, patience: Patience = AT_WORK) -> None:
+    async def put(self, key: str, data: bytes, patience: Patience | None = None) -> None:
         """Write an object in one request, whole or not at all."""
 
         async def send() -> None:
@@ -121,7 +122,7 @@ class Bucket:
 
         await self._repeat(key, send, patience)
 
-    async def below(self, prefix: str, patience: Patience = AT_WORK) -> list[ObjectInfo]:
+    async def below(self, prefix: str, patience: Patience | None = None) -> list[ObjectInfo]:
         """The objects below `prefix/`, a thousand a request."""
 
         async def ask() -> list[ObjectInfo]:
@@ -141,17 +142,20 @@ class Bucket:
             await obstore.delete_async(self._store, keys)
 
         if keys:
-            await self._repeat(keys[0], ask, AT_WORK)
+            await self._repeat(keys[0], ask)
 
     def explain(self, failure: Failure, key: str) -> StorageError:
         """Our error for a failed request about a key."""
         access = self.access
         return explain(failure, f"s3://{self.name}/{key}", self.name, access.name(), access.region)
 
-    async def _repeat(self, key: str, ask: Callable[[], Awaitable[T]], patience: Patience) -> T:
-        """Ask until an answer comes, an error that will stay, or patience ends."""
+    async def _repeat(
+        self, key: str, ask: Callable[[], Awaitable[T]], patience: Patience | None = None
+    ) -> T:
+        """Ask until an answer comes, an error that will stay, or patience ends (None: the bucket's)."""
         from obstore.exceptions import BaseError
 
+        patience = patience or self.patience
         deadline = time.monotonic() + patience.seconds
         for attempt in range(1, patience.attempts + 1):
             self.requests += 1

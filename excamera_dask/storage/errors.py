@@ -37,6 +37,10 @@ class WrongRegion(StorageError):
     """The bucket is in another region than the one that was asked."""
 
 
+class NoSuchRange(StorageError):
+    """A range was asked for that begins behind the object's end."""
+
+
 class ObjectChanged(StorageError):
     """The object is not the one any more that reading began with."""
 

@@ -11,6 +11,7 @@ from excamera_dask.storage.errors import (
     NoCredentials,
     NoSuchBucket,
     NoSuchObject,
+    NoSuchRange,
     ObjectChanged,
     StorageError,
     StoreUnavailable,
@@ -21,6 +22,8 @@ _STATUS = re.compile(r"status code: (\d{3})")
 _CODE = re.compile(r"<Code>\s*(\w+)\s*</Code>")
 _REGION = re.compile(r"<Region>\s*([\w-]+)\s*</Region>|expecting '([\w-]+)'")
 _CAUSE = re.compile(r'message: "((?:[^"\\]|\\.)*)"|(TimedOut|ConnectionRefused|IncompleteMessage)')
+_UNTRUSTED = re.compile(r"InvalidCertificate|UnknownIssuer|CERTIFICATE_VERIFY_FAILED")
+_NOT_TLS = re.compile(r"InvalidMessage|CorruptMessage|WRONG_VERSION_NUMBER")
 _REFUSED = {
     "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "TokenRefreshRequired",
     "RequestExpired", "RequestTimeTooSkewed", "InvalidSecurity", "UnrecognizedClientException",
@@ -45,13 +48,8 @@ class Failure(NamedTuple):
     def is_passing(self) -> bool:
         """Whether the same request may succeed a little later."""
         if self.status == 0:
-            return "InvalidCertificate" not in self.text and "CorruptMessage" not in self.text
+            return not (_UNTRUSTED.search(self.text) or _NOT_TLS.search(self.text))
         return self.status >= 500 or self.status in (408, 429) or self.code in _BUSY
-
-    @property
-    def is_empty_range(self) -> bool:
-        """A range was asked for that begins after the object's end."""
-        return self.status == 416
 
 
 def failure_of(error: BaseException) -> Failure:
@@ -82,6 +80,8 @@ def explain(failure: Failure, url: object, bucket: str, endpoint: str, region: s
         )
     if status == 404:
         return NoSuchObject(f"{url}: no such object")
+    if status == 416:
+        return NoSuchRange(f"{url}: ends before the bytes that were asked for")
     if status == 412:
         return ObjectChanged(f"{url}: changed since it was opened; start again")
     if code in _REDIRECTS or status in (301, 307) or "LOCATION" in text:
@@ -123,9 +123,9 @@ def _cause(text: str) -> str:
     causes = [a or b for a, b in _CAUSE.findall(text)]
     if "timed out" in text or "TimedOut" in text:
         return "timed out"
-    if "InvalidCertificate" in text:
+    if _UNTRUSTED.search(text):
         return "its certificate is not trusted"
-    if "CorruptMessage" in text:
+    if _NOT_TLS.search(text):
         return "it does not speak TLS"
     if causes:
         return str(causes[-1]).lower()

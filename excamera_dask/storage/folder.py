@@ -35,8 +35,8 @@ class Folder(Protocol):
     def names(self) -> dict[str, int]:
         """Names of the values and their sizes in bytes."""
 
-    def write(self, name: str, data: bytes) -> None:
-        """Put a value; may return before it is there, and raise for one before."""
+    def write(self, name: str, data: bytes, again: bool = True) -> None:
+        """Put a value, which will be read again or not; may return before it is there, and raise for one before."""
 
     def read(self, name: str) -> bytes | None:
         """A value, None if there is none; those after it by name are likely to be read next."""
@@ -84,7 +84,7 @@ class FileFolder:
         with os.scandir(self._folder) as entries:
             return {entry.name: entry.stat().st_size for entry in entries if entry.is_file()}
 
-    def write(self, name: str, data: bytes) -> None:
+    def write(self, name: str, data: bytes, again: bool = True) -> None:
         path = self._folder / name
         temporary = path.with_suffix(f".{os.getpid()}.part")
         try:
@@ -118,7 +118,7 @@ class FileFolder:
 class ObjectFolder:
     """Objects under a prefix, written and read several at once.
 
-    What was written last stays in memory too, up to KEPT_BYTES, since most of it is read soon.
+    What will be read again stays in memory until then, up to KEPT_BYTES.
     """
 
     local: Path | None = None
@@ -136,23 +136,24 @@ class ObjectFolder:
         return f"s3://{self._bucket.name}/{self._prefix}"
 
     def names(self) -> dict[str, int]:
-        self._flush()
+        for name in list(self._writing):
+            self._settle(name)
         found = background.run(self._bucket.below(self._prefix))
         sizes = {info.key[len(self._prefix) + 1 :]: info.size for info in found}
         self._known = sorted(sizes)
         return sizes
 
-    def write(self, name: str, data: bytes) -> None:
+    def write(self, name: str, data: bytes, again: bool = True) -> None:
         self._make_room(len(data))
+        self._settle(name)
         work = self._bucket.put(self._key(name), data)
         self._writing[name] = (background.start(work), len(data))
-        self._keep(name, data)
+        if again:
+            self._keep(name, data)
 
     def read(self, name: str) -> bytes | None:
         if name in self._kept:
-            return self._kept[name]
-        if name in self._writing:
-            self._writing.pop(name)[0].result()
+            return self._kept.pop(name)
         self._ask_for(name)
         try:
             return self._reading.pop(name).result()
@@ -160,6 +161,7 @@ class ObjectFolder:
             return None
 
     def drop(self, name: str) -> None:
+        self._settle(name)
         self._kept.pop(name, None)
         background.run(self._bucket.delete([self._key(name)]))
 
@@ -196,9 +198,12 @@ class ObjectFolder:
                 [future for future, _ in self._writing.values()], return_when="FIRST_COMPLETED"
             )
 
-    def _flush(self) -> None:
-        while self._writing:
-            self._writing.pop(next(iter(self._writing)))[0].result()
+    def _settle(self, name: str) -> None:
+        """Wait until a value that is being written is there; forget what was read of it before."""
+        if name in self._writing:
+            self._writing.pop(name)[0].result()
+        if name in self._reading:
+            self._reading.pop(name).cancel()
 
     def _keep(self, name: str, data: bytes) -> None:
         """Keep in memory, at the expense of what will be read last."""
@@ -211,4 +216,5 @@ class ObjectFolder:
         after = [other for other in self._known if other > name and other not in self._kept]
         for wanted in [name, *after[: READS_AT_ONCE - 1]]:
             if wanted not in self._reading:
+                self._settle(wanted)
                 self._reading[wanted] = background.start(self._bucket.get(self._key(wanted)))

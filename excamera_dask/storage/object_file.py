@@ -14,7 +14,7 @@ from typing import Any
 
 from excamera_dask.storage import background
 from excamera_dask.storage.bucket import FIRST_CONTACT, Bucket, ObjectInfo, Piece, open_bucket
-from excamera_dask.storage.errors import StorageError
+from excamera_dask.storage.errors import NoSuchRange, StorageError
 from excamera_dask.storage.locations import S3Url
 
 BLOCK = 64 << 10
@@ -49,11 +49,8 @@ class ObjectFile(io.RawIOBase):
         begin = self.bucket.read(self.url.key, 0, BLOCK, patience=FIRST_CONTACT)
         try:
             piece = background.run(begin)
-        except StorageError:
-            info = background.run(self.bucket.info(self.url.key, FIRST_CONTACT))
-            if info.size == 0:  # which has no ranges
-                return info
-            raise
+        except NoSuchRange:  # an empty object has none
+            return background.run(self.bucket.info(self.url.key, FIRST_CONTACT))
         self._keep(0, 1, piece.data)
         return piece.info
 

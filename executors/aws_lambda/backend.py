@@ -51,6 +51,8 @@ class Backend:
     concurrency: int | None
     relay_host: str
     close: Callable[[], None] = lambda: None
+    logs: Any = None
+    """A boto3 client of the functions' logs, if they can be read."""
     local: Any = None
     """The Lambda on this machine, where it is one."""
 
@@ -70,7 +72,9 @@ def open_backend(
     if spec == LOCAL:
         return _open_local(function, options)
     if spec != AWS and "://" not in spec:
-        raise NotDeployed(f"unknown backend {spec!r}: use aws, local or a URL such as http://host:9001")
+        raise NotDeployed(
+            f"unknown backend {spec!r}: use aws, local or a URL such as http://host:9001"
+        )
     return _open_remote(spec, function, workers)
 
 
@@ -101,6 +105,7 @@ def _open_remote(spec: str, function: FunctionSpec, workers: int) -> Backend:
         architecture=found.get("Architectures", ["x86_64"])[0],
         concurrency=_concurrency(client, function.function_name),
         relay_host="0.0.0.0",
+        logs=make_client(session, "logs", place),
     )
 
 
@@ -139,7 +144,9 @@ def _open_local(function: FunctionSpec, options: Mapping[str, Any]) -> Backend:
             environment=function.environment,
             Tags=function.tags,
         )
-        place = Place(region=function.region or local.settings.region, endpoint_url=local.endpoint_url)
+        place = Place(
+            region=function.region or local.settings.region, endpoint_url=local.endpoint_url
+        )
         client = local.client("lambda", config=invoke_config(place.region))
     except BaseException:
         local.stop()
@@ -156,5 +163,6 @@ def _open_local(function: FunctionSpec, options: Mapping[str, Any]) -> Backend:
         concurrency=None,
         relay_host="127.0.0.1",
         close=local.stop,
+        logs=local.client("logs"),
         local=local,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
+import time
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 from pathlib import Path
@@ -21,8 +22,10 @@ from executors.aws_lambda.config import DASK_CONFIG, WORKER_CONFIG, setting
 from executors.aws_lambda.coordinator import Coordinator
 from executors.aws_lambda.errors import NotDeployed
 from executors.aws_lambda.fleet import Fleet, FleetSettings
+from executors.aws_lambda.fleet.clusters import ClusterFolder
 from executors.aws_lambda.invoker import Invoker
 from executors.aws_lambda.payload import Payload
+from executors.aws_lambda.post_mortem import PostMortem
 from executors.rendezvous import Authority, RelayProcess, RendezvousSecurity
 from executors.rendezvous.credentials import CONTROLLER
 
@@ -41,8 +44,8 @@ class LambdaCluster(Cluster):  # type: ignore[misc]
     scheduler_options: keywords of `distributed.Worker` and `distributed.Scheduler`; fleet_options: fields of
     `fleet.FleetSettings`, how patient the coordinator is; idle_timeout: seconds (or "60s")
     after which a worker without work is sent home; overprovision: invoke so many times the workers wanted; budget:
-    dollars at which to stop; backend: "aws", "local" (a Lambda on this machine, made with backend_options, see `emulator.Settings`) or the URL of a server of its API; relay:
-    "host:port" of a rendezvous that runs already, whose authority `security` is; host, advertise: where a relay
+    dollars at which to stop; backend: "aws", "local" (a Lambda on this machine, made with
+    backend_options, see `emulator.Settings`) or the URL of a server of its API; relay: "host:port" of a rendezvous that runs already, whose authority `security` is; host, advertise: where a relay
     that is started here listens, and by which name workers reach it. Defaults: `excamera.lambda` in Dask's configuration.
 
     >>> with LambdaCluster(n_workers=1000) as cluster, cluster.get_client() as client:
@@ -105,6 +108,7 @@ class LambdaCluster(Cluster):  # type: ignore[misc]
         self._advertise = setting("advertise", advertise)
         self._stack = contextlib.AsyncExitStack()
         self._on_stop: list[Callable[[str], None]] = []
+        self._on_notice: list[Callable[[str], None]] = []
         self._stop_reason: str | None = None
         self.backend: Backend | None = None
         self.scheduler: Scheduler | None = None
@@ -143,6 +147,7 @@ class LambdaCluster(Cluster):  # type: ignore[misc]
             await self._open()
             await super()._start()
             assert self.coordinator is not None
+            self._folder.update(dashboard=self.dashboard_link or None)
             self.coordinator.scale(self._wanted)
         except BaseException:
             self.status = Status.failed
@@ -208,7 +213,7 @@ class LambdaCluster(Cluster):  # type: ignore[misc]
     async def _start_scheduler(self) -> Scheduler:
         registration.install()
         with dask.config.set(DASK_CONFIG):
-            options = {"dashboard": False, "dashboard_address": "127.0.0.1:0", **self._scheduler_options}
+            options = {"dashboard_address": "127.0.0.1:0", **self._scheduler_options}
             return await Scheduler(
                 protocol=["rdv", "tls"],
                 host=["", "127.0.0.1"],
@@ -223,14 +228,28 @@ class LambdaCluster(Cluster):  # type: ignore[misc]
         backend = self.backend
         self._settings = self._fleet_settings()
         fleet = Fleet(self._settings)
+        self._folder = ClusterFolder.create(
+            self.name,
+            started=time.time(),
+            function=backend.function_name,
+            region=backend.region,
+            relay=self._relay,
+            scheduler=self.scheduler_comm.address,
+            backend=backend.name,
+            settings=self._settings.to_dict(),
+        )
+        self._stack.callback(lambda: self._folder.end(time.time(), self._stop_reason or "closed"))
         self.coordinator = Coordinator(
             fleet,
             scheduler=self.scheduler,
             invoker=Invoker(backend.client, backend.function_name),
             make_payload=self._payload,
-            on_log=lambda entry: None,
-            on_notice=self._log,
+            on_log=self._folder.write,
+            on_notice=self._tell,
             on_stop=self._stopped,
+            post_mortem=None
+            if backend.logs is None
+            else PostMortem(backend.logs, backend.function_name),
         )
         self._stack.push_async_callback(self.coordinator.close, "the cluster closes", CLOSE_GRACE)
         await self.coordinator.start(
@@ -341,8 +360,24 @@ class LambdaCluster(Cluster):  # type: ignore[misc]
         if self._stop_reason is not None:
             listener(self._stop_reason)
 
+    def last_failure(self) -> str | None:
+        """What went wrong with the worker that failed last, if any did."""
+        assert self.coordinator is not None
+        views = self.coordinator.fleet.snapshot().invocations
+        return next((view.error for view in reversed(views) if view.error), None)
+
+    def on_notice(self, listener: Callable[[str], None]) -> None:
+        """Call `listener` with each line that the coordinator has for the user; until then they are logged."""
+        self._on_notice.append(listener)
+
+    def _tell(self, text: str) -> None:
+        if not self._on_notice:
+            self._log(text)
+        for listener in self._on_notice:
+            listener(text)
+
     def _stopped(self, reason: str) -> None:
         self._stop_reason = reason
-        self._log(f"stopped: {reason}")
+        self._tell(f"stopped: {reason}")
         for listener in self._on_stop:
             listener(reason)

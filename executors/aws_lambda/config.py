@@ -37,7 +37,10 @@ def setting(name: str, given: Any = None) -> Any:
     value = dask.config.get(f"{SECTION}.{name}") if given is None else given
     return parse_timedelta(value) if name in SECONDS and value is not None else value
 
+
 WORKER_CONFIG: dict[str, Any] = {
-    name: value for name, value in DASK_CONFIG.items() if not name.startswith("distributed.scheduler")
+    name: value
+    for name, value in DASK_CONFIG.items()
+    if not name.startswith("distributed.scheduler")
 }
 """What a worker is told of it."""

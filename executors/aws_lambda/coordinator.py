@@ -13,15 +13,20 @@ from distributed import Scheduler
 from distributed.comm import Comm, listen
 
 from executors.aws_lambda import invoker as lambda_answers
+from executors.aws_lambda.deploy.versions import installed, mismatch
 from executors.aws_lambda.fleet import Fleet, actions, events
 from executors.aws_lambda.invoker import Invoker
+from executors.aws_lambda.post_mortem import PostMortem
 from executors.rendezvous import Notice
-from executors.aws_lambda.deploy.versions import installed, mismatch
 
 logger = logging.getLogger("distributed.excamera.coordinator")
 
 RETIRE_TIMEOUT = 10.0
 CLOSE_LOOK = 0.05
+INQUESTS = frozenset({"lost"})
+INQUEST_PAUSES = (0.5, 4.0, 15.0)
+"""Seconds between looks into Lambda's logs, which lag behind."""
+MOST_INQUESTS = 50
 MAKE_PAYLOAD = Callable[[str], bytes]
 
 
@@ -29,7 +34,7 @@ class Coordinator:
     """The server that launches the workers and controls them; `fleet` holds the logic, this does the talking.
 
     Everything happens in the event loop of the scheduler. on_notice hears lines for the user, on_stop the reason for
-    which the fleet gave up, on_log each entry of the event log.
+    which the fleet gave up, on_log the entries of the event log as they arise; post_mortem tells why workers were lost.
     """
 
     def __init__(
@@ -39,15 +44,18 @@ class Coordinator:
         scheduler: Scheduler,
         invoker: Invoker,
         make_payload: MAKE_PAYLOAD,
-        on_log: Callable[[actions.LogEntry], None],
+        on_log: Callable[[list[actions.LogEntry]], None],
         on_notice: Callable[[str], None],
         on_stop: Callable[[str], None],
+        post_mortem: PostMortem | None = None,
     ) -> None:
         self.fleet = fleet
         self._scheduler = scheduler
         self._invoker = invoker
         self._make_payload = make_payload
         self._on_log, self._on_notice, self._on_stop = on_log, on_notice, on_stop
+        self._post_mortem = post_mortem
+        self._inquests = 0
         self._controls: dict[str, Comm] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._listener: Any = None
@@ -83,8 +91,16 @@ class Coordinator:
 
     def feed(self, event: events.Event) -> None:
         """Hand an event to the fleet and do what it wants done."""
+        entries = []
         for action in self.fleet.handle(event, time.time()):
-            self._do(action)
+            if isinstance(action, actions.LogEntry):
+                entries.append(action)
+                if action.to in INQUESTS and self._post_mortem is not None:
+                    self._spawn(self._inquire(str(action.invocation)))
+            else:
+                self._do(action)
+        if entries:
+            self._on_log(entries)
         self._set_timer()
 
     def relay_notice(self, notice: Notice) -> None:
@@ -167,8 +183,6 @@ class Coordinator:
             self._spawn(self._remove(action.name))
         elif isinstance(action, actions.Speculate):
             self._spawn(self._replace_straggler(action))
-        elif isinstance(action, actions.LogEntry):
-            self._on_log(action)
         elif isinstance(action, actions.Notice):
             self._on_notice(action.text)
         elif isinstance(action, actions.StopAll):
@@ -236,6 +250,27 @@ class Coordinator:
         await self._retire(slow.name)
         await self._remove(slow.name)
         self._send(slow.name, {"op": "exit", "reason": "slow"})
+
+    async def _inquire(self, name: str) -> None:
+        """Ask Lambda's logs why a worker is gone that did not say so itself; of many only the first are asked for."""
+        one = self.fleet.get(name)
+        if one is None or not one.log_stream or self._inquests >= MOST_INQUESTS:
+            return
+        self._inquests += 1
+        assert self._post_mortem is not None and self._loop is not None
+        for pause in INQUEST_PAUSES:
+            await asyncio.sleep(pause)
+            cause = await self._loop.run_in_executor(
+                None, self._post_mortem.cause, one.log_stream, one.request_id or ""
+            )
+            if cause is not None:
+                error, tail, billed = cause
+                self.feed(
+                    events.Failed(
+                        at=time.time(), name=name, error=error, log_tail=tail, billed=billed
+                    )
+                )
+                return
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.ensure_future(work)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from distributed import Client
 
 from executors.aws_lambda.cluster import LambdaCluster
 from executors.aws_lambda.errors import ClusterStopped, NotDeployed
+from executors.base import Graph, Key, OnCounts, OnResult, WorkerLost
 from executors.dask import DaskExecutor
 from executors.local import interrupts_wait
 
@@ -40,7 +41,30 @@ class LambdaExecutor(DaskExecutor):
             raise
         self.name = "lambda"
         self._owns_client = True
-        self._cluster.on_stop(lambda reason: self.fail(ClusterStopped(reason)))
+        self._stopped: str | None = None
+        self._cluster.on_stop(self._stop)
+
+    def _stop(self, reason: str) -> None:
+        self._stopped = reason
+        self.fail(ClusterStopped(reason))
+
+    def run(
+        self,
+        graph: Graph,
+        keys: Sequence[Key],
+        on_result: OnResult,
+        on_counts: OnCounts | None = None,
+    ) -> None:
+        """As every executor; raises ClusterStopped when the fleet gives up, now or before."""
+        if self._stopped is not None:
+            raise ClusterStopped(self._stopped)
+        try:
+            super().run(graph, keys, on_result, on_counts)
+        except WorkerLost as error:
+            cause = self.cluster.last_failure()
+            if cause is None:
+                raise
+            raise WorkerLost(f"{error}; the last one: {cause}") from error
 
     @property
     def cluster(self) -> LambdaCluster:
@@ -56,6 +80,14 @@ class LambdaExecutor(DaskExecutor):
     @property
     def memory(self) -> int:
         return self.workers * self.cluster.worker_memory
+
+    def on_notice(self, listener: Callable[[str], None]) -> None:
+        self.cluster.on_notice(listener)
+
+    @property
+    def spent(self) -> float | None:
+        coordinator = self.cluster.coordinator
+        return None if coordinator is None else coordinator.fleet.spent
 
     def close(self) -> None:
         with interrupts_wait():

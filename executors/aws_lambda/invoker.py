@@ -13,8 +13,12 @@ from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
 THREADS = 32
 CONNECT_TIMEOUT = 5.0
 READ_TIMEOUT = 15.0
-THROTTLED = frozenset({"TooManyRequestsException", "ThrottlingException", "Throttling", "EC2ThrottledException"})
-PASSING = frozenset({"ServiceException", "InternalServerError", "ServiceUnavailableException", "RequestTimeout"})
+THROTTLED = frozenset(
+    {"TooManyRequestsException", "ThrottlingException", "Throttling", "EC2ThrottledException"}
+)
+PASSING = frozenset(
+    {"ServiceException", "InternalServerError", "ServiceUnavailableException", "RequestTimeout"}
+)
 """Error codes of Lambda's that another try may mend; all others are ours to mend."""
 
 

@@ -165,7 +165,9 @@ class _Life:
             if op == "exit":
                 raise _Leave(message.get("reason", "told to exit"))
             if op == "drain":
-                asyncio.get_running_loop().create_task(self._drain(message.get("reason", "told to drain")))
+                asyncio.get_running_loop().create_task(
+                    self._drain(message.get("reason", "told to drain"))
+                )
 
     async def _drain(self, reason: str) -> None:
         """Hand over results to other workers, then close."""
@@ -228,6 +230,8 @@ def _memory_used() -> int:
 
 def _one_line(error: BaseException) -> str:
     text = " ".join(str(error).split())
-    return text if isinstance(error, MemoryError) and text else "".join(
-        traceback.format_exception_only(error)
-    ).strip().splitlines()[0]
+    return (
+        text
+        if isinstance(error, MemoryError) and text
+        else "".join(traceback.format_exception_only(error)).strip().splitlines()[0]
+    )

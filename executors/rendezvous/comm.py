@@ -28,7 +28,7 @@ from distributed.comm.utils import from_frames, to_frames
 from distributed.protocol.utils import host_array
 from distributed.utils import ensure_memoryview, nbytes
 
-from executors.rendezvous.errors import InvalidAddress, Refused, RendezvousError
+from executors.rendezvous.errors import InvalidAddress, PeerGone, Refused, RendezvousError
 from executors.rendezvous.link import Link, Stream
 from executors.rendezvous.names import PeerAddress, RelayAddress
 from executors.rendezvous.security import RendezvousSecurity
@@ -206,7 +206,7 @@ class RendezvousConnector(Connector):
         try:
             link = await security.link_to(target.relay)
             stream = await link.open(target.name, security.options.listen_patience)
-        except Refused as error:
+        except (Refused, PeerGone) as error:
             raise FatalCommClosedError(str(error)) from error
         except RendezvousError as error:
             raise CommClosedError(str(error)) from error

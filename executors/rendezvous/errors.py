@@ -37,7 +37,7 @@ class InvalidCredential(RendezvousError):
     """A credential, certificate or authority is unusable as it stands."""
 
 
-class InvalidAddress(RendezvousError, ValueError):
+class InvalidAddress(ExecutorError, ValueError):
     """An address is not `rdv://host:port/name`, or a name has letters that names may not have."""
 
 

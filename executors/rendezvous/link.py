@@ -273,7 +273,7 @@ class Link:
             return
         self._closing = True
         deadline = self.loop.time() + timeout
-        while self._is_up and self._has_unsent() and self.loop.time() < deadline:
+        while self._is_up and not self.core.is_flushed and self.loop.time() < deadline:
             await asyncio.sleep(0.01)
         if self._is_up:
             self.core.goodbye()
@@ -290,9 +290,6 @@ class Link:
     @property
     def _is_up(self) -> bool:
         return self._protocol is not None and self.core.state is LinkState.READY
-
-    def _has_unsent(self) -> bool:
-        return self.core.has_output or any(s.unsent_bytes for s in self.core.streams.values())
 
     def _end(self, error: RendezvousError | None) -> None:
         self._closing = True
@@ -335,7 +332,7 @@ class Link:
             await asyncio.sleep(
                 min(random.uniform(pause / 2, pause), max(0.0, deadline - self.loop.time()))
             )
-            pause = min(1.0, pause * 2)
+            pause = min(0.5, pause * 2)
             if self.loop.time() >= deadline:
                 break
         cause = f" ({self._last_error})" if self._last_error else ""

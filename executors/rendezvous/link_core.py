@@ -147,7 +147,8 @@ class LinkCore:
 
     @property
     def is_flushed(self) -> bool:
-        return not self.has_output
+        """True if nothing waits to be sent, and all that was sent on streams has arrived at their other ends."""
+        return not self.has_output and all(s.acked == s.written for s in self.streams.values())
 
     def take_output(self, budget: int, now: float) -> list[f.Buffer]:
         """Buffers to send now, about `budget` bytes: control frames first, then the streams in turn."""
@@ -302,6 +303,7 @@ class LinkCore:
             if header.offset == stream.received:
                 stream.end_received = True
                 self.readable.add(stream)
+                self._send_window(stream)  # who closes its link waits for this
                 self._finish(stream)
         else:
             self._credit(header, payload, stream)
@@ -404,6 +406,8 @@ class LinkCore:
         )  # fmt: skip
 
     def _send_window(self, stream: LinkStream) -> None:
+        if stream.stalled_since is not None:
+            return  # the relay may not know the stream yet, and resuming says all this
         self._urgent.append(self._limit_frame(f.WINDOW, stream))
 
     def _limit_frame(self, kind: int, stream: LinkStream, *, flags: int = 0) -> bytes:

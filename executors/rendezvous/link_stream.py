@@ -95,16 +95,17 @@ class LinkStream:
         return offset, parts, self.next - offset
 
     def acknowledge(self, offset: int) -> None:
-        """The other end has all before `offset`: forget it."""
-        if not self.acked < offset <= self.next:
+        """The other end has all before `offset`: forget it, even where it was about to be sent again."""
+        if not self.acked < offset <= self.written:
             return
         drop = offset - self.acked
         self.acked = offset
-        unacked = self.unacked
+        self.next = max(self.next, offset)
         while drop:
-            part = unacked.popleft()
+            queue = self.unacked or self.unsent
+            part = queue.popleft()
             if part.nbytes > drop:
-                unacked.appendleft(part[drop:])
+                queue.appendleft(part[drop:])
                 return
             drop -= part.nbytes
 

@@ -11,7 +11,7 @@ from typing import Self
 from executors.rendezvous.errors import InvalidAddress
 
 MAX_NAME = 100
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,%d}" % (MAX_NAME - 1))
+_NAME = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{MAX_NAME - 1}}}")
 
 
 def check_name(name: str) -> str:

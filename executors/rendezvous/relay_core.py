@@ -500,7 +500,7 @@ class RelayCore:
         if kind == f.RESUME and stream is None:
             stream = self._adopt(peer, source, destination, number)
         if stream is None:
-            if kind != f.RESET:
+            if kind in (f.ACCEPT, f.END):
                 self._send_reset(peer, source, destination, number, f.Code.UNKNOWN_STREAM)
             return
         if stream.left is peer and stream.left_id == source and stream.right_id == destination:

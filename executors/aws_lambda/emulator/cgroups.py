@@ -10,7 +10,7 @@ import signal
 import time
 from pathlib import Path
 
-from executors.aws_lambda.emulator.quotas import MEBIBYTE, MEMORY_PER_CPU, PROCESSES
+from executors.aws_lambda.emulator.quotas import MEMORY_PER_CPU, PROCESSES
 
 _MOUNT = Path("/sys/fs/cgroup")
 _PREFIX = "excamera-local-lambda-"
@@ -125,7 +125,7 @@ def _open_controllers(name: str) -> dict[str, Path]:
     for line in Path("/proc/self/cgroup").read_text().splitlines():
         _, controllers, path = line.split(":", 2)
         own.update(dict.fromkeys(controllers.split(","), path))
-    roots = {}
+    roots: dict[str, Path] = {}
     for controller in ("memory", "pids", "cpu"):
         base = _MOUNT / controller
         if controller in own and base.is_dir():

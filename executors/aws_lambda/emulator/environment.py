@@ -62,7 +62,6 @@ class Environment:
         open_stream: Callable[[str], LogStream],
         *,
         freeze: bool,
-        init_timeout: float,
         on_idle: Callable[[Environment], None],
         on_dead: Callable[[Environment], None],
     ) -> None:
@@ -78,9 +77,9 @@ class Environment:
         self.invocations = 0
         self.idle_since = 0.0
         self.port = 0
+        self.address = "127.0.0.1"
         self.process: EnvironmentProcess | None = None
         self._freeze = freeze
-        self._init_timeout = init_timeout
         self._on_idle = on_idle
         self._on_dead = on_dead
         self._begun = 0.0
@@ -97,24 +96,21 @@ class Environment:
 
     # -- life ---------------------------------------------------------------------------------------------------
 
-    async def start(self, spawn: Spawn) -> dict[str, Any] | None:
+    async def start(self, spawn: Spawn, limit: float) -> dict[str, Any] | None:
         """Start the process and wait for the end of the init phase; returns the error document if it failed.
 
-        Raises: OSError where no process can be had.
+        Raises: TimeoutError after `limit` seconds, OSError or LocalLambdaError where no process can be had.
         """
         self._begun = time.monotonic()
         self.log.write("INIT_START Runtime Version: local\tRuntime Version ARN: local")
         self.process = spawn(self)
         try:
-            async with asyncio.timeout(self._init_timeout):
+            async with asyncio.timeout(limit):
                 error = await asyncio.shield(self._ready)
         except TimeoutError:
-            self.log.write(reports.init_report_line(self._init_timeout, "timeout"))
+            self.log.write(reports.init_report_line(limit, "timeout"))
             self.discard()
-            return {
-                "errorType": "Sandbox.Timedout",
-                "errorMessage": f"Error: the init phase took longer than {self._init_timeout:.2f} seconds",
-            }
+            raise
         self._init = time.monotonic() - self._begun
         if error is None:
             return None
@@ -131,10 +127,10 @@ class Environment:
 
     def check_memory(self) -> None:
         """Kill the environment if it holds more memory than the function has."""
-        assert self.process is not None
-        if self.process.status is None and self.process.measure() > self.function.memory * MEBIBYTE:
+        process, limit = self.process, self.function.memory * MEBIBYTE
+        if process is not None and process.status is None and process.measure() > limit:
             self._over_memory = True
-            self.process.kill()
+            process.kill()
 
     def describe(self) -> dict[str, Any]:
         """What one wants to know of it, as plain values."""
@@ -144,7 +140,8 @@ class Environment:
             "state": self.state,
             "frozen": bool(self.process and self.process.frozen),
             "pid": self.process.pid if self.process else None,
-            "port": self.port,
+            "runtime_api_port": self.port,
+            "address": self.address,
             "request_id": self._current.request_id if self._current else None,
             "invocations": self.invocations,
             "log_group": self.function.log_group,

@@ -55,14 +55,13 @@ class Faults:
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:
         """The same back (JSON has made strings of the keys)."""
-        return cls(
-            **{
-                name: {int(key): float(item) for key, item in value.items()}
-                if isinstance(value, Mapping)
-                else frozenset(value)
-                for name, value in values.items()
-            }
-        )
+        plain: dict[str, Any] = {
+            name: {int(key): float(item) for key, item in value.items()}
+            if isinstance(value, Mapping)
+            else frozenset(value)
+            for name, value in values.items()
+        }
+        return cls(**plain)
 
 
 def _fraction(seed: int, name: str, call: int) -> float:

@@ -115,7 +115,7 @@ class Dispatcher:
             else:
                 self.counts["cold_starts"] += 1
                 outcome = await self._run_cold(function, invocation, kill_after)
-        except OSError as error:
+        except (OSError, errors.LocalLambdaError) as error:
             self.counts["server_errors"] += 1
             raise errors.ApiError(
                 502, "EC2UnexpectedException", f"no environment can be started: {error}"

@@ -49,6 +49,7 @@ class LocalLambda:
         """
         self.settings = Settings(**settings)
         self.endpoint_url = ""
+        self.host_address = "127.0.0.1"  # where environments reach this machine
         self.notices: list[str] = []
         self.directory = Path(directory) if directory is not None else None
         self._keep = directory is not None
@@ -85,6 +86,7 @@ class LocalLambda:
             self.stop()
             raise StartFailed(f"the local Lambda did not start: {answer['error']}")
         self.endpoint_url = answer["endpoint_url"]
+        self.host_address = answer["host_address"]
         self.notices = answer["notices"]
         return self
 
@@ -198,7 +200,7 @@ class LocalLambda:
         return answer
 
     def environments(self) -> list[dict[str, Any]]:
-        """Every execution environment: id, function, state, frozen, pid, request_id, log_stream ..."""
+        """Every execution environment: id, function, state, frozen, pid, address, request_id, log_stream ..."""
         answer: list[dict[str, Any]] = self._ask("environments")
         return answer
 

@@ -48,6 +48,7 @@ class Settings:
     cgroups: limit memory and processes with control groups where they can be written.
     cpu_share: give each environment the share of CPU that its memory buys on Lambda (needs cgroups).
     network: "host", or "isolated": nothing comes in, and environments cannot reach each other (needs root).
+    visible: folders that environments see, read-only, although they lie under /tmp.
     freeze: stop environments between invocations.
     activation_delay: seconds that a new function stays Pending.
     credentials: the temporary credentials that environments see: keys access_key, secret_key, token.
@@ -66,6 +67,7 @@ class Settings:
     cgroups: bool = True
     cpu_share: bool = False
     network: str = "host"
+    visible: tuple[str, ...] = ()
     freeze: bool = True
     activation_delay: float = 0.0
     credentials: dict[str, str] | None = None

@@ -23,6 +23,7 @@ from executors.aws_lambda.emulator.errors import LocalLambdaError
 from executors.aws_lambda.emulator.faults import Faults
 from executors.aws_lambda.emulator.functions import Functions
 from executors.aws_lambda.emulator.invocations import Dispatcher
+from executors.aws_lambda.emulator.launcher import Launcher
 from executors.aws_lambda.emulator.logs import LogStore
 from executors.aws_lambda.emulator.logs_api import LogsHandler
 from executors.aws_lambda.emulator.pool import Pool
@@ -57,7 +58,8 @@ async def serve(settings: Settings, state: Path, port: int) -> None:
     """Serve until SIGTERM."""
     logs = LogStore(state / "logs")
     functions = Functions(settings, state)
-    pool = Pool(settings, state, logs)
+    launcher = Launcher(settings, state)
+    pool = Pool(settings, launcher, logs)
     dispatcher = Dispatcher(settings, functions, pool)
     given: dict[str, Any] = {
         "settings": settings,
@@ -83,12 +85,18 @@ async def serve(settings: Settings, state: Path, port: int) -> None:
         loop.add_signal_handler(number, stop.set)
     watch = asyncio.ensure_future(pool.watch())
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-    print(json.dumps({"endpoint_url": url, "notices": pool.notices}), flush=True)
+    ready = {
+        "endpoint_url": url,
+        "host_address": launcher.host_address,
+        "notices": launcher.notices,
+    }
+    print(json.dumps(ready), flush=True)
     await stop.wait()
     server.stop()
     watch.cancel()
     await dispatcher.close()
     await pool.close()
+    launcher.close()
 
 
 def main() -> None:

@@ -6,13 +6,12 @@ import dataclasses
 from typing import Any
 
 from executors.aws_lambda.fleet import events as ev
-from executors.aws_lambda.fleet.invocation import Invocation
 
 _ELSEWHERE = ("at", "clock", "name", "request_id")
 _FIELDS: dict[type[ev.Event], tuple[str, ...]] = {}
 
 
-def detail_of(event: ev.InvocationEvent, one: Invocation) -> dict[str, Any]:
+def detail_of(event: ev.InvocationEvent) -> dict[str, Any]:
     """The fields of an event that say something, but those that every line has."""
     kind = type(event)
     fields = _FIELDS.get(kind)

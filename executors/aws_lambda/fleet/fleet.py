@@ -25,6 +25,9 @@ from executors.aws_lambda.fleet.transitions import IGNORE, IMPOSSIBLE, TABLE, Ki
 
 Effect = Callable[[Invocation, Any], Outcome]
 
+PAUSE = 2.0
+"""Seconds that a Tick may be late before the coordinator's own pause is not held against the workers."""
+
 
 class Fleet(Lifecycle):
     """The invocations of one cluster, and what is to be done about them.
@@ -58,6 +61,7 @@ class Fleet(Lifecycle):
         if now is None and event.clock == ev.COORDINATOR:
             now = event.at
         if now is not None and now > self.now:
+            self._forgive_pause(now)
             self.now = now
         self._fire_timers()
         if isinstance(event, ev.InvocationEvent):
@@ -90,6 +94,11 @@ class Fleet(Lifecycle):
     def is_over(self) -> bool:
         """True once the fleet was stopped and has let everybody go."""
         return self.stopping is not None and self.roster.live == 0
+
+    @property
+    def is_quiet(self) -> bool:
+        """True once it was stopped and no worker that ever connected is left; some may never come."""
+        return self.stopping is not None and self.roster.live == len(self.roster.dismissed)
 
     @property
     def workers(self) -> int:
@@ -146,7 +155,9 @@ class Fleet(Lifecycle):
         one.since = self.now
         if origin is State.THROTTLED:
             self._retry_queue.pop(one.name, None)
-        detail = detail_of(event, one)
+        detail = detail_of(event)
+        if len(one.tasks) > 1:
+            detail["beside"] = len(one.tasks) - 1
         if state in TERMINAL:
             if not was_over:
                 self._close(one, state)
@@ -178,6 +189,18 @@ class Fleet(Lifecycle):
 
     # Time
 
+    def _forgive_pause(self, now: float) -> None:
+        """The coordinator itself stood still: what its workers said meanwhile has yet to be read."""
+        planned = self.next_tick()
+        if planned is None or now - planned <= PAUSE or planned < self.now:
+            return
+        for pool in (*self.roster.held.values(), self.roster.leaving):
+            for one in pool.values():
+                if one.linked_at is not None:
+                    one.last_seen += now - planned
+                    if one.link_lost_at is not None:
+                        one.link_lost_at += now - planned
+
     def _fire_timers(self) -> None:
         while self._timers and self._timers[0][0] <= self.now:
             at, _, one = heapq.heappop(self._timers)
@@ -200,6 +223,7 @@ class Fleet(Lifecycle):
             case "leave":
                 self._free_slot(one)
                 self.roster.mark(one, leaving=True)
+                self._log_own(one, "Leave", {})
             case "idle":
                 self._retire_idle(one)
             case "slow":
@@ -230,7 +254,10 @@ class Fleet(Lifecycle):
             if passed >= patience:
                 task.speculated = True
                 median = self.stragglers.median(task.stage)
-                self._do(act.Speculate(one.name, task.key, task.stage or "", passed, median))
+                stage = task.stage or ""
+                self._do(act.Speculate(one.name, task.key, stage, passed, median))
+                detail = {"key": task.key, "stage": stage, "seconds": passed, "median": median}
+                self._log_own(one, "Speculate", detail)
 
     # Balance: what is there against what is wanted
 
@@ -344,7 +371,7 @@ class Fleet(Lifecycle):
                 self.now,
                 one.name,
                 None,
-                State.REQUESTED,
+                one.state,
                 "Invoke",
                 {"slot": slot},
             )
@@ -372,10 +399,8 @@ class Fleet(Lifecycle):
             )
         elif not self._poor_told:
             self._poor_told = True
-            self._do(
-                act.Notice(
-                    f"the budget of ${budget:.2f} pays for no more than {self.roster.live} workers now"
-                )
+            self._tell(
+                f"the budget of ${budget:.2f} pays for no more than {self.roster.live} workers now"
             )
         return False
 
@@ -383,25 +408,15 @@ class Fleet(Lifecycle):
         budget = self.settings.budget
         if self.now >= self._next_spend and self.ledger.running:
             self._next_spend = self.now + self.settings.spend_interval
-            self._do(
-                act.LogEntry(
-                    self.now,
-                    ev.COORDINATOR,
-                    self.now,
-                    None,
-                    None,
-                    None,
-                    "Spend",
-                    {"dollars": round(self.spent, 9), "running": self.ledger.running},
-                )
-            )
+            spent = {"dollars": round(self.spent, 9), "running": self.ledger.running}
+            self._log_own(None, "Spend", spent)
         if budget is None or self.stopping is not None:
             return
         if self.spent + self._reserve() >= budget:
             self.drain_timeout = min(self.drain_timeout, self.settings.budget_drain / 2)
             self.exit_grace = min(self.exit_grace, self.settings.budget_drain / 2)
             self.give_up(f"the budget of ${budget:.2f} is used up (${self.spent:.4f} are spent)")
-        elif self.ledger.running:
+        elif self.ledger.running and self.ledger.rate:
             left = budget - self.spent - self._reserve()
             self._wait_until(self.now + left / (self.ledger.running * self.ledger.rate))
 

@@ -7,13 +7,15 @@ from typing import Any
 from executors.aws_lambda.fleet import actions as act
 from executors.aws_lambda.fleet import events as ev
 from executors.aws_lambda.fleet.breaker import Breaker, RetryLimit
+from executors.aws_lambda.fleet.details import detail_of
+from executors.aws_lambda.fleet.errors import UnknownPrice
 from executors.aws_lambda.fleet.invocation import Invocation, Roster, Task
 from executors.aws_lambda.fleet.ledger import Ledger
 from executors.aws_lambda.fleet.pacing import TokenBucket, jitter, pause
-from executors.aws_lambda.fleet.pricing import prices
+from executors.aws_lambda.fleet.pricing import Prices, dearest, prices
 from executors.aws_lambda.fleet.settings import FleetSettings
 from executors.aws_lambda.fleet.slots import Slots
-from executors.aws_lambda.fleet.states import State
+from executors.aws_lambda.fleet.states import TERMINAL, UNSEEN, State
 from executors.aws_lambda.fleet.stragglers import Stragglers
 
 Outcome = State | None
@@ -28,7 +30,7 @@ class Lifecycle:
     """What happens to single invocations; `Fleet` adds what happens to all of them."""
 
     def __init__(self, settings: FleetSettings) -> None:
-        price = settings.prices or prices(settings.region, settings.architecture)
+        price = settings.prices or _prices(settings)
         self.settings = settings
         self.now = 0.0
         self.asked = 0
@@ -94,11 +96,9 @@ class Lifecycle:
             return State.FAILED
         if not self._throttle_told:
             self._throttle_told = True
-            self._do(
-                act.Notice(
-                    f"Lambda throttles invocations ({event.reason or 'too many requests'}); "
-                    f"trying again, up to {self.settings.backoff_limit:g} s apart"
-                )
+            self._tell(
+                f"Lambda throttles invocations ({event.reason or 'too many requests'}); "
+                f"trying again, up to {self.settings.backoff_limit:g} s apart"
             )
         share = event.jitter
         if share is None:
@@ -150,6 +150,8 @@ class Lifecycle:
             one.started_at = started
         if one.state is State.DRAINING:  # it may not have had a way to hear it before
             self._tell_to_leave(one)
+        if one.state not in UNSEEN and one.state not in TERMINAL:
+            self._note(one, event)
         return None
 
     def linked_again(self, one: Invocation, event: ev.LinkUp) -> Outcome:
@@ -170,7 +172,8 @@ class Lifecycle:
         outcome = self.came_late(one, event)
         if outcome is None:
             self._do(act.Exit(one.name, "came too late"))
-            self.ledger.add(DUPLICATE_SECONDS, 1)
+            if one.started_at is None:
+                self.ledger.add(DUPLICATE_SECONDS, 1)
         else:
             self.introduced(one, event)
         return outcome
@@ -220,7 +223,7 @@ class Lifecycle:
         one.last_seen = self.now
         self._end_task(one.tasks.pop(event.key, None))
         if one.tasks:
-            return None
+            return State.RUNNING
         one.idle_since = self.now
         return State.READY
 
@@ -237,6 +240,7 @@ class Lifecycle:
             self._end_task(one.tasks.pop(event.key, None))
         else:
             self._end_tasks(one)
+        self._note(one, event)
         return None
 
     def beats(self, one: Invocation, event: ev.InvocationEvent) -> Outcome:
@@ -296,12 +300,16 @@ class Lifecycle:
     def failed(self, one: Invocation, event: ev.Failed) -> Outcome:
         one.error = event.error
         one.log_tail = event.log_tail
-        self._settle(one, event.billed)
+        billed = event.billed
+        if billed is None and one.started_at is None and one.invoked_at is not None:
+            billed = min(self.now - one.invoked_at, self.settings.unseen_seconds)
+        self._settle(one, billed)
         return State.FAILED
 
     def link_down(self, one: Invocation, event: ev.LinkDown) -> Outcome:
         if event.relay_lost:
             one.link_lost_at = self.now
+            self._note(one, event)
             return None
         one.reason = event.why or "connection lost"
         return State.LOST
@@ -322,6 +330,8 @@ class Lifecycle:
         self.settled(one, event)
         one.error = event.error
         one.log_tail = event.log_tail
+        if one.ready_at is None:
+            self._judge(event.error)
         return State.FAILED
 
     def settled(self, one: Invocation, event: ev.InvocationEvent) -> Outcome:
@@ -509,16 +519,41 @@ class Lifecycle:
         to: State | None,
         detail: dict[str, Any],
     ) -> None:
+        name = request_id = None
+        if one is not None:
+            name, request_id = one.name, one.request_id
+        kind = type(event).__name__
         self._do(
             act.LogEntry(
-                event.at,
-                event.clock,
-                self.now,
-                one.name if one is not None else None,
-                origin,
-                to,
-                type(event).__name__,
-                detail,
-                one.request_id if one is not None else None,
+                event.at, event.clock, self.now, name, origin, to, kind, detail, request_id
             )
         )
+
+    def _note(self, one: Invocation, event: ev.InvocationEvent) -> None:
+        """A line for what is worth knowing, but changes no state."""
+        self._log(event, one, one.state, one.state, detail_of(event))
+
+    def _tell(self, text: str) -> None:
+        """A line for the user, and for the log."""
+        self._do(act.Notice(text))
+        self._log_own(None, "Notice", {"text": text})
+
+    def _log_own(self, one: Invocation | None, kind: str, detail: dict[str, Any]) -> None:
+        """A line for what the fleet does by itself."""
+        name = state = request_id = None
+        if one is not None:
+            name, state, request_id = one.name, one.state, one.request_id
+        self._do(
+            act.LogEntry(
+                self.now, ev.COORDINATOR, self.now, name, state, state, kind, detail, request_id
+            )
+        )
+
+
+def _prices(settings: FleetSettings) -> Prices:
+    try:
+        return prices(settings.region, settings.architecture)
+    except UnknownPrice:
+        if settings.budget is not None:
+            raise
+        return dearest(settings.architecture)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import zlib
 
+TICK = 1e-6
+"""Seconds that floating-point times since the epoch can still tell apart; a token is whole that close to its time."""
+
 
 class TokenBucket:
     """Holds at most `burst` tokens and gains `rate` a second; the time of each call comes from outside."""
@@ -12,12 +15,13 @@ class TokenBucket:
         self.burst = burst
         self.rate = rate
         self._tokens = float(burst)
+        self._whole = 1 - min(0.5, rate * TICK)
         self._at: float | None = None
 
     def take(self, now: float) -> bool:
         """Take a token if there is one."""
         self._fill(now)
-        if self._tokens < 1 - 1e-9:
+        if self._tokens < self._whole:
             return False
         self._tokens -= 1
         return True
@@ -30,7 +34,7 @@ class TokenBucket:
     def next_at(self, now: float) -> float:
         """When there is a token again; `now` if there is one."""
         self._fill(now)
-        return now if self._tokens >= 1 - 1e-9 else now + (1 - self._tokens) / self.rate
+        return now if self._tokens >= self._whole else now + (1 - self._tokens) / self.rate
 
     def _fill(self, now: float) -> None:
         if self._at is not None and now > self._at:

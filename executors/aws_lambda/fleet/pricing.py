@@ -92,5 +92,15 @@ def prices(region: str, architecture: str = "x86_64") -> Prices:
     return Prices(_round(micro * 1e-6), _round(requests * 1e-6), _round(storage * 1e-9))
 
 
+def dearest(architecture: str = "x86_64") -> Prices:
+    """The highest of all known prices: a cautious guess for a region that is not in the table."""
+    known = [prices(region, architecture) for region in _TABLE]
+    return Prices(
+        max(price.gb_second for price in known),
+        max(price.request for price in known),
+        max(price.storage_gb_second for price in known),
+    )
+
+
 def _round(dollars: float) -> float:
     return round(dollars, 15)

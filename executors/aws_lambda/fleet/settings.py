@@ -44,7 +44,7 @@ class FleetSettings:
     # patience
     answer_timeout: float = 60.0
     """For Lambda's answer to an Invoke call."""
-    appear_timeout: float = 120.0
+    appear_timeout: float = 60.0
     """From Lambda's answer until the worker has connected."""
     ready_timeout: float = 60.0
     """From the connection until the worker is ready."""

@@ -95,7 +95,7 @@ _ROWS: list[tuple[Iterable[State], Iterable[Kind], str, tuple[State, ...]]] = [
     ([REQUESTED, THROTTLED, INVOKED, CONNECTED], [Ready], "ready", (READY, DRAINING)),
     ([READY, RUNNING], [Ready], "ready_again", ()),
     ([REQUESTED, THROTTLED, INVOKED, CONNECTED, READY, RUNNING], [Running, Waiting], "works", (RUNNING, DRAINING)),
-    ([RUNNING], [Done], "task_done", (READY,)),
+    ([RUNNING], [Done], "task_done", (READY, RUNNING)),
     ([RUNNING], [Idle], "idles", (READY,)),
     ([READY], [Idle, Done], "beats", ()),
     ([REQUESTED, THROTTLED, INVOKED, CONNECTED], [Idle, Done], "beats", ()),
