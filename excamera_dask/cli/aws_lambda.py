@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -267,12 +268,9 @@ def delete(
     from executors.aws_lambda.deploy import stack
     from executors.aws_lambda.deploy.registry import delete_repository
 
+    if not yes and not _is_confirmed(function_name):
+        raise Failure(f"function {function_name}: kept as it was; -y deletes without asking")
     with aws_clients(make_place(region, profile, endpoint_url)) as client:
-        where = client("cloudformation").meta.region_name
-        if not yes and not click.confirm(
-            f"Delete function {function_name} in {where}, with its role and log?", err=True
-        ):
-            raise Failure(f"function {function_name}: kept as it was")
         stack.delete(client("cloudformation"), function_name, notice)
         notice(f"function {function_name} is gone")
         if repository:
@@ -281,6 +279,13 @@ def delete(
                 f"repository {repository} "
                 + ("is gone" if gone else "was not made by excamera: kept")
             )
+
+
+def _is_confirmed(function_name: str) -> bool:
+    """What a person at a terminal says; elsewhere nobody does."""
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        return False
+    return click.confirm(f"Delete function {function_name}, with its role and log?", err=True)
 
 
 for command in (build, deploy, list_functions, delete, policy, quotas, cost, doctor):
