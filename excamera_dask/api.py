@@ -278,6 +278,7 @@ def _plan(
         frame_bytes=source.frame_bytes,
         cuts=cuts,
         anchors=[int(frame) for frame in source.keyframes],
+        workers=executor.workers,
         job=Job(name, source, settings.first_pass, settings.kf_q_weight, keep),
     )
 

@@ -118,13 +118,15 @@ def make_plan(
     frame_bytes: int,
     cuts: Iterable[int] = (),
     anchors: Sequence[int] = (),
+    workers: int = 1,
     job: Any = None,
 ) -> Plan:
     """Cut `frame_count` frames into chunks of `chunk_frames` and batches of `batch_chunks` (None: unlimited).
 
     cuts: frames at which a new batch must start, numbers outside the film are ignored; frame_bytes:
     bytes of a raw picture; anchors: frames from which the source can be decoded, near which load
-    spans are cut.
+    spans are cut; workers: that will load, each its own chunks where there are enough workers, so that
+    raw pictures need not cross between them.
 
     Raises: ValueError.
     """
@@ -134,7 +136,9 @@ def make_plan(
         raise ValueError("[N, x] needs N >= 1 frames a chunk and x >= 1 chunks a batch")
     chunks = tuple(_chunks(frame_count, chunk_frames, batch_chunks, cuts))
     largest = max(SPAN_BYTES, min(SPAN_CHUNKS * chunk_frames * frame_bytes, LARGEST_SPAN_BYTES))
-    spans = tuple(_spans(chunks, max(1, largest // frame_bytes), anchors))
+    share = -(-frame_count // workers) if workers > 1 else frame_count
+    longest = max(1, min(largest // frame_bytes, share))
+    spans = tuple(_spans(chunks, longest, anchors))
     return Plan(frame_count, chunk_frames, batch_chunks, frame_bytes, chunks, spans, job)
 
 
