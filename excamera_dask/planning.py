@@ -118,6 +118,7 @@ def make_plan(
     frame_bytes: int,
     cuts: Iterable[int] = (),
     anchors: Sequence[int] = (),
+    workers: int = 1,
     separate: bool = False,
     job: Any = None,
 ) -> Plan:
@@ -125,7 +126,8 @@ def make_plan(
 
     cuts: frames at which a new batch must start, numbers outside the film are ignored; frame_bytes:
     bytes of a raw picture; anchors: frames from which the source can be decoded, near which load
-    spans are cut; separate: load each chunk by itself, for workers between which pictures should not travel.
+    spans are cut; workers: that will load, each its own chunks where there are enough workers, so that
+    raw pictures need not cross between them; separate: load each chunk by itself in any case.
 
     Raises: ValueError.
     """
@@ -135,7 +137,8 @@ def make_plan(
         raise ValueError("[N, x] needs N >= 1 frames a chunk and x >= 1 chunks a batch")
     chunks = tuple(_chunks(frame_count, chunk_frames, batch_chunks, cuts))
     largest = max(SPAN_BYTES, min(SPAN_CHUNKS * chunk_frames * frame_bytes, LARGEST_SPAN_BYTES))
-    longest = 1 if separate else max(1, largest // frame_bytes)
+    share = -(-frame_count // workers) if workers > 1 else frame_count
+    longest = 1 if separate else max(1, min(largest // frame_bytes, share))
     spans = tuple(_spans(chunks, longest, anchors))
     return Plan(frame_count, chunk_frames, batch_chunks, frame_bytes, chunks, spans, job)
 

@@ -134,6 +134,7 @@ class Request(NamedTuple):
     method: str
     path: str
     range: str
+    authorization: str
 
 
 def s3_error(status: int, code: str, more: str = "", **headers: str) -> Fault:
@@ -192,7 +193,12 @@ class Proxy:
 
             def handle_any(self) -> None:
                 body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-                request = Request(self.command, self.path, self.headers.get("Range", ""))
+                request = Request(
+                    self.command,
+                    self.path,
+                    self.headers.get("Range", ""),
+                    self.headers.get("Authorization", ""),
+                )
                 fault = proxy._decide(request)
                 if fault is not None and fault.drop:
                     self.close_connection = True
