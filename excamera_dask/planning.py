@@ -68,17 +68,12 @@ class Plan:
     @property
     def task_count(self) -> int:
         """Tasks of the whole graph."""
-        chunks, batches = len(self.chunks), len(self.key_frames)
-        linked = chunks - batches
-        return len(self.spans) + 3 * chunks + linked * 2 + sum(map(self.is_decoded, self.chunks))
+        return len(self.spans) + (6 if self.is_chained else 3) * len(self.chunks)
 
-    def is_decoded(self, chunk: Chunk) -> bool:
-        """Whether the first pass of a chunk has to be decoded: all of a batch of more than one chunk."""
-        return chunk.position > 0 or self.has_next(chunk)
-
-    def has_next(self, chunk: Chunk) -> bool:
-        """Whether a chunk follows in the same batch."""
-        return chunk.index + 1 < len(self.chunks) and self.chunks[chunk.index + 1].position > 0
+    @property
+    def is_chained(self) -> bool:
+        """Whether chunks are replaced and rebased; those of plain chunking stay as the first pass makes them."""
+        return self.batch_chunks != 1
 
     def span_chunks(self, span: LoadSpan) -> tuple[Chunk, ...]:
         return self.chunks[span.first : span.stop]
