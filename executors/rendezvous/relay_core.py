@@ -19,6 +19,9 @@ from executors.rendezvous.limits import Limits
 from executors.rendezvous.names import check_name, peer_id
 
 
+COPY_BELOW = 64 * 1024
+
+
 class Bucket:
     """A rate limit: `rate` events a second, and a second's worth at once."""
 
@@ -42,7 +45,7 @@ class Bucket:
 class Connection:
     """One TLS connection, before and after its hello."""
 
-    __slots__ = ("close_reason", "heard", "identity", "muted", "out", "peer", "said", "since")
+    __slots__ = ("blocked", "close_reason", "greeted", "heard", "identity", "muted", "out", "peer", "said", "since")
 
     def __init__(self, identity: Identity, now: float) -> None:
         self.identity = identity
@@ -51,6 +54,8 @@ class Connection:
         self.since = self.heard = self.said = now
         self.close_reason: str | None = None
         self.muted = False  # the relay has stopped reading from it
+        self.greeted = False  # its hello was accepted
+        self.blocked = False  # it takes no more at the moment: the adapter says so
 
 
 class Peer:
@@ -139,6 +144,7 @@ class RelayCore:
         self.held_bytes = 0
         self.controllers: set[Peer] = set()
         self.connections: set[Connection] = set()
+        self.strangers = 0  # connections without a hello
         self.suspended: set[Peer] = set()
         self.dirty: set[Connection] = set()
         self.closing: set[Connection] = set()
@@ -151,11 +157,27 @@ class RelayCore:
         """A connection whose certificate TLS has verified."""
         connection = Connection(identity, now)
         self.connections.add(connection)
+        self.strangers += 1
         return connection
+
+    def admits(self, connection: Connection, kind: int, length: int, now: float) -> bool:
+        """True if a frame of such a kind and size may come; refuses the connection otherwise."""
+        if connection.close_reason is not None:
+            return False
+        try:
+            f.check_header(kind, length)
+            if connection.peer is None:
+                raise ProtocolError("more than a hello from a stranger")
+        except ProtocolError as error:
+            self._refuse(connection, f.Code.MALFORMED, str(error), now)
+            return False
+        return True
 
     def disconnect(self, connection: Connection, reason: str, now: float) -> None:
         """A connection that has ended; its peer may come back for a while."""
-        self.connections.discard(connection)
+        if connection in self.connections:
+            self.connections.discard(connection)
+            self.strangers -= not connection.greeted
         self.dirty.discard(connection)
         self.closing.discard(connection)
         self.flow_changed.discard(connection)
@@ -181,6 +203,8 @@ class RelayCore:
         )
         peer = connection.peer
         try:
+            if kind not in f.KINDS:
+                raise ProtocolError(f"a frame of unknown kind {kind}")
             if peer is None:
                 self._hello(connection, kind, frame, now)
                 return
@@ -305,6 +329,8 @@ class RelayCore:
         self.suspended.discard(peer)
         peer.connection = connection
         connection.peer = peer
+        connection.greeted = True
+        self.strangers -= 1
         limits = self.limits
         welcome = {
             "version": f.VERSION,
@@ -478,6 +504,8 @@ class RelayCore:
             connection = other.connection
             if connection is None:
                 return  # it is away for a moment; what it missed is sent again when it is back
+            if connection.blocked and len(frame) < COPY_BELOW:
+                frame = bytes(frame)  # a small view would keep a large buffer alive
             connection.out.push(number, frame, peer)
             self.dirty.add(connection)
             peer.queued += len(frame)
