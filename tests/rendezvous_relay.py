@@ -14,7 +14,7 @@ from executors.rendezvous.server import RelayServer
 from executors.rendezvous.tls import link_context, relay_context
 
 
-def run(story: Callable[[], Awaitable[None]], timeout: float = 50.0) -> None:
+def run(story: Callable[[], Awaitable[None]], timeout: float = 60.0) -> None:
     """Run one asynchronous test."""
 
     async def limited() -> None:

@@ -125,7 +125,9 @@ def test_certificate_says_names_and_role() -> None:
     with pytest.raises(InvalidCredential, match="no role"):
         AUTHORITY.issue("x", role="king")
     with pytest.raises(InvalidCredential):
-        read_identity({"subjectAltName": (("URI", "rdv:name:x"),), "notAfter": "Jan  1 00:00:00 2030 GMT"})
+        read_identity(
+            {"subjectAltName": (("URI", "rdv:name:x"),), "notAfter": "Jan  1 00:00:00 2030 GMT"}
+        )
 
 
 # Who is let in
@@ -179,6 +181,7 @@ def test_no_certificate_no_hello() -> None:
     run(story)
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_old_tls_is_refused() -> None:
     async def story() -> None:
         async with serving(AUTHORITY) as served:
@@ -280,7 +283,9 @@ def test_second_registration_is_refused_while_the_first_lives() -> None:
             boss = Link(served.address, AUTHORITY.issue("boss", role="controller"))
             await boss.connect()
             notices = []
-            boss.on_notice.append(lambda notice: notices.append((notice.event, notice.name, notice.why)))
+            boss.on_notice.append(
+                lambda notice: notices.append((notice.event, notice.name, notice.why))
+            )
             credential = AUTHORITY.issue("w")
             first, second = Link(served.address, credential), Link(served.address, credential)
             await first.connect()
@@ -386,6 +391,7 @@ def test_nobody_writes_on_a_stream_of_others() -> None:
                         source=peer_id(forged_source),
                         destination=peer_id("bob"),
                         stream=stream.core.number,
+                        flags=f.OPENER if forged_source == "alice" else 0,
                     )
                 )
                 assert await mallory.refusal() == f.Code.MALFORMED
@@ -407,8 +413,12 @@ def test_nobody_writes_on_a_stream_of_others() -> None:
     [
         pytest.param(b"GET / HTTP/1.1\r\nHost: relay\r\n\r\n".ljust(100), id="http"),
         pytest.param(f.HEADER.pack(1 << 31, f.DATA, 0, 0, 0, 0, 0, 0), id="two gigabytes"),
-        pytest.param(f.HEADER.pack(f.MAX_PAYLOAD + 1, f.DATA, 0, 0, 0, 0, 0, 0), id="one byte too many"),
-        pytest.param(f.HEADER.pack(f.MAX_CONTROL + 1, f.OPEN, 0, 0, 0, 0, 0, 0), id="large control"),
+        pytest.param(
+            f.HEADER.pack(f.MAX_PAYLOAD + 1, f.DATA, 0, 0, 0, 0, 0, 0), id="one byte too many"
+        ),
+        pytest.param(
+            f.HEADER.pack(f.MAX_CONTROL + 1, f.OPEN, 0, 0, 0, 0, 0, 0), id="large control"
+        ),
         pytest.param(f.HEADER.pack(0, 99, 0, 0, 0, 0, 0, 0), id="unknown kind"),
         pytest.param(f.serialize_frame(f.WELCOME, b"{}"), id="what only a relay says"),
         pytest.param(f.serialize_frame(f.REGISTER, b"not json"), id="no json"),
@@ -529,6 +539,7 @@ def test_flood_of_opens_is_limited() -> None:
                         source=peer_id("w"),
                         destination=peer_id("nobody"),
                         stream=number + 1,
+                        flags=f.OPENER,
                     )
                 )
             codes = [(await wire.receive())[0].code for _ in range(20)]
@@ -559,7 +570,7 @@ def test_stored_bytes_are_limited_and_given_back() -> None:
             wire = await Wire.open(served.address, AUTHORITY.issue("w"))
             wire.hello("w")
             await wire.receive()
-            path = {"source": peer_id("w"), "destination": peer_id("nobody")}
+            path = {"source": peer_id("w"), "destination": peer_id("nobody"), "flags": f.OPENER}
             for number in (1, 2):
                 opening = {"from": "w", "to": "nobody", "patience": 60}
                 wire.send(f.serialize_json(f.OPEN, opening, stream=number, **path))
@@ -577,15 +588,24 @@ def test_stored_bytes_are_limited_and_given_back() -> None:
 def test_data_beyond_the_credit_is_reset() -> None:
     async def story() -> None:
         async with serving(AUTHORITY) as served:
-            victim = Link(served.address, AUTHORITY.issue("victim"), LinkOptions.make(window="64KiB"))
+            victim = Link(
+                served.address, AUTHORITY.issue("victim"), LinkOptions.make(window="64KiB")
+            )
             await victim.connect()
             await victim.listen("victim", lambda stream: None)
             wire = await Wire.open(served.address, AUTHORITY.issue("w"))
             wire.hello("w")
             await wire.receive()
-            path = {"source": peer_id("w"), "destination": peer_id("victim"), "stream": 9}
+            path = {
+                "source": peer_id("w"),
+                "destination": peer_id("victim"),
+                "stream": 9,
+                "flags": f.OPENER,
+            }
             wire.send(
-                f.serialize_json(f.OPEN, {"from": "w", "to": "victim", "patience": 9}, offset=65536, **path)
+                f.serialize_json(
+                    f.OPEN, {"from": "w", "to": "victim", "patience": 9}, offset=65536, **path
+                )
             )
             assert (await wire.receive())[0].kind == f.ACCEPT
             for offset in (0, 60_000):

@@ -129,7 +129,7 @@ class Stream:
         """End the stream at once; what was written may be lost."""
         if not self._closed or self.core.unsent_bytes:
             self._closed = True
-            if self.core.number in self.link.core.streams:
+            if self.core.key in self.link.core.streams:
                 self.link.core.reset(self.core, f.Code.ABORTED, "aborted")
                 self.link._after()
 
@@ -278,6 +278,9 @@ class Link:
             return
         self._closing = True
         deadline = self.loop.time() + timeout
+        for each in list(self.core.streams.values()):
+            self.core.end(each)
+        self._flush()
         while self._is_up and not self.core.is_flushed and self.loop.time() < deadline:
             await asyncio.sleep(0.01)
         if self._is_up:
