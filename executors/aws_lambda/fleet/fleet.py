@@ -25,6 +25,9 @@ from executors.aws_lambda.fleet.transitions import IGNORE, IMPOSSIBLE, TABLE, Ki
 
 Effect = Callable[[Invocation, Any], Outcome]
 
+MOMENT = 0.001
+"""Seconds between two looks at the least."""
+
 PAUSE = 2.0
 """Seconds that a Tick may be late before the coordinator's own pause is not held against the workers."""
 
@@ -251,9 +254,9 @@ class Fleet(Lifecycle):
             patience = self.stragglers.patience(task.stage)
             if patience is None or task.waiting or task.speculated:
                 continue
-            passed = self.now - task.since
-            if passed >= patience:
+            if task.since + patience <= self.now:
                 task.speculated = True
+                passed = self.now - task.since
                 median = self.stragglers.median(task.stage)
                 stage = task.stage or ""
                 self._do(act.Speculate(one.name, task.key, stage, passed, median))
@@ -332,14 +335,17 @@ class Fleet(Lifecycle):
 
     def _waits_for_place(self, limit: int) -> float | None:
         """When a place is free and a retry allowed, if that is later than now."""
-        allowed = self.retries.next_at(self.now, limit)
-        place = self.slots.next_at()
+        place = self.slots.next_free()
         if place is None:
             return math.inf
-        wait = max(place, allowed) if allowed is not None else place
+        wait, slot = place
+        if self.slots.failures(slot, self.now):  # those that never went wrong come first
+            allowed = self.retries.next_at(self.now, limit)
+            wait = wait if allowed is None else max(wait, allowed)
         return wait if wait > self.now else None
 
     def _wait_until(self, when: float) -> None:
+        when = max(when, self.now + MOMENT)
         if when != math.inf:
             self._wake = when if self._wake is None else min(self._wake, when)
 
@@ -362,6 +368,8 @@ class Fleet(Lifecycle):
         taken = self.slots.take(self.now)
         assert taken is not None
         slot, serial = taken
+        if self.slots.failures(slot, self.now):
+            self.retries.note(self.now)
         one = Invocation(f"{self.settings.prefix}-{slot}-{serial}", slot, serial, self.now)
         self.roster.add(one)
         self._do(act.Invoke(one.name, slot))

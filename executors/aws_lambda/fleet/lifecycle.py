@@ -126,9 +126,14 @@ class Lifecycle:
 
     def linked(self, one: Invocation, event: ev.InvocationEvent) -> Outcome:
         self._heard(one)
-        if one.dismissed or self.stopping is not None:
+        if not one.dismissed and self.stopping is None:
+            return State.CONNECTED
+        if isinstance(event, ev.Connected):
             return self._send_away(one, self.stopping or NOT_NEEDED)
-        return State.CONNECTED
+        one.reason = self.stopping or NOT_NEEDED  # it is told as soon as it can be
+        one.drain_until = self.now + self.drain_timeout
+        self._free_slot(one)
+        return State.DRAINING
 
     def connected(self, one: Invocation, event: ev.Connected) -> Outcome:
         self.introduced(one, event)
@@ -148,7 +153,7 @@ class Lifecycle:
             started = max(started, one.requested_at)
             self.ledger.move_start(one.started_at, started)
             one.started_at = started
-        if one.state is State.DRAINING:  # it may not have had a way to hear it before
+        if one.state is State.DRAINING:  # it had no way to hear it before
             self._tell_to_leave(one)
         if one.state not in UNSEEN and one.state not in TERMINAL:
             self._note(one, event)
@@ -434,8 +439,8 @@ class Lifecycle:
         self._do(act.Exit(one.name, reason))
 
     def _tell_to_leave(self, one: Invocation) -> None:
-        if one.exit_told is not None:
-            self._do(act.Exit(one.name, one.reason))
+        if one.exit_told is not None or one.ready_at is None:
+            self._tell_exit(one, one.reason)
         else:
             self._do(act.Drain(one.name, one.reason))
 
@@ -496,8 +501,7 @@ class Lifecycle:
             self._free_slot(one)
             return
         self.slots.fail(one.slot, self.now)
-        self.retries.note(self.now)
-        again = self.slots.failures(one.slot) - (1 if state is State.LOST else 0)
+        again = self.slots.failures(one.slot, self.now) - (1 if state is State.LOST else 0)
         wait = 0.0
         if again > 0:
             share = jitter(self.settings.seed, one.name, again)
