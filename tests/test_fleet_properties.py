@@ -166,7 +166,10 @@ class AnyOrder(RuleBasedStateMachine):
         held = Counter(one.slot for one in self.fleet.roster if one.slot_held)
         assert not held or max(held.values()) == 1
         for slot in held:
-            assert self.fleet.slots.failures(slot, self.fleet.now) <= self.fleet.settings.retries_per_slot + 1
+            assert (
+                self.fleet.slots.failures(slot, self.fleet.now)
+                <= self.fleet.settings.retries_per_slot + 1
+            )
 
     @invariant()
     def next_tick_is_ahead(self) -> None:

@@ -244,6 +244,9 @@ def _print_record(record: Record, began: float, as_json: bool) -> None:
         change = record.to
     detail = dict(record.detail)
     tail = str(detail.pop("log_tail", "") or "")
+    detail.pop("started", None)
+    if detail.get("what") == detail.get("reason"):
+        detail.pop("what", None)
     told = "  ".join(f"{key}={_short(value)}" for key, value in detail.items())
     who = record.invocation or "fleet"
     click.echo(
