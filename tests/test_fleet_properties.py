@@ -13,6 +13,7 @@ from executors.aws_lambda.fleet import TERMINAL, Fleet, FleetSettings, State
 from executors.aws_lambda.fleet import actions as act
 from executors.aws_lambda.fleet import events as ev
 from executors.aws_lambda.fleet.invocation import Invocation
+from executors.aws_lambda.fleet.states import UNSEEN
 
 LIMIT = 9
 NEWS = st.sampled_from(
@@ -154,6 +155,10 @@ class AnyOrder(RuleBasedStateMachine):
         pooled = [one for pool in pools for one in pool.values()]
         assert roster.live == len(live) == len(pooled)
         assert {id(one) for one in pooled} == {id(one) for one in live}
+        held = [one for pool in roster.held.values() for one in pool.values()]
+        assert roster.count == len(held)
+        assert roster.at_work == sum(one.state in (State.READY, State.RUNNING) for one in held)
+        assert roster.unseen == sum(one.state in UNSEEN for one in live)
         for state, pool in roster.held.items():
             assert all(one.state is state and not one.dismissed for one in pool.values())
         billed = [one for one in roster if one.started_at is not None and one.ended_at is None]
@@ -180,7 +185,7 @@ class AnyOrder(RuleBasedStateMachine):
     def no_more_than_wanted_are_asked_for(self) -> None:
         fleet = self.fleet
         most = max(fleet.target, int(fleet.target * fleet.settings.overprovision + 1))
-        assert fleet.stopping or fleet.roster.count() <= most
+        assert fleet.stopping or fleet.roster.count <= most
 
     # And in the end
 

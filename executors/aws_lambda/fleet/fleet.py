@@ -106,7 +106,7 @@ class Fleet(Lifecycle):
     @property
     def workers(self) -> int:
         """Workers that are ready or running and stay for now."""
-        return self.roster.at_work()
+        return self.roster.at_work
 
     def get(self, name: str) -> Invocation | None:
         """An invocation by its name."""
@@ -115,6 +115,9 @@ class Fleet(Lifecycle):
     def snapshot(self) -> Snapshot:
         """What there is to see now."""
         return take_snapshot(self)
+
+    def _repr_html_(self) -> str:
+        return self.snapshot()._repr_html_()
 
     # Events
 
@@ -268,7 +271,7 @@ class Fleet(Lifecycle):
     def has_room_for(self, invocation: Invocation) -> bool:
         """One that comes late is used if a worker is still missing, rather than one that may yet come."""
         room = self.settings.concurrency is None or self._exposed() < self.settings.concurrency
-        return self.stopping is None and room and self.roster.at_work() < self.target
+        return self.stopping is None and room and self.roster.at_work < self.target
 
     def _exposed(self) -> int:
         """Execution environments that may exist."""
@@ -277,7 +280,7 @@ class Fleet(Lifecycle):
     def _balance(self) -> None:
         if self.stopping is not None:
             return
-        target, held, at_work = self.target, self.roster.count(), self.roster.at_work()
+        target, held, at_work = self.target, self.roster.count, self.roster.at_work
         surplus = self.settings.overprovision
         keep = target if at_work >= target else math.ceil(target * surplus)
         if held > keep:
@@ -391,7 +394,7 @@ class Fleet(Lifecycle):
 
     def _reserve(self) -> float:
         """Dollars that letting everybody go may still cost."""
-        unseen = self.roster.unseen()
+        unseen = self.roster.unseen
         seconds = (
             self.ledger.running * self.settings.budget_drain + unseen * self.settings.unseen_seconds
         )
@@ -421,12 +424,12 @@ class Fleet(Lifecycle):
             self._log_own(None, "Spend", spent)
         if budget is None or self.stopping is not None:
             return
-        if self.spent + self._reserve() >= budget:
+        left = budget - self.spent - self._reserve()
+        if left <= 0:
             self.drain_timeout = min(self.drain_timeout, self.settings.budget_drain / 2)
             self.exit_grace = min(self.exit_grace, self.settings.budget_drain / 2)
             self.give_up(f"the budget of ${budget:.2f} is used up (${self.spent:.4f} are spent)")
         elif self.ledger.running and self.ledger.rate:
-            left = budget - self.spent - self._reserve()
             self._wait_until(self.now + left / (self.ledger.running * self.ledger.rate))
 
     # The end

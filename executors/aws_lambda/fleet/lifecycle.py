@@ -424,7 +424,8 @@ class Lifecycle:
         self._free_slot(one)
         if not told:
             self._do(act.Drain(one.name, reason))
-        self._do(act.RetireFromScheduler(one.name, one.address))
+        if one.address is not None or one.ready_at is not None:
+            self._do(act.RetireFromScheduler(one.name, one.address))
         return State.DRAINING
 
     def _send_away(self, one: Invocation, reason: str) -> Outcome:
