@@ -513,10 +513,26 @@ def test_if_nobody_ever_connects_it_ends_after_a_bounded_number_of_calls() -> No
     world = World(FleetSettings(appear_timeout=30.0), Weather(never_run=1.0))
     world.scale(100)
     assert world.run(600, lambda: world.fleet.is_over)
-    assert (
-        "has connected: accepted by Lambda, but not connected within 30 s" in world.fleet.stopping
-    )
+    assert "got ready: accepted by Lambda, but not connected within 30 s" in world.fleet.stopping
     assert len(world.of(act.Invoke)) <= 201
+
+
+def test_if_nobody_ever_gets_ready_it_ends_too() -> None:
+    world = World(FleetSettings(ready_timeout=20.0), Weather(load=(1e9, 1e9)))
+    world.scale(10)
+    assert world.run(600, lambda: world.fleet.stopping is not None)
+    assert "got ready: connected, but not ready within 20 s" in world.fleet.stopping
+    assert len(world.of(act.Invoke)) <= 10 + 20
+
+
+def test_what_was_dismissed_is_recalled_when_it_is_wanted_again() -> None:
+    world = World(weather=Weather(cold=(5.0, 6.0)))
+    world.scale(8)
+    world.run(1)
+    world.scale(2)
+    world.scale(6)
+    assert world.run(20, world.settled)
+    assert len(world.of(act.Invoke)) == 8 and len(world.of(act.Exit)) == 2
 
 
 def test_retries_are_bounded_for_one_place_and_for_the_fleet() -> None:
@@ -527,6 +543,8 @@ def test_retries_are_bounded_for_one_place_and_for_the_fleet() -> None:
         world.run(10)
     lost = len(world.invocations(State.LOST))
     assert lost == 4 + 5, "each of the four, and five replacements"
+    (told,) = world.of(act.Notice)
+    assert "too many invocations went wrong, the last one: connection reset" in told.text
     world.run(600)
     assert world.run(60, world.settled), "a new window gives new retries"
 
