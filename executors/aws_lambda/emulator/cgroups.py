@@ -104,6 +104,9 @@ class ControlGroups:
         if "memory" in self.roots:
             file = "memory.max" if self.version == 2 else "memory.limit_in_bytes"
             (self.roots["memory"] / name / file).write_text(str(memory))
+            no_swap = "memory.swap.max" if self.version == 2 else "memory.swappiness"
+            with contextlib.suppress(OSError):
+                (self.roots["memory"] / name / no_swap).write_text("0")
         if "pids" in self.roots:
             (self.roots["pids"] / name / "pids.max").write_text(str(PROCESSES))
         if "cpu" in self.roots and quota is not None:

@@ -234,8 +234,9 @@ class LocalLambda:
 
     def _first_line(self) -> dict[str, Any]:
         assert self._process is not None and self._process.stdout is not None
-        ready, _, _ = select.select([self._process.stdout], [], [], _START)
-        line = self._process.stdout.readline() if ready else b""
+        answers = select.poll()
+        answers.register(self._process.stdout, select.POLLIN)
+        line = self._process.stdout.readline() if answers.poll(_START * 1000) else b""
         try:
             answer: dict[str, Any] = json.loads(line)
         except ValueError:

@@ -84,7 +84,7 @@ class EnvironmentProcess:
 
     def measure(self) -> int:
         """Resident bytes of the environment's processes, now."""
-        total = sum(map(_resident, {self.pid, *self._descendants()}))
+        total = sum(map(_resident, {self.pid, *self._members()}))
         self.peak = max(self.peak, total)
         return total
 
@@ -100,7 +100,7 @@ class EnvironmentProcess:
 
     def _signal(self, number: int) -> None:
         """To the process group, and to those that have left it."""
-        members = self._descendants() if self._group is None else self._group.processes()
+        members = self._members()
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, number)
         for process in members - {self.pid}:
@@ -121,6 +121,9 @@ class EnvironmentProcess:
             self._loop.remove_reader(self._output)
             os.close(self._output)
             self._output = -1
+
+    def _members(self) -> set[int]:
+        return self._descendants() if self._group is None else self._group.processes()
 
     def _descendants(self) -> set[int]:
         found: set[int] = set()
