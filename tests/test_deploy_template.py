@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import json
+import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -355,3 +357,20 @@ def test_wrong_usage_is_told_in_one_line(
 ) -> None:
     code, _, err = run("lambda", "deploy", "--dry-run", *arguments)
     assert (code, err) == (2, f"excamera: {line} (see: excamera lambda deploy --help)\n")
+
+
+def test_the_instance_begins_with_a_sound_script(tmp_path: Path) -> None:
+    data = yaml_parse(stacks.template())["Resources"]["Instance"]["Properties"]["UserData"]
+    text = data["Fn::Base64"]["Fn::Sub"]
+    known = {**Deployment("excamera", IMAGE, VERSIONS).parameters(), "RelayPort": "8785"}
+    known["AWS::Region"] = REGION
+    script = re.sub(r"\$\{([A-Za-z:]+)\}", lambda match: known[match[1]], text)
+    script = script.replace("${!", "${")
+    command = re.search(r"<<'END'\n(.*?)\nEND\n", script, re.S)
+    assert command
+    for shell, content in (("bash", script), ("sh", command[1])):
+        path = tmp_path / shell
+        path.write_text(content)
+        done = subprocess.run([shell, "-n", str(path)], capture_output=True, text=True)
+        assert (done.returncode, done.stderr) == (0, "")
+    assert f'"{IMAGE}" "$@"' in command[1]
