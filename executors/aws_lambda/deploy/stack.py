@@ -84,8 +84,6 @@ class Deployment:
             "MaximumEventAge": self.event_age,
             "LogRetention": self.retention,
         }
-        if self.architecture:
-            found["InstanceImage"] = INSTANCE_IMAGES[self.architecture]
         for name, url in (("Input", self.input), ("Output", self.output)):
             if url:
                 found[f"{name}Bucket"], found[f"{name}Prefix"] = split_url(url)
@@ -191,6 +189,7 @@ def _pairs(tags: Mapping[str, str]) -> list[dict[str, str]]:
 def _parameters(deployment: Deployment, present: Mapping[str, Any] | None) -> list[dict[str, str]]:
     """The given parameters, and the present stack's for the rest, as boto3 takes them."""
     values = {**parameters_of(present or {}), **deployment.parameters()}
+    values["InstanceImage"] = INSTANCE_IMAGES[values.get("Architecture", "x86_64")]
     return [{"ParameterKey": name, "ParameterValue": value} for name, value in values.items()]
 
 
