@@ -9,6 +9,7 @@ from importlib import resources
 from typing import Any
 
 import botocore.exceptions as failures
+import yaml
 
 from executors.aws_lambda.deploy.errors import DeploymentError
 from executors.aws_lambda.deploy.registry import MARK
@@ -105,6 +106,17 @@ def template() -> str:
     return (resources.files(__package__) / "template.yaml").read_text()
 
 
+def defaults() -> dict[str, str]:
+    """The template's parameters that have a value of their own."""
+
+    class Loader(yaml.SafeLoader):
+        """Knows nothing of CloudFormation's own tags, which parameters do not use."""
+
+    Loader.add_multi_constructor("!", lambda loader, tag, node: None)
+    parameters = yaml.load(template(), Loader)["Parameters"]
+    return {name: str(one["Default"]) for name, one in parameters.items() if "Default" in one}
+
+
 def deploy(cloudformation: Any, deployment: Deployment, tell: Tell) -> dict[str, str]:
     """Make the stack, or change what is given of it, and wait; returns its outputs, "Status" among them.
 
@@ -187,8 +199,11 @@ def _pairs(tags: Mapping[str, str]) -> list[dict[str, str]]:
 
 
 def _parameters(deployment: Deployment, present: Mapping[str, Any] | None) -> list[dict[str, str]]:
-    """The given parameters, and the present stack's for the rest, as boto3 takes them."""
-    values = {**parameters_of(present or {}), **deployment.parameters()}
+    """The given parameters, and the present stack's where they are not the template's own."""
+    usual = defaults()
+    before = parameters_of(present or {}).items()
+    kept = {name: value for name, value in before if value != usual.get(name)}
+    values = {**kept, **deployment.parameters()}
     values["InstanceImage"] = INSTANCE_IMAGES[values.get("Architecture", "x86_64")]
     return [{"ParameterKey": name, "ParameterValue": value} for name, value in values.items()]
 
