@@ -14,7 +14,7 @@ import pytest
 from aws import Run, at, client_at
 
 import excamera_dask
-from excamera_dask.lambda_image import IMPORTED, recipe, versions
+from excamera_dask.lambda_image import IMPORTED, image_versions, recipe
 from executors.aws_lambda.deploy import image, registry
 from executors.aws_lambda.deploy.errors import DeploymentError
 from executors.aws_lambda.deploy.requirements import pinned_requirements
@@ -153,7 +153,7 @@ def test_a_changed_source_makes_another_image(
 
 def test_the_record_says_what_is_in_it(context: image.Context) -> None:
     record = json.loads((context.folder / image.RECORD).read_text())
-    assert record == {"tag": context.tag, "architecture": "x86_64", "versions": versions()}
+    assert record == {"tag": context.tag, "architecture": "x86_64", "versions": image_versions()}
     assert record["versions"]["sources"] == source_digest(IMPORTED)
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import json
+import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +129,7 @@ def test_what_stacks_of_the_stand_in_leave_out() -> None:
         "Size": {"Ref": "EphemeralStorage"}
     }
     given = Deployment("excamera", IMAGE, VERSIONS, event_age=120, storage=1024).parameters()
+    assert "MemorySize" not in given
     assert (given["MaximumEventAge"], given["EphemeralStorage"]) == ("120", "1024")
 
 
@@ -209,11 +212,24 @@ def test_no_right_covers_everything_without_need() -> None:
     ]
 
 
-def test_a_function_is_changed_and_an_equal_one_left_alone(aws: Place) -> None:
-    deploy(aws)
-    assert deploy(aws, memory=2048)["Status"] == "UPDATE_COMPLETE"
+def test_what_is_not_given_stays_when_a_function_is_changed(aws: Place) -> None:
+    deploy(aws, memory=3008, input=INPUT, output=OUTPUT, tags={"project": "film"})
+    before = plain(statements(aws, "WorkerRole"))
+    assert deploy(aws, timeout=300)["Status"] == "UPDATE_COMPLETE"
     function = client_at(aws, "lambda").get_function_configuration(FunctionName="excamera")
-    assert function["MemorySize"] == 2048
+    assert (function["MemorySize"], function["Timeout"]) == (3008, 300)
+    assert plain(statements(aws, "WorkerRole")) == before
+    (found,) = stacks.list_stacks(client_at(aws, "cloudformation"))
+    assert stacks.tags_of(found)["project"] == "film"
+    assert stacks.parameters_of(found)["InputBucket"] == "films"
+
+
+def test_what_is_taken_away_is_given_up() -> None:
+    given = Deployment("excamera", IMAGE, VERSIONS, without=frozenset(stacks.EMPTIED)).parameters()
+    defaults = yaml_parse(stacks.template())["Parameters"]
+    emptied = {name: value for part in stacks.EMPTIED.values() for name, value in part.items()}
+    assert emptied.items() <= given.items()
+    assert all(str(defaults[name]["Default"]) == value for name, value in emptied.items())
 
 
 def test_a_stack_of_somebody_else_is_neither_changed_nor_deleted(aws: Place) -> None:
@@ -355,3 +371,21 @@ def test_wrong_usage_is_told_in_one_line(
 ) -> None:
     code, _, err = run("lambda", "deploy", "--dry-run", *arguments)
     assert (code, err) == (2, f"excamera: {line} (see: excamera lambda deploy --help)\n")
+
+
+def test_the_instance_begins_with_a_sound_script(tmp_path: Path) -> None:
+    data = yaml_parse(stacks.template())["Resources"]["Instance"]["Properties"]["UserData"]
+    text = data["Fn::Base64"]["Fn::Sub"]
+    known = {**Deployment("excamera", IMAGE, VERSIONS).parameters(), "RelayPort": "8785"}
+    assert set(known) <= set(yaml_parse(stacks.template())["Parameters"])
+    known["AWS::Region"] = REGION
+    script = re.sub(r"\$\{([A-Za-z:]+)\}", lambda match: known[match[1]], text)
+    script = script.replace("${!", "${")
+    command = re.search(r"<<'END'\n(.*?)\nEND\n", script, re.S)
+    assert command
+    for shell, content in (("bash", script), ("sh", command[1])):
+        path = tmp_path / shell
+        path.write_text(content)
+        done = subprocess.run([shell, "-n", str(path)], capture_output=True, text=True)
+        assert (done.returncode, done.stderr) == (0, "")
+    assert f'"{IMAGE}" "$@"' in command[1]

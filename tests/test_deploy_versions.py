@@ -67,6 +67,17 @@ def test_what_one_side_does_not_list_is_not_compared() -> None:
     assert mismatch(OURS, {**OURS, "vpxenc": "1.12.0"}) is None
 
 
+def test_a_difference_that_no_image_mends_has_its_own_fix() -> None:
+    from excamera_dask import lambda_image
+
+    theirs, ours = ({**OURS, "vpxenc": version} for version in ("1.12.0", "1.13.0"))
+    assert mismatch(theirs, ours, who="function excamera") == (
+        "function excamera has vpxenc 1.12.0, this client 1.13.0: "
+        "run the job with --first-pass libvpx, or take the same vpx-tools here"
+    )
+    assert "vpxenc" not in lambda_image.versions("libvpx")
+
+
 def test_whoever_tells_nothing_is_refused() -> None:
     assert mismatch({}, OURS, who="function thumbnails") == (
         f"function thumbnails does not tell its versions: {FIX}"
