@@ -33,7 +33,7 @@ class PassedState:
 
     start: the earlier state, None for the beginning of a stream. With a `base`, its bytes are a delta, and whoever
     opens it gives an equal base. Decoding a chunk again takes about as long as packing and unpacking the pictures that
-    it saves, and those are several times as many bytes (docs/decisions/0011).
+    it saves, and those are several times as many bytes (docs/decisions/0013).
     """
 
     def __init__(

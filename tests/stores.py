@@ -43,9 +43,11 @@ def moto_server() -> Iterator[str]:
         server.wait()
 
 
-def wait_for_port(port: int, server: subprocess.Popen[bytes]) -> None:
+def wait_for_port(
+    port: int, server: subprocess.Popen[bytes], seconds: float = START_SECONDS
+) -> None:
     """Return when something listens on the port; fail when its process ends or takes too long."""
-    deadline = time.monotonic() + START_SECONDS
+    deadline = time.monotonic() + seconds
     while True:
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
             return

@@ -27,7 +27,7 @@ class Patience(NamedTuple):
 
 FIRST_CONTACT = Patience(3, 8.0)
 """A wrong configuration must be told soon."""
-AT_WORK = Patience(8, 90.0)
+AT_WORK = Patience(8, 180.0)
 """A job that runs should live through what a store does now and then."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 8.0
 LARGEST_GET = 2 << 20
@@ -68,7 +68,7 @@ class Bucket:
         from obstore.store import S3Store
 
         self.access = access
-        self._store: Any = S3Store(self.name, **access.options())
+        self._store: Any = S3Store(self.name, **access.options(self.name))
 
     async def read(
         self,
