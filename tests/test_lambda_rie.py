@@ -45,7 +45,9 @@ def test_it_works_in_a_cluster(function: Rie) -> None:
         backend = cluster.backend
         backend.local.set_faults(backend.function_name, Faults(lose=frozenset({1, 2})))
         cluster.scale(1)
-        while not (names := [view.name for view in cluster.coordinator.fleet.snapshot().invocations]):
+        while not (
+            names := [view.name for view in cluster.coordinator.fleet.snapshot().invocations]
+        ):
             time.sleep(0.05)
         event = json.loads(cluster._payload(names[0]))
         caller = threading.Thread(target=lambda: answers.append(function.invoke(event)))

@@ -10,6 +10,8 @@ from typing import Any
 
 from distributed.core import Status, rpc
 from distributed.deploy.cluster import Cluster
+from distributed.objects import SchedulerInfo
+from tornado.ioloop import PeriodicCallback
 
 from executors.aws_lambda.errors import LambdaError
 from executors.aws_lambda.fleet.clusters import ClusterFolder
@@ -17,6 +19,7 @@ from executors.rendezvous import Authority, Credential, RendezvousSecurity
 
 ACCESS = "access.json"
 LIFETIME = timedelta(days=2)
+LOOK = 1.0
 GONE = "the cluster does not run any more"
 
 
@@ -50,7 +53,14 @@ class AttachedCluster(Cluster):  # type: ignore[misc]
     async def _start(self) -> None:
         arguments = self.security.get_connection_args("client")
         self.scheduler_comm = rpc(self._scheduler_address, connection_args=arguments)
-        await super()._start()
+        look = PeriodicCallback(self._look, 1000 * LOOK)  # the owner alone is told of each change
+        self.periodic_callbacks["look"] = look
+        await self._look()
+        look.start()
+        self.status = Status.running
+
+    async def _look(self) -> None:
+        self.scheduler_info = SchedulerInfo(await self.scheduler_comm.identity(n_workers=-1))
 
     def scale(self, n: int) -> Any:
         """Have its coordinator want `n` workers."""

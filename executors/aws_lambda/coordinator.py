@@ -17,14 +17,14 @@ from executors.aws_lambda.deploy.versions import installed, mismatch
 from executors.aws_lambda.fleet import Fleet, actions, events
 from executors.aws_lambda.invoker import Invoker
 from executors.aws_lambda.post_mortem import PostMortem
-from executors.rendezvous import Notice
+from executors.rendezvous import Notice, RendezvousSecurity
 
 logger = logging.getLogger("distributed.excamera.coordinator")
 
 RETIRE_TIMEOUT = 10.0
 CLOSE_LOOK = 0.05
 WORK_LOOK = 0.5
-INQUESTS = frozenset({"lost"})
+INQUESTS = frozenset({"lost", "expired"})
 INQUEST_PAUSES = (0.5, 4.0, 15.0)
 """Seconds between looks into Lambda's logs, which lag behind."""
 MOST_INQUESTS = 50
@@ -59,16 +59,22 @@ class Coordinator:
         self._inquests = 0
         self._controls: dict[str, Comm] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._listener: Any = None
+        self._listeners: list[Any] = []
         self._timer: asyncio.TimerHandle | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
-    async def start(self, address: str, **listen_args: Any) -> None:
-        """Listen for workers' control streams at `address`."""
+    async def start(self) -> None:
+        """Begin to watch; `listen_at` lets workers in."""
         self._loop = asyncio.get_running_loop()
-        self._listener = await listen(address, self._serve, **listen_args)
         self._spawn(self._watch_work())
         self._spawn(self._probe())
+
+    async def listen_at(self, relay: str, name: str, security: RendezvousSecurity) -> None:
+        """Listen for workers' control streams under `name` at a relay, and hear that relay's notices."""
+        arguments = security.get_listen_args("scheduler")
+        self._listeners.append(await listen(f"rdv://{relay}/{name}", self._serve, **arguments))
+        link = await security.link_to(relay)
+        link.on_notice.append(self.relay_notice)
 
     def scale(self, workers: int) -> None:
         """Want so many workers from now on."""
@@ -87,8 +93,8 @@ class Coordinator:
             task.cancel()
         for comm in list(self._controls.values()):
             comm.abort()
-        if self._listener is not None:
-            self._listener.stop()
+        for listener in self._listeners:
+            listener.stop()
 
     # What happens
 
