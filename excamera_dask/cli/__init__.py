@@ -15,6 +15,7 @@ from excamera_dask.cli.doctor import doctor
 from excamera_dask.cli.encode import encode
 from excamera_dask.cli.failures import explain, terminate_like_interrupt
 from excamera_dask.cli.info import info
+from excamera_dask.cli.rendezvous import rendezvous
 from excamera_dask.cli.step import step
 from excamera_dask.version import __version__
 
@@ -43,7 +44,7 @@ def cli() -> None:
     """
 
 
-for command in (encode, decode, info, compare, bench, doctor, step, demo):
+for command in (encode, decode, info, compare, bench, doctor, step, demo, rendezvous):
     cli.add_command(command)
 
 
