@@ -508,6 +508,14 @@ def test_different_errors_do_not_end_it() -> None:
     assert world.run(30, world.settled)
 
 
+def test_once_a_worker_was_ready_failures_are_those_of_single_invocations() -> None:
+    world = up(World(FleetSettings(breaker=3)), 1)
+    world.weather.fails = "ImportError: a bad deployment"
+    world.scale(6)
+    world.run(30)
+    assert len(world.invocations(State.FAILED)) > 3 and world.fleet.stopping is None
+
+
 def test_errors_are_compared_without_their_numbers() -> None:
     first = "RequestId: 8c1d34aa-11 Error: out of memory at 0x7f3a after 812 MB"
     assert kind_of_error(first) == kind_of_error(
