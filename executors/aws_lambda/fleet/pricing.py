@@ -1,9 +1,9 @@
 """What Lambda costs: dollars a GB-second, a request and a GB-second of ephemeral storage, by region.
 
-Source: the AWS price list of the service AWSLambda, on demand, first tier (https://aws.amazon.com/lambda/pricing/), taken from a public
-copy of what the AWS pricing calculator gave out (calculator.aws/pricing/2.0/meteredUnitMaps/lambda) some time after August 2024; a
-public copy of the price list of 2026-08-21 had the same rates for us-east-2, the others were not compared again. Free tiers, volume
-tiers, savings plans and taxes are left out. `FleetSettings.prices` overrides the table.
+Source: the AWS price list of the service AWSLambda, on demand, first tier (https://aws.amazon.com/lambda/pricing/), taken from a
+public copy of what the AWS pricing calculator gave out (calculator.aws/pricing/2.0/meteredUnitMaps/lambda) some time after
+August 2024; a public copy of the price list of 2026-08-21 had the same rates for us-east-2, the others were not compared
+again. Free tiers, volume tiers, savings plans and taxes are left out. `FleetSettings.prices` overrides the table.
 """
 
 from __future__ import annotations
