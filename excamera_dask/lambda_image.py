@@ -14,7 +14,7 @@ from pathlib import Path
 from excamera_dask import shipped_kernels
 from excamera_dask.first_pass import VPXENC, encoder_version
 from executors.aws_lambda.deploy.image import Recipe
-from executors.aws_lambda.deploy.versions import FILE, SOURCES, installed
+from executors.aws_lambda.deploy.versions import FILE, FIXES, SOURCES, installed
 from executors.aws_lambda.deploy.wheel import source_digest
 
 DISTRIBUTION = "excamera-dask"
@@ -25,6 +25,8 @@ DEBIAN_OF_LIBVPX = {"1.12.0": "bookworm", "1.15.0": "trixie"}
 DEFAULT_DEBIAN = "bookworm"
 PROCESSORS = {"x86_64": "x86-64-v3", "arm64": "neoverse-n1"}
 """LLVM's names of what every Lambda of an architecture has."""
+
+FIXES[VPXENC] = "run the job with --first-pass libvpx, or take the same vpx-tools here"
 
 
 def recipe() -> Recipe:
@@ -39,18 +41,28 @@ def recipe() -> Recipe:
         prepare=f"{step} prepare /opt/prepared",
         check=f"{step} check /opt/prepared",
         start="excamera_dask.shipped_kernels:install",
-        versions=versions(),
+        versions=image_versions(),
     )
 
 
-def versions() -> dict[str, str]:
-    """What must be the same on every machine of a job, as it is here; in an image, as it was when it was built."""
+def versions(encoder: str | None = None) -> dict[str, str]:
+    """What must be the same on every machine of a job, as it is here; in an image, as it was when it was built.
+
+    encoder: of the first pass; vpxenc's version counts for a job that uses it, or may (None).
+    """
     found = installed(SAME_RESULTS)
     if os.environ.get(FILE):
         return found
     found[SOURCES] = source_digest(IMPORTED)
-    vpxenc = vpxenc_version()
+    vpxenc = vpxenc_version() if encoder in (None, VPXENC) else None
     return found if vpxenc is None else {**found, VPXENC: vpxenc}
+
+
+def image_versions() -> dict[str, str]:
+    """What the list of an image of this installation will say."""
+    debian = matching_debian()
+    (vpxenc,) = (version for version, name in DEBIAN_OF_LIBVPX.items() if name == debian)
+    return {**versions(), VPXENC: vpxenc}
 
 
 def vpxenc_version() -> str | None:

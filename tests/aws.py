@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import boto3
 import pytest
 
+from excamera_dask.cli import main
 from executors.aws_lambda.deploy.session import Place
 
 REGION = "eu-west-1"
@@ -68,3 +69,23 @@ def make_function(place: Place, name: str = "excamera", **changes: Any) -> None:
     client_at(place, "lambda").create_function(
         FunctionName=name, PackageType="Image", Code={"ImageUri": image}, Role=role, **settings
     )
+
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(capfd: pytest.CaptureFixture[str]) -> Run:
+    """`excamera` in this process: its arguments to exit code, stdout and stderr."""
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        capfd.readouterr()
+        code = main([str(argument) for argument in arguments])
+        return code, *capfd.readouterr()
+
+    return call
+
+
+def at(place: Place) -> list[str]:
+    """The command's options for a place."""
+    return ["--region", str(place.region), "--endpoint-url", str(place.endpoint_url)]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import stores
-from aws import aws, aws_server, credentials, no_aws  # noqa: F401 - fixtures of all modules
+from aws import aws, aws_server, credentials, no_aws, run  # noqa: F401 - fixtures of all modules
 
 # The background jobs of a shell begin with it ignored, and so would ours, which the tests interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -122,7 +122,9 @@ HERE = str(Path(__file__).parent)
 
 def open_lambda(**options: Any) -> Executor:
     """Functions of the Lambda on this machine, which find the tasks of this module."""
-    pytest.importorskip("awslambdaric", reason="needs AWS's runtime client: pip install awslambdaric")
+    pytest.importorskip(
+        "awslambdaric", reason="needs AWS's runtime client: pip install awslambdaric"
+    )
     environment = {"PYTHONPATH": os.pathsep.join([str(Path(HERE).parent), HERE])}
     return open_executor("lambda", backend="local", environment=environment, **options)
 

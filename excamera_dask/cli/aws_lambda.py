@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ from excamera_dask.cli.aws_options import (
 from excamera_dask.cli.failures import Failure
 from excamera_dask.cli.output import notice, print_json
 
+DAYS = ["1", "3", "5", "7", "14", "30", "60", "90", "180", "365"]
+
 
 @click.group("lambda")
 def aws_lambda() -> None:
@@ -40,47 +43,23 @@ def aws_lambda() -> None:
 @click.command(short_help="Make or change the function and what belongs to it.")
 @name_option
 @click.option("--image", help="Image by its address in ECR; by default this installation's.")
-@click.option("--repository", default="excamera", show_default=True, help="Repository in ECR.")
+@click.option("--repository", help="Repository in ECR (excamera).")
+@click.option("--architecture", type=ARCHITECTURES, help="Of the function (x86_64).")
 @click.option(
-    "--architecture",
-    type=ARCHITECTURES,
-    default="x86_64",
-    show_default=True,
-    help="Of the function.",
+    "--memory", type=click.IntRange(128, 10240), help="MB; 1769, which are one whole processor."
 )
 @click.option(
-    "--memory",
-    type=click.IntRange(128, 10240),
-    default=1769,
-    show_default=True,
-    help="MB; 1769 are one whole processor.",
+    "--timeout", type=click.IntRange(1, 900), help="Seconds that a worker may live (900)."
 )
 @click.option(
-    "--timeout",
-    type=click.IntRange(1, 900),
-    default=900,
-    show_default=True,
-    help="Seconds that a worker may live.",
-)
-@click.option(
-    "--storage",
-    type=click.IntRange(512, 10240),
-    default=512,
-    show_default=True,
-    help="MB of /tmp; 512 cost nothing.",
+    "--storage", type=click.IntRange(512, 10240), help="MB of /tmp (512, which cost nothing)."
 )
 @click.option(
     "--reserved-concurrency",
     type=click.IntRange(min=0),
     help="Invocations kept for this function, and its limit.",
 )
-@click.option(
-    "--retention",
-    type=click.Choice(["1", "3", "5", "7", "14", "30", "60", "90", "180", "365"]),
-    default="7",
-    show_default=True,
-    help="Days that logs are kept.",
-)
+@click.option("--retention", type=click.Choice(DAYS), help="Days that logs are kept (7).")
 @click.option("--input", "input_url", type=S3Url(), help="All that workers may read: a prefix.")
 @click.option("--output", "output_url", type=S3Url(), help="All that workers may write: a prefix.")
 @click.option(
@@ -96,12 +75,16 @@ def aws_lambda() -> None:
 @click.option(
     "--relay-port",
     type=click.IntRange(1024, 65535),
-    default=8785,
-    show_default=True,
-    help="The one open port of the instance.",
+    help="The one open port of the instance (8785).",
 )
-@click.option("--vpc", default="", help="VPC of the instance; by default the default one.")
-@click.option("--subnet", default="", help="Subnet of the instance.")
+@click.option("--vpc", help="VPC of the instance; by default the default one.")
+@click.option("--subnet", help="Subnet of the instance.")
+@click.option(
+    "--without",
+    type=click.Choice(["input", "output", "reservation", "instance"]),
+    multiple=True,
+    help="Take this away again; repeatable.",
+)
 @click.option(
     "--dry-run", is_flag=True, help="Print the template and its parameters as JSON; change nothing."
 )
@@ -116,7 +99,7 @@ def deploy(
     image: str | None,
     **options: Any,
 ) -> None:
-    """Make the function with its role, log and limits as one CloudFormation stack, or change it to these options.
+    """Make the function with its role, log and limits as one CloudFormation stack, or change what is given of it.
 
     The role can write the function's log, read --input, read and write --output, and nothing else. When something fails,
     everything is as before.
@@ -125,60 +108,76 @@ def deploy(
     excamera lambda deploy --input s3://films/in/ --output s3://films/out/
     excamera lambda deploy --memory 3008 --reserved-concurrency 1000 --tag project=film
     excamera lambda deploy --instance c7i.large --relay-cidr 0.0.0.0/0
-    """  # fmt: skip
+    excamera lambda deploy --without instance
+    """
     from executors.aws_lambda.deploy import stack
 
-    place = make_place(region, profile, endpoint_url)
     if dry_run:
         deployment = _deployment(options, image or "IMAGE")
         print_json({"parameters": deployment.parameters(), "template": stack.template()})
         return
-    with aws_clients(place) as client:
-        found = image or _own_image(client("ecr"), options["repository"], options["architecture"])
+    with aws_clients(make_place(region, profile, endpoint_url)) as client:
+        cloudformation = client("cloudformation")
+        present = stack.describe(cloudformation, options["function_name"])
+        before = stack.parameters_of(present or {})
+        found = image or _own_image(
+            client("ecr"),
+            options["repository"] or before.get("Repository", "excamera"),
+            options["architecture"] or before.get("Architecture", "x86_64"),
+        )
         deployment = _deployment(options, found)
-        outputs = stack.deploy(client("cloudformation"), deployment, notice)
+        outputs = stack.deploy(cloudformation, deployment, notice)
     if as_json:
         print_json({"function": deployment.function_name, "image": found, **outputs})
-    else:
-        done = {"UNCHANGED": "is as it was", "CREATE_COMPLETE": "is there"}
-        notice(f"function {deployment.function_name} {done.get(outputs['Status'], 'is changed')}")
-        if "RelayAddress" in outputs:
-            notice(f"the relay's address will be {outputs['RelayAddress']}")
+        return
+    done = {"UNCHANGED": "is as it was", "CREATE_COMPLETE": "is there"}
+    notice(f"function {deployment.function_name} {done.get(outputs['Status'], 'is changed')}")
+    if "RelayAddress" in outputs:
+        notice(f"the relay's address will be {outputs['RelayAddress']}")
 
 
 def _deployment(options: dict[str, Any], image: str) -> Any:
-    from excamera_dask.lambda_image import versions
-    from executors.aws_lambda.deploy.stack import Deployment, Instance
+    from excamera_dask.lambda_image import image_versions
+    from executors.aws_lambda.deploy.stack import Deployment
 
-    instance = None
-    if options["instance"]:
-        if not options["relay_cidr"]:
-            raise click.UsageError(
-                "--instance needs --relay-cidr: the addresses from which workers reach its relay (functions outside a "
-                "VPC: 0.0.0.0/0, TLS with certificates on both sides guards the port)"
-            )
-        instance = Instance(
-            options["instance"],
-            options["relay_cidr"],
-            options["relay_port"],
-            options["vpc"],
-            options["subnet"],
-        )
+    names = (
+        "function_name",
+        "architecture",
+        "repository",
+        "memory",
+        "timeout",
+        "storage",
+        "reserved_concurrency",
+    )
     return Deployment(
-        function_name=options["function_name"],
         image=image,
-        versions=versions(),
-        architecture=options["architecture"],
-        repository=options["repository"],
-        memory=options["memory"],
-        timeout=options["timeout"],
-        storage=options["storage"],
-        reserved_concurrency=options["reserved_concurrency"],
-        retention=int(options["retention"]),
+        versions=image_versions(),
+        retention=int(options["retention"]) if options["retention"] else None,
         input=options["input_url"],
         output=options["output_url"],
-        instance=instance,
+        instance=_instance(options),
         tags=dict(options["tags"]),
+        without=frozenset(options["without"]),
+        **{name: options[name] for name in names},
+    )  # fmt: skip
+
+
+def _instance(options: dict[str, Any]) -> Any:
+    from executors.aws_lambda.deploy.stack import Instance
+
+    if not options["instance"]:
+        return None
+    if not options["relay_cidr"]:
+        raise click.UsageError(
+            "--instance needs --relay-cidr: the addresses from which workers reach its relay (functions outside a VPC: "
+            "0.0.0.0/0, TLS with certificates on both sides guards the port)"
+        )
+    return Instance(
+        options["instance"],
+        options["relay_cidr"],
+        options["relay_port"] or 8785,
+        options["vpc"] or "",
+        options["subnet"] or "",
     )
 
 
@@ -267,12 +266,9 @@ def delete(
     from executors.aws_lambda.deploy import stack
     from executors.aws_lambda.deploy.registry import delete_repository
 
+    if not yes and not _is_confirmed(function_name):
+        raise Failure(f"function {function_name}: kept as it was; -y deletes without asking")
     with aws_clients(make_place(region, profile, endpoint_url)) as client:
-        where = client("cloudformation").meta.region_name
-        if not yes and not click.confirm(
-            f"Delete function {function_name} in {where}, with its role and log?", err=True
-        ):
-            raise Failure(f"function {function_name}: kept as it was")
         stack.delete(client("cloudformation"), function_name, notice)
         notice(f"function {function_name} is gone")
         if repository:
@@ -281,6 +277,13 @@ def delete(
                 f"repository {repository} "
                 + ("is gone" if gone else "was not made by excamera: kept")
             )
+
+
+def _is_confirmed(function_name: str) -> bool:
+    """What a person at a terminal says; elsewhere nobody does."""
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        return False
+    return click.confirm(f"Delete function {function_name}, with its role and log?", err=True)
 
 
 for command in (build, deploy, list_functions, delete, policy, quotas, cost, doctor):

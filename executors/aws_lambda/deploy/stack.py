@@ -9,6 +9,7 @@ from importlib import resources
 from typing import Any
 
 import botocore.exceptions as failures
+import yaml
 
 from executors.aws_lambda.deploy.errors import DeploymentError
 from executors.aws_lambda.deploy.registry import MARK
@@ -35,33 +36,43 @@ class Instance:
     subnet: str = ""
 
 
+EMPTIED = {
+    "input": {"InputBucket": "", "InputPrefix": ""},
+    "output": {"OutputBucket": "", "OutputPrefix": ""},
+    "reservation": {"ReservedConcurrency": "-1"},
+    "instance": {"InstanceType": ""},
+}
+"""What a stack can be deployed without, and the parameters that say so."""
+
+
 @dataclass(frozen=True)
 class Deployment:
-    """Everything that a stack is made from. memory, storage: MB; timeout, event_age: seconds; retention: days.
+    """What a stack is made from; None leaves it as it is, or as the template has it in a new stack.
 
-    input, output: s3://bucket/prefix, all that the function may read, and read and write; None for nothing.
+    memory, storage: MB; timeout, event_age: seconds; retention: days; input, output: s3://bucket/prefix, all that the
+    function may read, and read and write; without: keys of EMPTIED.
     """
 
     function_name: str
     image: str
     versions: Mapping[str, str]
-    architecture: str = "x86_64"
-    repository: str = "excamera"
-    memory: int = 1769
-    timeout: int = 900
-    storage: int = 512
+    architecture: str | None = None
+    repository: str | None = None
+    memory: int | None = None
+    timeout: int | None = None
+    storage: int | None = None
     reserved_concurrency: int | None = None
-    event_age: int = 60
-    retention: int = 7
+    event_age: int | None = None
+    retention: int | None = None
     input: str | None = None
     output: str | None = None
     instance: Instance | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
+    without: frozenset[str] = frozenset()
 
     def parameters(self) -> dict[str, str]:
-        """The template's parameters. Raises: DeploymentError for an address that is not s3://."""
-        reserved = -1 if self.reserved_concurrency is None else self.reserved_concurrency
-        found = {
+        """The template's parameters that are given. Raises: DeploymentError for an address that is not s3://."""
+        found: dict[str, Any] = {
             "FunctionName": self.function_name,
             "ImageUri": self.image,
             "Repository": self.repository,
@@ -70,10 +81,9 @@ class Deployment:
             "MemorySize": self.memory,
             "Timeout": self.timeout,
             "EphemeralStorage": self.storage,
-            "ReservedConcurrency": reserved,
+            "ReservedConcurrency": self.reserved_concurrency,
             "MaximumEventAge": self.event_age,
             "LogRetention": self.retention,
-            "InstanceImage": INSTANCE_IMAGES[self.architecture],
         }
         for name, url in (("Input", self.input), ("Output", self.output)):
             if url:
@@ -86,7 +96,9 @@ class Deployment:
                 "VpcId": self.instance.vpc,
                 "SubnetId": self.instance.subnet,
             }
-        return {name: str(value) for name, value in found.items()}
+        for part in self.without:
+            found |= EMPTIED[part]
+        return {name: str(value) for name, value in found.items() if value is not None}
 
 
 def template() -> str:
@@ -94,8 +106,19 @@ def template() -> str:
     return (resources.files(__package__) / "template.yaml").read_text()
 
 
+def defaults() -> dict[str, str]:
+    """The template's parameters that have a value of their own."""
+
+    class Loader(yaml.SafeLoader):
+        """Knows nothing of CloudFormation's own tags, which parameters do not use."""
+
+    Loader.add_multi_constructor("!", lambda loader, tag, node: None)
+    parameters = yaml.load(template(), Loader)["Parameters"]
+    return {name: str(one["Default"]) for name, one in parameters.items() if "Default" in one}
+
+
 def deploy(cloudformation: Any, deployment: Deployment, tell: Tell) -> dict[str, str]:
-    """Make the stack, or change it to what is wanted, and wait; returns its outputs, "Status" among them.
+    """Make the stack, or change what is given of it, and wait; returns its outputs, "Status" among them.
 
     The stack has the function's name. `tell` hears of each resource. Raises: DeploymentError with the first reason of a
     failure, after which AWS takes everything back; what boto3 raises.
@@ -104,22 +127,19 @@ def deploy(cloudformation: Any, deployment: Deployment, tell: Tell) -> dict[str,
     arguments = {
         "StackName": name,
         "TemplateBody": template(),
-        "Parameters": [
-            {"ParameterKey": key, "ParameterValue": value}
-            for key, value in deployment.parameters().items()
-        ],
+        "Parameters": _parameters(deployment, None),
         "Capabilities": ["CAPABILITY_IAM"],
-        "Tags": [
-            {"Key": key, "Value": value} for key, value in {**deployment.tags, **MARK}.items()
-        ],
     }
     present = describe(cloudformation, name)
     if present is None:
-        made = cloudformation.create_stack(**arguments, OnFailure="DELETE")
+        tags = _pairs({**deployment.tags, **MARK})
+        made = cloudformation.create_stack(**arguments, Tags=tags, OnFailure="DELETE")
         status = _wait(cloudformation, made["StackId"], "CREATE_COMPLETE", set(), tell)
         return {**_outputs(cloudformation, name), "Status": status}
     _require_ours(present)
     seen = {event["EventId"] for event in _events(cloudformation, present["StackId"])}
+    arguments["Parameters"] = _parameters(deployment, present)
+    arguments["Tags"] = _pairs({**tags_of(present), **deployment.tags})
     try:
         cloudformation.update_stack(**arguments)
     except failures.ClientError as error:
@@ -169,13 +189,32 @@ def parameters_of(stack: Mapping[str, Any]) -> dict[str, str]:
     return {item["ParameterKey"]: item["ParameterValue"] for item in stack.get("Parameters", ())}
 
 
+def tags_of(stack: Mapping[str, Any]) -> dict[str, str]:
+    """A described stack's tags by name."""
+    return {tag["Key"]: tag["Value"] for tag in stack.get("Tags", ())}
+
+
+def _pairs(tags: Mapping[str, str]) -> list[dict[str, str]]:
+    return [{"Key": key, "Value": value} for key, value in tags.items()]
+
+
+def _parameters(deployment: Deployment, present: Mapping[str, Any] | None) -> list[dict[str, str]]:
+    """The given parameters, and the present stack's where they are not the template's own."""
+    usual = defaults()
+    before = parameters_of(present or {}).items()
+    kept = {name: value for name, value in before if value != usual.get(name)}
+    values = {**kept, **deployment.parameters()}
+    values["InstanceImage"] = INSTANCE_IMAGES[values.get("Architecture", "x86_64")]
+    return [{"ParameterKey": name, "ParameterValue": value} for name, value in values.items()]
+
+
 def _outputs(cloudformation: Any, name: str) -> dict[str, str]:
     stack = describe(cloudformation, name)
     return outputs_of(stack or {})
 
 
 def _is_ours(stack: Mapping[str, Any]) -> bool:
-    return MARK.items() <= {tag["Key"]: tag["Value"] for tag in stack.get("Tags", ())}.items()
+    return MARK.items() <= tags_of(stack).items()
 
 
 def _require_ours(stack: Mapping[str, Any]) -> None:

@@ -27,6 +27,9 @@ VARIABLE = "EXCAMERA_VERSIONS"
 """The function's environment variable with its image's versions, which a client reads without invoking anything."""
 REBUILD = "run excamera lambda build && excamera lambda deploy"
 
+FIXES: dict[str, str] = {}
+"""What to do about a difference in just one package, where a new image does not mend it."""
+
 _PRECISION = {"python": 2, "msgpack": 1, "toolz": 1, "numpy": 1}
 """Parts of a version that must agree, where not all of it has to."""
 
@@ -75,6 +78,8 @@ def mismatch(
     named = [name for name in different if name != SOURCES]
     if not named:
         return None
+    if len(named) == 1:
+        fix = FIXES.get(named[0], fix)
     has = _listed([f"{name} {theirs[name]}" for name in named])
     want = _listed([ours[name] for name in named])
     return f"{who} has {has}, {here} {want}: {fix}"
