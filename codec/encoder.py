@@ -128,17 +128,21 @@ def replace_key_frame(
     The quantizer index lies between the key frame's (weight 1) and that of the frame after it (weight 0). The frame refreshes
     every reference, as the key frame did, so that the frames after it find what they lean on.
     """
-    q_index = _q_index(key_frame)
+    q_index = frame_q_index(key_frame)
     if next_frame:
-        weighted = kf_q_weight * q_index + (1 - kf_q_weight) * _q_index(next_frame)
-        q_index = min(max(int(weighted + 0.5), 0), 127)
+        q_index = weighted_q_index(q_index, frame_q_index(next_frame), kf_q_weight)
     return encode_given_state(state, image, q_index=q_index, refresh=REFRESH_ALL, effort=effort)
+
+
+def weighted_q_index(key_frame: int, next_frame: int, weight: float) -> int:
+    """A quantizer index between that of a key frame (weight 1) and that of the frame after it (weight 0)."""
+    return min(max(int(weight * key_frame + (1 - weight) * next_frame + 0.5), 0), 127)
 
 
 # Headers ---------------------------------------------------------------------------------------------------------
 
 
-def _q_index(data: bytes) -> int:
+def frame_q_index(data: bytes) -> int:
     """A frame's quantizer index, which can be read without the state that the frame follows."""
     tag = parse_frame_tag(data)
     carried = Carried(0, 0, 0, 0, 0, 0, DEFAULT_PROBABILITIES)

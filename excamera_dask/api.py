@@ -283,6 +283,7 @@ def _plan(
         cuts=cuts,
         anchors=[int(frame) for frame in source.keyframes],
         separate=executor.far_apart,
+        workers=executor.workers,
         job=Job(name, source, settings.first_pass, settings.kf_q_weight, keep),
     )
 

@@ -25,6 +25,12 @@ VPXENC, LIBVPX = "vpxenc", "libvpx"
 UNLIMITED_KBPS = 2_000_000
 NO_KEY_FRAME = 9999
 CHUNK_RATE = Fraction(30)
+QUANTIZER_INDICES = (
+    0, 1, 2, 3, 4, 5, 7, 8, 9, 10, 12, 13, 15, 17, 18, 19, 20, 21, 23, 24, 25, 26, 27, 28, 29, 30, 31, 33, 35, 37, 39,
+    41, 43, 45, 47, 49, 51, 53, 55, 57, 59, 61, 64, 67, 70, 73, 76, 79, 82, 85, 88, 91, 94, 97, 100, 103, 106, 109, 112,
+    115, 118, 121, 124, 127,
+)  # fmt: skip
+"""libvpx's quantizer index for each of its quantizers 0 .. 63."""
 _DEADLINES = {"best": "best", "good": "good", "realtime": "rt"}
 
 
@@ -95,6 +101,11 @@ class FirstPassSettings:
         if self.passes == 2 or self.end_usage != "cq":
             return 0
         return min(max(0, (self.cq_level - 37) * 3 // 5), self.max_q)
+
+    @property
+    def cq_index(self) -> int | None:
+        """The quantizer index 0 .. 127 that the cq level stands for; None where the rate is controlled otherwise."""
+        return QUANTIZER_INDICES[self.cq_level] if self.end_usage == "cq" else None
 
     @property
     def is_repeatable(self) -> bool:

@@ -157,25 +157,26 @@ class _Tasks:
         index, job, key = chunk.index, self.job, self.key
         pictures, first_pass = key("chunk", index), key("encode", index)
         self.tasks[first_pass] = (stages.encode, pictures, job.first_pass)
-        decoded: Key | None = None
-        if self.plan.is_decoded(chunk):
-            decoded = key("final_state", index)
-            self.tasks[decoded] = (stages.final_state, first_pass)
+        if not self.plan.is_chained:
+            self.tasks[key("result", index)] = (stages.finish_alone, index, first_pass, job.keep)
+            self.results.append(key("result", index))
+            return
+        decoded = key("final_state", index)
+        self.tasks[decoded] = (stages.final_state, first_pass)
         if index in self.done:
             return
-        result = key("result", index)
+        replaced, rebased = key("replace", index), key("rebase", index)
+        before: tuple[Key, ...] = ()
         if chunk.position == 0:
-            self.tasks[result] = (stages.finish_first, index, first_pass, decoded, job.keep)
+            self.tasks[replaced] = (stages.replace_first, pictures, first_pass)
         else:
-            assert decoded is not None
-            replaced, rebased = key("replace", index), key("rebase", index)
             previous = key("final_state", index - 1)
             self.tasks[replaced] = (stages.replace, pictures, first_pass, previous, job.kf_q_weight)
-            true = self._true_state(chunk)
-            own = (first_pass, decoded, replaced)
-            self.tasks[rebased] = (stages.rebase, pictures, *own, previous, true)
-            self.tasks[result] = (stages.finish, index, *own, rebased, job.keep)
-        self.results.append(result)
+            before = (previous, self._true_state(chunk))
+        own = (first_pass, decoded, replaced)
+        self.tasks[rebased] = (stages.rebase, pictures, *own, *before)
+        self.tasks[key("result", index)] = (stages.finish, index, *own, rebased, job.keep)
+        self.results.append(key("result", index))
 
     def _true_state(self, chunk: Chunk) -> Key:
         """The task whose result holds the true final state of the chunk before."""
@@ -184,7 +185,7 @@ class _Tasks:
             resume = self.key("resume", chunk.index)
             self.tasks[resume] = (stages.resume, place.packets)
             return resume
-        return self.key("final_state" if chunk.position == 1 else "rebase", chunk.index - 1)
+        return self.key("rebase", chunk.index - 1)
 
 
 def with_priorities(name: str, tasks: Mapping[Key, Any]) -> Graph:

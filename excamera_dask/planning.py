@@ -68,17 +68,12 @@ class Plan:
     @property
     def task_count(self) -> int:
         """Tasks of the whole graph."""
-        chunks, batches = len(self.chunks), len(self.key_frames)
-        linked = chunks - batches
-        return len(self.spans) + 3 * chunks + linked * 2 + sum(map(self.is_decoded, self.chunks))
+        return len(self.spans) + (6 if self.is_chained else 3) * len(self.chunks)
 
-    def is_decoded(self, chunk: Chunk) -> bool:
-        """Whether the first pass of a chunk has to be decoded: all of a batch of more than one chunk."""
-        return chunk.position > 0 or self.has_next(chunk)
-
-    def has_next(self, chunk: Chunk) -> bool:
-        """Whether a chunk follows in the same batch."""
-        return chunk.index + 1 < len(self.chunks) and self.chunks[chunk.index + 1].position > 0
+    @property
+    def is_chained(self) -> bool:
+        """Whether chunks are replaced and rebased; those of plain chunking stay as the first pass makes them."""
+        return self.batch_chunks != 1
 
     def span_chunks(self, span: LoadSpan) -> tuple[Chunk, ...]:
         return self.chunks[span.first : span.stop]
@@ -118,6 +113,7 @@ def make_plan(
     frame_bytes: int,
     cuts: Iterable[int] = (),
     anchors: Sequence[int] = (),
+    workers: int = 1,
     separate: bool = False,
     job: Any = None,
 ) -> Plan:
@@ -125,7 +121,8 @@ def make_plan(
 
     cuts: frames at which a new batch must start, numbers outside the film are ignored; frame_bytes:
     bytes of a raw picture; anchors: frames from which the source can be decoded, near which load
-    spans are cut; separate: load each chunk by itself, for workers between which pictures should not travel.
+    spans are cut; workers: that will load, each its own chunks where there are enough workers, so that
+    raw pictures need not cross between them; separate: load each chunk by itself in any case.
 
     Raises: ValueError.
     """
@@ -135,7 +132,8 @@ def make_plan(
         raise ValueError("[N, x] needs N >= 1 frames a chunk and x >= 1 chunks a batch")
     chunks = tuple(_chunks(frame_count, chunk_frames, batch_chunks, cuts))
     largest = max(SPAN_BYTES, min(SPAN_CHUNKS * chunk_frames * frame_bytes, LARGEST_SPAN_BYTES))
-    longest = 1 if separate else max(1, largest // frame_bytes)
+    share = -(-frame_count // workers) if workers > 1 else frame_count
+    longest = 1 if separate else max(1, min(largest // frame_bytes, share))
     spans = tuple(_spans(chunks, longest, anchors))
     return Plan(frame_count, chunk_frames, batch_chunks, frame_bytes, chunks, spans, job)
 

@@ -48,6 +48,12 @@ class EncodeReport:
         """Plain values, as in the JSON."""
         return {**asdict(self), "bits_per_second": self.bits_per_second}
 
+    def _price(self) -> str:
+        if self.dollars is None:
+            return ""
+        price = f"${self.dollars:.4f}"
+        return f", {price}" if self.executor == "lambda" else f" ({price} on AWS)"
+
     def to_json(self, **options: Any) -> str:
         """The report as a JSON object."""
         return json.dumps(self.to_dict(), **options)
@@ -55,8 +61,7 @@ class EncodeReport:
     def __str__(self) -> str:
         return (
             f"{self.frames} frames, {self.key_frames} key frames, {self.bytes} bytes "
-            f"in {self.seconds:.1f} s ({self.fps:.1f} fps)"
-            + ("" if self.dollars is None else f", ${self.dollars:.4f}")
+            f"in {self.seconds:.1f} s ({self.fps:.1f} fps)" + self._price()
         )
 
 

@@ -25,7 +25,7 @@ class Settings:
     chunk_frames, batch_chunks: the method's [N, x], batch_chunks None for one batch as long as the
     film; skip, limit: frames of the source to leave out at the start, and to encode at most;
     key_frame_times: seconds from the first encoded frame at which a key frame is forced;
-    scene_cuts: start a new batch at scene cuts; kf_q_weight: weight 0 .. 1 of the key frame's
+    scene_cuts: start a new batch at scene cuts, unless each chunk is one; kf_q_weight: weight 0 .. 1 of the key frame's
     quantizer in the frame that replaces it; encoder: "vpxenc", "libvpx" or None for the better one
     that is here; first_pass: everything else about the first pass.
 
@@ -37,7 +37,7 @@ class Settings:
     skip: int = 0
     limit: int | None = None
     key_frame_times: tuple[float, ...] = ()
-    scene_cuts: bool = False
+    scene_cuts: bool = True
     kf_q_weight: float = KEY_FRAME_Q_WEIGHT
     encoder: str | None = None
     first_pass: FirstPassSettings = dataclasses.field(default_factory=FirstPassSettings)

@@ -17,6 +17,7 @@ from codec.frame import Image
 from codec.state import DecoderState
 from excamera_dask.containers import is_shown
 from excamera_dask.first_pass import FirstPassSettings, encode_chunk
+from excamera_dask.key_frames import key_frame_weight
 from excamera_dask.planning import Chunk
 from excamera_dask.sources import SourceInfo, iter_frames
 
@@ -32,7 +33,7 @@ class PassedState:
 
     start: the earlier state, None for the beginning of a stream. With a `base`, its bytes are a delta, and whoever
     opens it gives an equal base. Decoding a chunk again takes about as long as packing and unpacking the pictures that
-    it saves, and those are several times as many bytes (docs/decisions/0011).
+    it saves, and those are several times as many bytes (docs/decisions/0013).
     """
 
     def __init__(
@@ -92,10 +93,14 @@ class Pictures(NamedTuple):
 
 
 class FirstPass(NamedTuple):
-    """A chunk by itself: VP8 frames in decoding order, the first a key frame."""
+    """A chunk by itself: VP8 frames in decoding order, the first a key frame.
+
+    q_index: quantizer index of a frame that nothing is predicted from, where the settings tell it.
+    """
 
     packets: tuple[bytes, ...]
     seconds: Seconds
+    q_index: int | None = None
 
 
 class Decoding(NamedTuple):
@@ -143,7 +148,7 @@ class Decoded:
 
 
 class Replaced(NamedTuple):
-    """The inter frame in place of a chunk's key frame."""
+    """The frame of our own in place of a chunk's key frame: an inter frame, at a batch's start a key frame."""
 
     packet: bytes
     seconds: Seconds
@@ -197,7 +202,8 @@ def encode(pictures: Pictures, settings: FirstPassSettings) -> FirstPass:
     """Encode a chunk by itself with the production encoder."""
     begin = time.perf_counter()
     packets = tuple(encode_chunk(pictures.images, settings))
-    return FirstPass(packets, {**pictures.seconds, "encode": time.perf_counter() - begin})
+    seconds = {**pictures.seconds, "encode": time.perf_counter() - begin}
+    return FirstPass(packets, seconds, settings.cq_index)
 
 
 def final_state(first_pass: FirstPass) -> Decoded:
@@ -230,21 +236,40 @@ def replace(
 ) -> Replaced:
     """Encode a chunk's first picture as an inter frame against the final state of the chunk before it.
 
-    kf_q_weight: 1 takes the quantizer of the key frame that is replaced, 0 that of the frame after
-    it.
+    kf_q_weight: 1 takes the quantizer of the key frame that is replaced, 0 that of the frame after it; a picture that
+    is alone in its chunk takes the latter, since no frame of the chunk gains by a better one.
     """
-    from codec.encoder import replace_key_frame
+    from codec.encoder import REFRESH_ALL, encode_given_state
 
     begin = time.perf_counter()
-    packets = first_pass.packets
-    encoded = replace_key_frame(
-        previous.decoding.final,
-        pictures.images[0],
-        packets[0],
-        next(filter(None, packets[1:]), None),
-        kf_q_weight=kf_q_weight,
+    q_index = _q_index(first_pass, kf_q_weight if len(pictures.images) > 1 else 0.0)
+    encoded = encode_given_state(
+        previous.decoding.final, pictures.images[0], q_index=q_index, refresh=REFRESH_ALL
     )
     return Replaced(encoded.data, {"replace": time.perf_counter() - begin})
+
+
+def replace_first(pictures: Pictures, first_pass: FirstPass) -> Replaced:
+    """Encode a batch's first picture as a key frame of our own, as finely as its chunk says it pays."""
+    from codec.encoder import encode_key_frame
+
+    begin = time.perf_counter()
+    q_index = _q_index(first_pass, key_frame_weight(pictures.images, first_pass.packets))
+    encoded = encode_key_frame(pictures.images[0], q_index=q_index)
+    return Replaced(encoded.data, {"replace": time.perf_counter() - begin})
+
+
+def _q_index(first_pass: FirstPass, weight: float) -> int:
+    """The quantizer index between those of the first pass's key frame (weight 1) and of the frame after it."""
+    from codec.encoder import frame_q_index, weighted_q_index
+
+    of_key_frame = frame_q_index(first_pass.packets[0])
+    following = next(filter(None, first_pass.packets[1:]), None)
+    if following is not None:
+        return weighted_q_index(of_key_frame, frame_q_index(following), weight)
+    if first_pass.q_index is not None:
+        return weighted_q_index(of_key_frame, first_pass.q_index, weight)
+    return of_key_frame
 
 
 def rebase(
@@ -252,38 +277,41 @@ def rebase(
     first_pass: FirstPass,
     decoded: Decoded,
     replaced: Replaced,
-    previous: Decoded,
-    true: Decoded | Rebased,
+    previous: Decoded | None = None,
+    true: Decoded | Rebased | None = None,
 ) -> Rebased:
     """Move a chunk from the first-pass state of the chunk before it onto the true one.
 
     decoded: of this chunk; previous: of the chunk before, against which `replaced` was made; true:
-    what the chunk before became, or `previous` itself for the second chunk of a batch.
+    what the chunk before became (`previous` itself where that stays as it is). Without these two
+    `replaced` is a key frame, onto which the rest of the chunk is moved.
     """
     from codec.rebase import rebase as rebase_frame
 
     begin = time.perf_counter()
-    made_against = previous.decoding.final
     decoding = decoded.decoding
-    encoded = rebase_frame(
-        true.state.open(previous.state), pictures.images[0], replaced.packet, made_against
-    )
-    packets, states = [encoded.data], [encoded.state]
+    if previous is None or true is None:
+        state, packets = codec.decode(None, replaced.packet)[0], [replaced.packet]
+    else:
+        onto, made_against = true.state.open(previous.state), previous.decoding.final
+        encoded = rebase_frame(onto, pictures.images[0], replaced.packet, made_against)
+        state, packets = encoded.state, [encoded.data]
+    states = [state]
     images = iter(pictures.images[1:])
     for place, packet in enumerate(first_pass.packets[1:], start=1):
         if not packet:  # a frame of no bytes repeats the one before
             next(images)
             packets.append(packet)
-            states.append(encoded.state)
+            states.append(states[-1])
             continue
         image = decoding.hidden[place] if place in decoding.hidden else next(images)
         source_state = decoding.parsing_states[place - 1]
-        encoded = rebase_frame(encoded.state, image, packet, source_state)
+        encoded = rebase_frame(states[-1], image, packet, source_state)
         packets.append(encoded.data)
         states.append(encoded.state)
     place = _smallest(states)
     final = PassedState(
-        encoded.state,
+        states[-1],
         start=states[place],
         packets=packets[place + 1 :],
         base=decoding.final,
@@ -297,13 +325,10 @@ def _smallest(states: Sequence[DecoderState]) -> int:
     return max(range(len(states)), key=lambda place: (-counts[place], place))
 
 
-def finish_first(
-    chunk: int, first_pass: FirstPass, decoded: Decoded | None, keep: bool
-) -> ChunkResult:
-    """The result of a batch's first chunk, which stays as the first pass made it."""
-    seconds = _together(first_pass, decoded)
+def finish_alone(chunk: int, first_pass: FirstPass, keep: bool) -> ChunkResult:
+    """The result of a chunk of plain chunking, which stays as the first pass made it."""
     kept = first_pass.packets if keep else None
-    return ChunkResult(chunk, first_pass.packets, seconds, kept)
+    return ChunkResult(chunk, first_pass.packets, first_pass.seconds, kept)
 
 
 def finish(
@@ -314,7 +339,7 @@ def finish(
     rebased: Rebased,
     keep: bool,
 ) -> ChunkResult:
-    """The result of any other chunk: its rebased frames."""
+    """The result of a chunk of a chain: its rebased frames."""
     seconds = _together(first_pass, decoded, replaced, rebased)
     if not keep:
         return ChunkResult(chunk, rebased.packets, seconds)

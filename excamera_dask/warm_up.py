@@ -61,10 +61,12 @@ def rebase_tiny_frames() -> None:
 
 
 def encode_tiny_frames() -> None:
-    """Encode a key frame, and an inter frame in place of another."""
+    """Encode a key frame, and an inter frame in place of another; measure an error."""
     from codec.encoder import encode_key_frame, replace_key_frame
+    from codec.quality import mean_squared_error
 
     first, second = _tiny_images()
+    mean_squared_error(first, second)
     key = encode_key_frame(first, q_index=40)
     replace_key_frame(key.state, second, key.data)
 

@@ -227,7 +227,8 @@ def _failure(future: Future, name: str) -> BaseException:
 
 def _killed(error: KilledWorker) -> WorkerLost:
     return WorkerLost(
-        f"{error.allowed_failures + 1} workers died while running {error.task}: out of memory? (use fewer workers, or larger ones)"
+        f"{error.allowed_failures + 1} workers died while running {error.task}: out of memory? "
+        "(use fewer workers, or larger ones)"
     )
 
 

@@ -163,6 +163,10 @@ class World:
         seconds = self.seconds_billed + sum(self.now - one.started for one in self.running())
         return seconds * self.fleet.ledger.rate + self.requests * self.fleet.ledger.request
 
+    def estimate(self) -> float:
+        """What the fleet believes to have spent until now."""
+        return self.fleet.ledger.spent(self.now)
+
     # Actions
 
     def _carry_out(self, action: act.Action) -> None:
@@ -321,17 +325,18 @@ class World:
             return
         if not one.ready:
             return
-        if not self.tasks:
-            if one.task is None:
-                self.later(0.5, lambda: self._look_again(one))
+        if not self.tasks or one.task is not None:
             return
         task = one.task = self.tasks.popleft()
         self._say(one, ev.Running(one.name, task.key, task.stage, task.number, at=self.now))
         self.later(task.seconds * one.slowness, lambda: self._finish_task(one, task))
 
-    def _look_again(self, one: Execution) -> None:
-        if one.task is None:
-            self.work(one)
+    def _wake_one(self) -> None:
+        """A task came back: an idle worker takes it."""
+        for one in self.links.values():
+            if one.ready and one.task is None and not one.draining:
+                self.later(0.01, lambda one=one: self.work(one))
+                return
 
     def _finish_task(self, one: Execution, task: Task) -> None:
         if one.ended is not None or one.hung or one.task is not task:
@@ -346,6 +351,7 @@ class World:
         if one.task is not None:
             if one.task.key not in self.done:
                 self.tasks.appendleft(one.task)
+                self._wake_one()
             one.task = None
 
     def kill(self, one: Execution) -> None:

@@ -150,6 +150,14 @@ def connect(event: dict[str, Any], context: Any) -> str:
     return ""
 
 
+def burn(event: dict[str, Any], context: Any) -> tuple[float, float]:
+    """Compute for so many seconds; returns those of the processor and those of the clock."""
+    used, passed = time.process_time(), time.monotonic()
+    while time.monotonic() - passed < event["seconds"]:
+        pass
+    return time.process_time() - used, time.monotonic() - passed
+
+
 def listen(event: dict[str, Any], context: Any) -> None:
     with socket.create_server(("0.0.0.0", event["port"])):
         time.sleep(event["seconds"])
@@ -159,6 +167,6 @@ ACTIONS: dict[str, Callable[[dict[str, Any], Any], Any]] = {
     action.__name__: action
     for action in (
         *(echo, tell_context, sleep, fail, leave, die, fill_memory, answer_much, tick),
-        *(start_child, write_file, list_folder, tell_limits, start_threads, connect, listen),
+        *(start_child, write_file, list_folder, tell_limits, start_threads, connect, listen, burn),
     )
 }

@@ -43,9 +43,11 @@ def moto_server() -> Iterator[str]:
         server.wait()
 
 
-def wait_for_port(port: int, server: subprocess.Popen[bytes]) -> None:
+def wait_for_port(
+    port: int, server: subprocess.Popen[bytes], seconds: float = START_SECONDS
+) -> None:
     """Return when something listens on the port; fail when its process ends or takes too long."""
-    deadline = time.monotonic() + START_SECONDS
+    deadline = time.monotonic() + seconds
     while True:
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
             return
@@ -134,6 +136,7 @@ class Request(NamedTuple):
     method: str
     path: str
     range: str
+    authorization: str
 
 
 def s3_error(status: int, code: str, more: str = "", **headers: str) -> Fault:
@@ -192,7 +195,12 @@ class Proxy:
 
             def handle_any(self) -> None:
                 body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-                request = Request(self.command, self.path, self.headers.get("Range", ""))
+                request = Request(
+                    self.command,
+                    self.path,
+                    self.headers.get("Range", ""),
+                    self.headers.get("Authorization", ""),
+                )
                 fault = proxy._decide(request)
                 if fault is not None and fault.drop:
                     self.close_connection = True

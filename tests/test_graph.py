@@ -53,8 +53,10 @@ def test_each_chunk_has_its_tasks():
     assert get_dependencies(tasks, ("replace-test", 2)) == {
         ("chunk-test", 2), ("encode-test", 2), ("final_state-test", 1),
     }  # fmt: skip
-    assert ("final_state-test", 0) in get_dependencies(tasks, ("rebase-test", 1))
-    assert ("rebase-test", 3) not in tasks
+    assert get_dependencies(tasks, ("replace-test", 3)) == {("chunk-test", 3), ("encode-test", 3)}
+    assert get_dependencies(tasks, ("rebase-test", 3)) == {
+        ("chunk-test", 3), ("encode-test", 3), ("final_state-test", 3), ("replace-test", 3),
+    }  # fmt: skip
 
 
 def test_plain_chunking_has_neither_chains_nor_states():

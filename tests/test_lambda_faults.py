@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -12,6 +14,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from lambda_faults import SERVER, STAGES, FaultServer
 from streams import moving_images
@@ -217,3 +220,53 @@ def test_the_budget_is_not_exceeded(source: Path, tmp_path: Path) -> None:
         with pytest.raises(ClusterStopped, match="budget"):
             encode(source, tmp_path / "out.webm", executor)
         assert 0 < executor.spent <= 0.00105
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_the_client_is_interrupted_or_killed_and_goes_on(
+    sent: signal.Signals, source: Path, expected: bytes, tmp_path: Path
+) -> None:
+    """Nothing is left running; what was finished is kept, and the next run goes on with it."""
+    out = tmp_path / "out.webm"
+    job = start_job(source, out)
+    assert job.stderr is not None
+    wait_for(job, "ChunkDone")
+    family = psutil.Process(job.pid).children(recursive=True)
+    if sent == signal.SIGKILL:
+        job.kill()
+    else:
+        job.send_signal(sent)
+    _, errors = job.communicate(timeout=30)
+    _, alive = psutil.wait_procs(family, timeout=25)
+    assert not alive
+    assert not out.exists()
+    if sent != signal.SIGKILL:
+        assert job.returncode == 130
+        assert errors.splitlines()[-1] == "excamera: interrupted"
+    again = start_job(source, out)
+    _, errors = again.communicate(timeout=120)
+    assert again.returncode == 0, errors
+    assert "continuing an interrupted job" in errors
+    assert out.read_bytes() == expected
+    assert [path.name for path in tmp_path.iterdir()] == ["out.webm"]
+
+
+def start_job(source: Path, out: Path) -> subprocess.Popen[str]:
+    """The command itself, as a user starts it."""
+    command = [
+        *(sys.executable, "-m", "excamera_dask.cli", "encode", str(source), "-o", str(out), "-y"),
+        *("--executor", "lambda", "--backend", "local", "-w", "2", "--progress", "json"),
+        *("-N", "3", "-x", "6", "--cq-level", "30", "--first-pass", "libvpx"),
+    ]
+    return subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, cwd=ROOT
+    )
+
+
+def wait_for(job: subprocess.Popen[str], word: str) -> None:
+    """Read the job's lines until one has the word."""
+    assert job.stderr is not None
+    for line in job.stderr:
+        if word in line:
+            return
+    raise AssertionError(f"the job ended without {word}")

@@ -128,10 +128,10 @@ def test_calls_at_once_have_environments_of_their_own(server: LocalLambda, clien
 
 def test_an_idle_environment_is_frozen(server: LocalLambda, client: Any) -> None:
     name = fresh(server, "freeze")
-    child = invoke(client, name, "start_child")
+    children = [invoke(client, name, "start_child", session=session) for session in (False, True)]
     (environment,) = environments(server, name)
     assert environment["frozen"]
-    for process in (environment["pid"], child):
+    for process in (environment["pid"], *children):
         wait_for(lambda process=process: process_state(process) == "T", f"{process} stopped")
     before = invoke(client, name, "tick")
     time.sleep(0.5)

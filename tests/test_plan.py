@@ -72,12 +72,12 @@ def test_the_reference_setting():
     assert plan.key_frames == [0, 96, 192]
     assert [chunk.frames for chunk in plan.chunks] == [6] * 33 + [2]
     assert plan.chunks[-1].position == 1
-    assert str(plan) == "[6, 16]: 200 frames, 34 chunks, 3 batches, 5 load spans, 203 tasks"
+    assert str(plan) == "[6, 16]: 200 frames, 34 chunks, 3 batches, 5 load spans, 209 tasks"
 
 
-def test_plain_chunking_decodes_nothing():
+def test_plain_chunking_has_no_chains():
     plan = make_plan(60, 6, 1, frame_bytes=1000)
-    assert not any(map(plan.is_decoded, plan.chunks))
+    assert not plan.is_chained
     assert len(plan.key_frames) == len(plan.chunks) == 10
 
 

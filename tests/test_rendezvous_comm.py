@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import pickle
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
@@ -16,24 +16,15 @@ from distributed.comm import CommClosedError, connect, get_address_host, listen,
 from distributed.comm.core import FatalCommClosedError
 from distributed.comm.registry import get_backend
 from distributed.protocol import Serialized, deserialize, serialize, to_serialize
+from rendezvous_relay import Served, run, serving
 
-from executors.rendezvous import (
-    Authority,
-    InvalidAddress,
-    NameTaken,
-    RelayProcess,
-    RendezvousSecurity,
-)
+from executors.rendezvous import Authority, InvalidAddress, NameTaken, RendezvousSecurity
 from executors.rendezvous.comm import RendezvousBackend
 
 AUTHORITY = Authority.create()
 
 
-def run(story: Callable[[], Awaitable[None]]) -> None:
-    asyncio.run(asyncio.wait_for(story(), 120))
-
-
-def security(relay: RelayProcess, name: str, **options: Any) -> RendezvousSecurity:
+def security(relay: Served, name: str, **options: Any) -> RendezvousSecurity:
     return RendezvousSecurity(relay.address, AUTHORITY.issue(name), **options)
 
 
@@ -41,7 +32,7 @@ class Pair:
     """A relay, somebody who listens on it as `server`, somebody who calls as `caller`."""
 
     def __init__(
-        self, relay: RelayProcess, server: RendezvousSecurity, caller: RendezvousSecurity
+        self, relay: Served, server: RendezvousSecurity, caller: RendezvousSecurity
     ) -> None:
         self.relay, self.server, self.caller = relay, server, caller
         self.address = f"rdv://{relay.address}/server"
@@ -57,14 +48,13 @@ class Pair:
 
 @asynccontextmanager
 async def pair(**options: Any) -> AsyncIterator[Pair]:
-    relay = await RelayProcess.start(AUTHORITY)
-    both = [security(relay, name, **options) for name in ("server", "caller")]
-    try:
-        yield Pair(relay, *both)
-    finally:
-        for each in both:
-            await each.close()
-        await relay.stop()
+    async with serving(AUTHORITY) as relay:
+        both = [security(relay, name, **options) for name in ("server", "caller")]
+        try:
+            yield Pair(relay, *both)
+        finally:
+            for each in both:
+                await each.close()
 
 
 async def echo(comm: Any) -> None:
@@ -248,10 +238,10 @@ def test_compression_is_agreed_on(compression: str) -> None:
             async with pair() as both, both.listen(compare):
                 comm = await both.connect()
                 assert comm.handshake_options["compression"] == compression
-                before = (await both.relay.stats())["bytes"]
+                before = both.relay.server.stats()["bytes"]
                 await comm.write({"x": to_serialize(data)})
                 assert await comm.read() is True
-                moved = (await both.relay.stats())["bytes"] - before
+                moved = both.relay.server.stats()["bytes"] - before
                 assert moved < len(data) // 10
                 await comm.close()
 
@@ -380,7 +370,7 @@ def test_unknown_name_is_refused_within_the_timeout() -> None:
             with pytest.raises(OSError, match=r"[Tt]imed out"):
                 await both.connect(f"rdv://{both.relay.address}/nobody", timeout=0.5)
             assert loop.time() - begin < 5
-            assert (await both.relay.stats())["streams"] == 0
+            assert both.relay.server.stats()["streams"] == 0
 
     run(story)
 
@@ -464,24 +454,20 @@ def test_comm_to_ourselves() -> None:
 
 def test_peers_at_two_relays_reach_each_other() -> None:
     async def story() -> None:
-        async with pair() as both, both.listen(echo):
-            other = await RelayProcess.start(AUTHORITY)
-            far = RendezvousSecurity(other.address, AUTHORITY.issue("far"))
-            try:
-                comm = await connect(both.address, **far.get_connection_args("worker"))
-                await comm.write("hello")
-                assert await comm.read() == "hello"
+        async with pair() as both, both.listen(echo), serving(AUTHORITY) as other:
+            far = security(other, "far")
+            comm = await connect(both.address, **far.get_connection_args("worker"))
+            await comm.write("hello")
+            assert await comm.read() == "hello"
+            await comm.close()
+            async with listen(
+                f"rdv://{other.address}/far", echo, **far.get_listen_args("worker")
+            ):
+                comm = await both.connect(f"rdv://{other.address}/far")
+                await comm.write("and back")
+                assert await comm.read() == "and back"
                 await comm.close()
-                async with listen(
-                    f"rdv://{other.address}/far", echo, **far.get_listen_args("worker")
-                ):
-                    comm = await both.connect(f"rdv://{other.address}/far")
-                    await comm.write("and back")
-                    assert await comm.read() == "and back"
-                    await comm.close()
-            finally:
-                await far.close()
-                await other.stop()
+            await far.close()
 
     run(story)
 

@@ -89,7 +89,7 @@ def test_data_for_a_forgotten_stream_is_answered_by_a_reset() -> None:
     network = Network()
     left, near, right, far = pair(network)
     right.end(far)
-    right.streams.pop(far.number)
+    right.streams.pop(far.key)
     network.relay.streams.pop(near.number)
     left.write(near, [memoryview(b"?")])
     network.settle()

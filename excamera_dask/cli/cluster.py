@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ from excamera_dask.cli.output import notice, print_json, whole_file
 if TYPE_CHECKING:
     from executors.aws_lambda.fleet.clusters import ClusterFolder
     from executors.aws_lambda.fleet.event_log import Record
-    from executors.aws_lambda.fleet.history import Course, History
+    from executors.aws_lambda.fleet.history import History
 
 POLL = 0.2
 PICTURES = (".png", ".svg", ".pdf")
@@ -244,6 +245,9 @@ def _print_record(record: Record, began: float, as_json: bool) -> None:
         change = record.to
     detail = dict(record.detail)
     tail = str(detail.pop("log_tail", "") or "")
+    detail.pop("started", None)
+    if detail.get("what") == detail.get("reason"):
+        detail.pop("what", None)
     told = "  ".join(f"{key}={_short(value)}" for key, value in detail.items())
     who = record.invocation or "fleet"
     click.echo(
@@ -259,6 +263,8 @@ def _short(value: Any) -> str:
 
 def _clean(folder: ClusterFolder, must: bool) -> dict[str, Any] | None:
     """Remove one cluster's files unless it runs; what was done."""
+    from executors.aws_lambda.fleet.leftovers import leftovers
+
     card = folder.card
     if folder.is_alive():
         if must:
@@ -268,46 +274,18 @@ def _clean(folder: ClusterFolder, must: bool) -> dict[str, Any] | None:
         if must:
             raise Failure(f"{card.name}: was started on {card.host}; clean it there")
         return None
-    left = [] if card.ended is not None else leftovers(folder)
+    left = leftovers(folder, time.time())
     size = folder.size()
     folder.remove()
-    done = {"name": card.name, "bytes": size, "leftovers": left}
+    done = {"name": card.name, "bytes": size, "leftovers": list(map(asdict, left))}
     notice(f"{card.name}: removed ({size} bytes)")
     if left:
-        until = max(one["until"] for one in left)
+        until = max(one.until for one in left)
         at = time.strftime("%H:%M:%S", time.localtime(until))
         notice(
             f"{card.name}: its coordinator died; {len(left)} invocations may run until {at} if they have not ended by themselves"
         )
     return done
-
-
-def leftovers(folder: ClusterFolder) -> list[dict[str, Any]]:
-    """Invocations of a dead coordinator that may still run: name, request_id, log_stream, and until when at the latest."""
-    timeout = float(folder.card.settings.get("timeout", 900.0))
-    now = time.time()
-    found = []
-    for course in _history(folder).live():
-        until = _ends_by(course, timeout)
-        if until > now:
-            found.append(
-                {
-                    "name": course.name,
-                    "state": str(course.state),
-                    "request_id": course.request_id,
-                    "log_stream": course.log_stream,
-                    "until": until,
-                }
-            )
-    return found
-
-
-def _ends_by(course: Course, timeout: float) -> float:
-    """When Lambda ends it at the latest; one that never connected may not have begun."""
-    if course.connected is not None:
-        return course.connected + (course.remaining if course.remaining is not None else timeout)
-    begun = course.invoked if course.invoked is not None else course.requested
-    return (begun or 0.0) + timeout
 
 
 def _host() -> str:

@@ -77,7 +77,7 @@ def method_options(command: Command) -> Command:
 )  # fmt: skip
 @click.option(
     "--scene-cuts/--no-scene-cuts",
-    default=False,
+    default=True,
     show_default=True,
     help="Start a batch at each scene cut.",
 )

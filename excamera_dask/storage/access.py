@@ -19,7 +19,7 @@ from excamera_dask.storage.errors import NoCredentials, StorageError
 DEFAULT_REGION = "us-east-1"
 CREDENTIALS_LAST = timedelta(minutes=5)
 """After which the chain is asked again; it renews what expires."""
-CONNECT_SECONDS, STALL_SECONDS, ATTEMPT_SECONDS = 3, 8, 30
+CONNECT_SECONDS, STALL_SECONDS, ATTEMPT_SECONDS = 3, 8, 60
 """Longest wait for a connection, for the next bytes, and for a whole answer."""
 
 
@@ -43,11 +43,11 @@ class Access:
         """The endpoint in words."""
         return self.endpoint or f"AWS in {self.region}"
 
-    def options(self) -> dict[str, Any]:
+    def options(self, bucket: str) -> dict[str, Any]:
         """What obstore's S3Store is made with."""
         options: dict[str, Any] = {
             "region": self.region,
-            "virtual_hosted_style_request": False,
+            "virtual_hosted_style_request": self.endpoint is None and "." not in bucket,
             "client_options": {
                 "allow_http": (self.endpoint or "").startswith("http:"),
                 "connect_timeout": f"{CONNECT_SECONDS}s",
@@ -90,7 +90,7 @@ class Access:
             retries={"mode": "standard", "total_max_attempts": 6},
             request_checksum_calculation="when_required",
             response_checksum_validation="when_required",
-            s3={"addressing_style": "path"},
+            s3={"addressing_style": "path" if self.endpoint else "auto"},
             signature_version=UNSIGNED if self.is_anonymous else None,
         )
         session = boto3.Session()
@@ -159,5 +159,6 @@ def _from_boto3() -> Access:
             "no AWS credentials found: set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY "
             "(AWS_SKIP_SIGNATURE=true for public buckets)"
         )
-    known = endpoint.split("?")[0].endswith((".amazonaws.com", ".amazonaws.com.cn"))
-    return Access(region, None if known else endpoint, refresh=credentials.get_frozen_credentials)
+    usual = (f"https://s3.{region}.amazonaws.com", "https://s3.amazonaws.com")
+    own = None if endpoint in usual else endpoint
+    return Access(region, own, refresh=credentials.get_frozen_credentials)

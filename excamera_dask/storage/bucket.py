@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any, NamedTuple, TypeVar
 
 from excamera_dask.storage.access import Access, environment_key, find_access
-from excamera_dask.storage.errors import StorageError
+from excamera_dask.storage.errors import StorageError, WrongRegion
 from excamera_dask.storage.failures import Failure, explain, failure_of
 
 T = TypeVar("T")
@@ -24,9 +27,11 @@ class Patience(NamedTuple):
 
 FIRST_CONTACT = Patience(3, 8.0)
 """A wrong configuration must be told soon."""
-AT_WORK = Patience(8, 90.0)
+AT_WORK = Patience(8, 180.0)
 """A job that runs should live through what a store does now and then."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 8.0
+LARGEST_GET = 2 << 20
+"""Bytes of one request; longer ranges are several at once, since stores are faster so."""
 
 
 class ObjectInfo(NamedTuple):
@@ -53,13 +58,17 @@ class Bucket:
     """One bucket of a store, asynchronously; `requests` and `fetched` (bytes) count what was asked of it."""
 
     def __init__(self, name: str, access: Access) -> None:
-        from obstore.store import S3Store
-
-        self.name, self.access = name, access
+        self.name = name
         self.patience = AT_WORK
         self.requests = 0
         self.fetched = 0
-        self._store: Any = S3Store(name, **access.options())
+        self._use(access)
+
+    def _use(self, access: Access) -> None:
+        from obstore.store import S3Store
+
+        self.access = access
+        self._store: Any = S3Store(self.name, **access.options(self.name))
 
     async def read(
         self,
@@ -70,7 +79,18 @@ class Bucket:
         patience: Patience | None = None,
     ) -> Piece:
         """Bytes start .. stop - 1, or up to the object's end; `etag` refuses other versions (ObjectChanged)."""
+        begins = range(start, stop, LARGEST_GET)
+        pieces = await asyncio.gather(
+            *(self._get(key, at, min(at + LARGEST_GET, stop), etag, patience) for at in begins)
+        )
+        if len(pieces) == 1:
+            return pieces[0]
+        data = memoryview(b"".join(piece.data for piece in pieces))
+        return Piece(pieces[0].info, start, data)
 
+    async def _get(
+        self, key: str, start: int, stop: int, etag: str | None, patience: Patience | None
+    ) -> Piece:
         async def fetch() -> Piece:
             import obstore
 
@@ -166,13 +186,38 @@ class Bucket:
                 failure = Failure(0, "", f"an answer was cut short: {error}")
             except (BaseError, OSError, ValueError) as error:
                 failure = failure_of(error)
+                explained = self.explain(failure, key)
+                if isinstance(explained, WrongRegion) and await self._follow():
+                    continue
                 if not failure.is_passing:
-                    raise self.explain(failure, key) from None
+                    raise explained from None
             pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** (attempt - 1)) * random.uniform(0.5, 1)
             if attempt == patience.attempts or time.monotonic() + pause >= deadline:
                 break
             await asyncio.sleep(pause)
         raise self.explain(failure, key)
+
+    async def _follow(self) -> bool:
+        """Turn to the region that the bucket is in; False where that is not found out, or is no news."""
+        region = await asyncio.to_thread(self._find_region)
+        if region in (None, self.access.region):
+            return False
+        self._use(replace(self.access, region=str(region)))
+        return True
+
+    def _find_region(self) -> str | None:
+        """What the store tells anybody of the bucket's region."""
+        endpoint = self.access.endpoint or f"https://s3.{self.access.region}.amazonaws.com"
+        request = urllib.request.Request(f"{endpoint}/{self.name}", method="HEAD")
+        try:
+            with urllib.request.urlopen(request, timeout=FIRST_CONTACT.seconds / 2) as answer:
+                headers = answer.headers
+        except urllib.error.HTTPError as error:
+            headers = error.headers
+        except OSError:
+            return None
+        region: str | None = headers.get("x-amz-bucket-region")
+        return region
 
 
 def _info(meta: Any) -> ObjectInfo:

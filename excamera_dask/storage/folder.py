@@ -218,3 +218,5 @@ class ObjectFolder:
             if wanted not in self._reading:
                 self._settle(wanted)
                 self._reading[wanted] = background.start(self._bucket.get(self._key(wanted)))
+        while len(self._reading) > 2 * READS_AT_ONCE:
+            self._reading.pop(max(self._reading.keys() - {name})).cancel()

@@ -18,8 +18,8 @@ from excamera_dask.storage.errors import NoSuchRange, StorageError
 from excamera_dask.storage.locations import S3Url
 
 BLOCK = 64 << 10
-LARGEST_RUN = 4 << 20
-CACHE_BYTES = 16 << 20
+LARGEST_RUN = 8 << 20
+CACHE_BYTES = 24 << 20
 
 
 class ObjectFile(io.RawIOBase):

@@ -17,11 +17,12 @@ from distributed.core import Status, rpc
 from distributed.deploy.cluster import Cluster
 
 from executors.aws_lambda import registration
+from executors.aws_lambda.attached import AttachedCluster, remove_access, write_access
 from executors.aws_lambda.backend import Backend, FunctionSpec, open_backend
 from executors.aws_lambda.config import DASK_CONFIG, WORKER_CONFIG, setting
 from executors.aws_lambda.coordinator import Coordinator
 from executors.aws_lambda.errors import NotDeployed
-from executors.aws_lambda.fleet import Fleet, FleetSettings
+from executors.aws_lambda.fleet import LIVE, Fleet, FleetSettings
 from executors.aws_lambda.fleet.clusters import ClusterFolder
 from executors.aws_lambda.invoker import Invoker
 from executors.aws_lambda.payload import Payload
@@ -38,15 +39,22 @@ RELAY_LOOK = 0.2
 class LambdaCluster(Cluster):  # type: ignore[misc]
     """Lambda functions as Dask workers, behind a rendezvous; an interface like that of Dask's other cluster managers.
 
-    n_workers: invocations wanted; region, function_name: the function, as `excamera lambda deploy` made it; memory (MB),
-    timeout (s), ephemeral_storage (MB), architecture, environment, tags: what the function must have, and what it gets
-    on the local backend; security: an `Authority` or the folder of one, None to make one; worker_options,
-    scheduler_options: keywords of `distributed.Worker` and `distributed.Scheduler`; fleet_options: fields of
-    `fleet.FleetSettings`, how patient the coordinator is; idle_timeout: seconds (or "60s")
-    after which a worker without work is sent home; overprovision: invoke so many times the workers wanted; budget:
-    dollars at which to stop; backend: "aws", "local" (a Lambda on this machine, made with
-    backend_options, see `emulator.Settings`) or the URL of a server of its API; relay: "host:port" of a rendezvous that runs already, whose authority `security` is; host, advertise: where a relay
-    that is started here listens, and by which name workers reach it. Defaults: `excamera.lambda` in Dask's configuration.
+    n_workers: invocations wanted.
+    region, function_name: the function, as `excamera lambda deploy` made it.
+    memory (MB), timeout (s), ephemeral_storage (MB), architecture, environment, tags: what the function must have, and
+        what it gets on the local backend.
+    security: an `Authority` or the folder of one; None makes one.
+    worker_options, scheduler_options: keywords of `distributed.Worker` and `distributed.Scheduler`.
+    fleet_options: fields of `fleet.FleetSettings`, how patient the coordinator is.
+    idle_timeout: seconds (or "60s") after which a worker without work is sent home.
+    overprovision: invoke so many times the workers wanted.
+    budget: dollars at which to stop.
+    backend: "aws", "local" (a Lambda on this machine) or the URL of a server of its API; backend_options: of the local
+        one, fields of `emulator.Settings`.
+    relay: "host:port" of a rendezvous that runs already, whose authority `security` is.
+    host, advertise: where a relay that is started here listens, and by which name workers reach it.
+
+    Defaults: `excamera.lambda` in Dask's configuration.
 
     >>> with LambdaCluster(n_workers=1000) as cluster, cluster.get_client() as client:
     ...     client.submit(sum, [1, 2]).result()
@@ -131,6 +139,14 @@ class LambdaCluster(Cluster):  # type: ignore[misc]
     far_apart = True
     """What crosses between workers passes through the relay."""
 
+    @classmethod
+    def from_name(cls, name: str, **options: Any) -> AttachedCluster:
+        """Attach to a cluster of this machine that another process runs; options: asynchronous, loop.
+
+        Raises: UnknownCluster, LambdaError.
+        """
+        return AttachedCluster(name, **options)
+
     # Starting and ending
 
     def __await__(self) -> Any:
@@ -175,9 +191,9 @@ class LambdaCluster(Cluster):  # type: ignore[misc]
         enter.push_async_callback(self.security.close)
         self.scheduler = await self._start_scheduler()
         enter.push_async_callback(self.scheduler.close)
+        self._local_address = self.scheduler.listeners[1].contact_address
         self.scheduler_comm = rpc(
-            self.scheduler.listeners[1].contact_address,
-            connection_args=self.security.get_connection_args("client"),
+            self._local_address, connection_args=self.security.get_connection_args("client")
         )
         await self._start_coordinator()
 
@@ -214,13 +230,12 @@ class LambdaCluster(Cluster):  # type: ignore[misc]
         registration.install()
         with dask.config.set(DASK_CONFIG):
             options = {"dashboard_address": "127.0.0.1:0", **self._scheduler_options}
-            return await Scheduler(
-                protocol=["rdv", "tls"],
-                host=["", "127.0.0.1"],
-                port=[None, 0],
-                security=self.security,
-                **options,
-            )
+            places: dict[str, Any] = {
+                "protocol": ["rdv", "tls"],
+                "host": ["", "127.0.0.1"],
+                "port": [None, 0],
+            }
+            return await Scheduler(security=self.security, **places, **options)
 
     async def _start_coordinator(self) -> None:
         """The fleet with its log, and the server that workers report to."""
@@ -234,11 +249,15 @@ class LambdaCluster(Cluster):  # type: ignore[misc]
             function=backend.function_name,
             region=backend.region,
             relay=self._relay,
-            scheduler=self.scheduler_comm.address,
+            scheduler=self._local_address,
             backend=backend.name,
             settings=self._settings.to_dict(),
         )
         self._stack.callback(lambda: self._folder.end(time.time(), self._stop_reason or "closed"))
+        write_access(self._folder.path, self._local_address, self._relay, self._authority)
+        self._stack.callback(remove_access, self._folder.path)
+        self.scheduler.handlers["lambda_scale"] = self._scale
+        self.scheduler.handlers["lambda_snapshot"] = lambda: fleet.snapshot().to_dict()
         self.coordinator = Coordinator(
             fleet,
             scheduler=self.scheduler,
@@ -310,7 +329,7 @@ class LambdaCluster(Cluster):  # type: ignore[misc]
         waiting = super().close(timeout)
         if not self.asynchronous:
             self._loop_runner.stop()
-        return waiting
+        return waiting  # of an asynchronous cluster, to be awaited
 
     # Scaling
 
@@ -346,7 +365,8 @@ class LambdaCluster(Cluster):  # type: ignore[misc]
     def plan(self) -> set[str]:
         """Names of the workers that there are or will be."""
         assert self.coordinator is not None
-        known = self.coordinator.fleet.live_names()
+        views = self.coordinator.fleet.snapshot().invocations
+        known = {view.name for view in views if view.state in LIVE}
         missing = self._wanted - len(known)
         return known | {f"to-come-{number}" for number in range(max(0, missing))}
 

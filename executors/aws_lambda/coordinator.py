@@ -23,6 +23,7 @@ logger = logging.getLogger("distributed.excamera.coordinator")
 
 RETIRE_TIMEOUT = 10.0
 CLOSE_LOOK = 0.05
+WORK_LOOK = 0.5
 INQUESTS = frozenset({"lost"})
 INQUEST_PAUSES = (0.5, 4.0, 15.0)
 """Seconds between looks into Lambda's logs, which lag behind."""
@@ -66,6 +67,8 @@ class Coordinator:
         """Listen for workers' control streams at `address`."""
         self._loop = asyncio.get_running_loop()
         self._listener = await listen(address, self._serve, **listen_args)
+        self._spawn(self._watch_work())
+        self._spawn(self._probe())
 
     def scale(self, workers: int) -> None:
         """Want so many workers from now on."""
@@ -114,11 +117,6 @@ class Coordinator:
             self.feed(events.LinkDown(at=now, name=name, why=notice.why))
         elif notice.event == "refused":
             self.feed(events.Refused(at=now, name=name, why=notice.why))
-
-    def relay_lost(self, why: str) -> None:
-        """Our own link to the relay broke: no worker is linked until it stands again."""
-        for name in self.fleet.linked():
-            self.feed(events.LinkDown(at=time.time(), name=name, why=why, relay_lost=True))
 
     async def _serve(self, comm: Comm) -> None:
         """One worker's control stream, from its first message to its end."""
@@ -241,7 +239,7 @@ class Coordinator:
         address = self._scheduler.aliases.get(name)
         if address is not None:
             await self._scheduler.remove_worker(
-                address, stimulus_id=f"remove-{name}", safe=True, close=False
+                address, stimulus_id=f"remove-{name}", expected=True, close=False
             )
 
     async def _replace_straggler(self, slow: actions.Speculate) -> None:
@@ -271,6 +269,30 @@ class Coordinator:
                     )
                 )
                 return
+
+    async def _probe(self) -> None:
+        """A function that cannot start at all is found out by running it once, while the first workers are on their way."""
+        assert self._loop is not None
+        wrong = await self._loop.run_in_executor(None, self._invoker.probe)
+        if wrong is not None and self.fleet.stopping is None:
+            self.feed(events.Stop(at=time.time(), reason=wrong.reason, drain=False))
+            self._on_stop(wrong.reason)
+
+    async def _watch_work(self) -> None:
+        """A fleet that sent idle workers home grows again when tasks wait."""
+        while True:
+            await asyncio.sleep(WORK_LOOK)
+            if self.fleet.stopping is None and self.fleet.target < self.fleet.asked:
+                waiting = self._waiting_tasks()
+                if waiting:
+                    self.feed(events.WorkArrived(at=time.time(), tasks=waiting))
+
+    def _waiting_tasks(self) -> int:
+        """Tasks that could run at once if there were workers."""
+        scheduler = self._scheduler
+        behind = (len(ws.processing) - ws.nthreads for ws in scheduler.workers.values())
+        unheld = len(scheduler.queued) + len(scheduler.unrunnable)
+        return unheld + sum(count for count in behind if count > 0)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.ensure_future(work)

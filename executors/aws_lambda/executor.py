@@ -39,7 +39,9 @@ class LambdaExecutor(DaskExecutor):
                 with interrupts_wait():
                     self._cluster.close()
             raise
-        self.name = "lambda"
+        backend = self._cluster.backend
+        assert backend is not None
+        self.name = "lambda" if backend.name == "aws" else f"lambda ({backend.name})"
         self._owns_client = True
         self._stopped: str | None = None
         self._cluster.on_stop(self._stop)

@@ -13,10 +13,10 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from executors.aws_lambda.payload import Payload
+from executors.aws_lambda.payload import PROBE, Payload
 
 PREPARE = "EXCAMERA_PREPARE"
-"""Environment variable that names a function "module:name" to call once in each environment, before anything heavy is imported."""
+"""Environment variable that names a function "module:name", which each environment calls once, before heavy imports."""
 
 _starts = itertools.count()
 
@@ -39,9 +39,13 @@ def handle(event: Any, context: Any = None) -> dict[str, Any]:
     Raises InvalidPayload for an event that is not ours; everything later is reported to the coordinator.
     """
     facts = _facts(context, cold=next(_starts) == 0)
-    payload = Payload.from_event(event)
     if facts.cold and os.environ.get(PREPARE):
         _named(os.environ[PREPARE])()
+    if event == PROBE:
+        from executors.aws_lambda.deploy.versions import installed
+
+        return {"outcome": "ready", "versions": installed()}
+    payload = Payload.from_event(event)
     from executors.aws_lambda.life import live
 
     return asyncio.run(live(payload, facts))
@@ -49,9 +53,9 @@ def handle(event: Any, context: Any = None) -> dict[str, Any]:
 
 def _facts(context: Any, cold: bool) -> Facts:
     remaining = context.get_remaining_time_in_millis() / 1000 if context is not None else 900.0
-    megabytes = getattr(context, "memory_limit_in_mb", None) or os.environ.get(
-        "AWS_LAMBDA_FUNCTION_MEMORY_SIZE", 0
-    )
+    megabytes = getattr(context, "memory_limit_in_mb", None)
+    if megabytes is None:
+        megabytes = os.environ.get("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "0")
     return Facts(
         request_id=getattr(context, "aws_request_id", "") or "",
         log_stream=getattr(context, "log_stream_name", "") or "",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -9,6 +10,9 @@ from typing import Any
 
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
+
+from executors.aws_lambda.deploy.versions import installed, mismatch
+from executors.aws_lambda.payload import PROBE
 
 THREADS = 32
 CONNECT_TIMEOUT = 5.0
@@ -85,6 +89,27 @@ class Invoker:
         except Exception as error:
             return Failed(f"{type(error).__name__}: {error}", fatal=True)
         return Accepted(answer["ResponseMetadata"].get("RequestId", ""))
+
+    def probe(self) -> Failed | None:
+        """Run the function once and wait: why it cannot work at all, or None. Takes as long as a start of it."""
+        request = {**self._arguments, "InvocationType": "RequestResponse"}
+        name = self._arguments["FunctionName"]
+        try:
+            answer = self._client.invoke(**request, Payload=json.dumps(PROBE).encode())
+            told = json.loads(answer["Payload"].read() or b"{}")
+        except ClientError as error:
+            refusal = _refusal(error)
+            return refusal if isinstance(refusal, Failed) and refusal.fatal else None
+        except Exception:  # slow or cut: the fleet will find out by itself
+            return None
+        if "FunctionError" not in answer:
+            wrong = mismatch(told.get("versions", {}), installed(), who=f"function {name}")
+            return None if wrong is None else Failed(wrong, fatal=True)
+        kind, text = (
+            told.get("errorType", "error"),
+            " ".join(str(told.get("errorMessage", "")).split()),
+        )
+        return Failed(f"function {name} cannot start: {kind}: {text}", fatal=True)
 
     def close(self) -> None:
         """Let go of what has not been sent; calls under way end by their timeouts."""

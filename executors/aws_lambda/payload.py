@@ -9,6 +9,8 @@ from typing import Any
 from executors.base import ExecutorError
 
 PAYLOAD_VERSION = 1
+PROBE = {"excamera": PAYLOAD_VERSION, "probe": True}
+"""The event that only asks whether the function can start, and with which versions."""
 
 
 class InvalidPayload(ExecutorError):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import sys
 
 
 def main() -> None:
@@ -14,10 +13,8 @@ def main() -> None:
     from executors.rendezvous.child import serve_parent
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when we end
-    asyncio.run(serve_parent(), loop_factory=uvloop.new_event_loop) if sys.version_info >= (
-        3,
-        12,
-    ) else uvloop.run(serve_parent())
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(serve_parent())
 
 
 if __name__ == "__main__":

@@ -52,6 +52,7 @@ PING, PONG, GOODBYE, GONE, NOTICE = 6, 7, 8, 9, 10
 OPEN, ACCEPT, DATA, WINDOW, END, RESET, RESUME = 16, 17, 18, 19, 20, 21, 22
 KINDS = frozenset(int(kind) for kind in Kind)
 REPLY = 1  # flag of RESUME: this one answers another, and wants no answer
+OPENER = 2  # flag of all frames of a stream: the end that opened it has sent this one
 
 
 class Code(IntEnum):

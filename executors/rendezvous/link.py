@@ -8,6 +8,7 @@ import random
 import secrets
 import ssl
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
 from executors.rendezvous import frames as f
@@ -32,6 +33,7 @@ logger = logging.getLogger(__name__)
 
 WRITE_BATCH = 512 * 1024
 TICK = 0.5
+TURNED_AWAY = 3  # so many times in a row mean that the relay does not like our certificate
 Handler = Callable[["Stream"], None]
 
 
@@ -127,7 +129,7 @@ class Stream:
         """End the stream at once; what was written may be lost."""
         if not self._closed or self.core.unsent_bytes:
             self._closed = True
-            if self.core.number in self.link.core.streams:
+            if self.core.key in self.link.core.streams:
                 self.link.core.reset(self.core, f.Code.ABORTED, "aborted")
                 self.link._after()
 
@@ -181,6 +183,10 @@ def stream_error(peer: str, code: f.Code, why: str) -> RendezvousError:
     if code == f.Code.CLOSED:
         return LinkClosed(why or "the link to the relay is closed")
     return StreamBroken(f"the stream to {peer} is broken ({code.name.lower()}){tail}")
+
+
+class _TurnedAway(ConnectionResetError):
+    """The relay has closed the connection after the TLS handshake, without a word."""
 
 
 class _Protocol(asyncio.Protocol):
@@ -251,7 +257,6 @@ class Link:
         self._ticker: asyncio.TimerHandle | None = None
         self._last_tick = 0.0
         self._closing = False
-        self._last_error: Exception | None = None
 
     # Life
 
@@ -273,6 +278,9 @@ class Link:
             return
         self._closing = True
         deadline = self.loop.time() + timeout
+        for each in list(self.core.streams.values()):
+            self.core.end(each)
+        self._flush()
         while self._is_up and not self.core.is_flushed and self.loop.time() < deadline:
             await asyncio.sleep(0.01)
         if self._is_up:
@@ -313,8 +321,9 @@ class Link:
     async def _establish(self, timeout: float) -> None:
         """Try until it works, the relay refuses, or `timeout` seconds have passed."""
         deadline = self.loop.time() + timeout
-        pause = 0.02
-        while True:
+        pause, turned_away = 0.02, 0
+        cause: BaseException | None = None
+        while self.loop.time() < deadline:
             try:
                 async with asyncio.timeout_at(deadline):
                     await self._attempt()
@@ -324,19 +333,25 @@ class Link:
             except Refused:
                 raise
             except ssl.SSLCertVerificationError as error:
-                raise Refused(
-                    f"{self.relay} is no relay of our authority: {error.verify_message}"
-                ) from error
+                text = f"{self.relay} is no relay of our authority: {error.verify_message}"
+                raise Refused(text) from error
+            except _TurnedAway as error:
+                cause, turned_away = error, turned_away + 1
+                if turned_away == TURNED_AWAY:
+                    raise Refused(self._turned_away()) from error
             except (OSError, ProtocolError) as error:
-                self._last_error = error
-            await asyncio.sleep(
-                min(random.uniform(pause / 2, pause), max(0.0, deadline - self.loop.time()))
-            )
+                cause, turned_away = error, 0
+            left = max(0.0, deadline - self.loop.time())
+            await asyncio.sleep(min(random.uniform(pause / 2, pause), left))
             pause = min(0.5, pause * 2)
-            if self.loop.time() >= deadline:
-                break
-        cause = f" ({self._last_error})" if self._last_error else ""
-        raise LinkClosed(f"no relay answers at {self.relay} within {timeout:g} s{cause}")
+        tail = f" ({cause})" if cause else ""
+        raise LinkClosed(f"no relay answers at {self.relay} within {timeout:g} s{tail}") from cause
+
+    def _turned_away(self) -> str:
+        """With TLS 1.3 a client learns that its certificate was not liked from the end of the connection alone."""
+        expires = self.credential.expires
+        reason = f" (it expired at {expires:%H:%M:%S} UTC)" if expires <= datetime.now(UTC) else ""
+        return f"the relay {self.relay} refuses the credential of {self.core.name}{reason}"
 
     async def _attempt(self) -> None:
         self._ready = self.loop.create_future()
@@ -388,17 +403,7 @@ class Link:
         refusal = self.core.refusal
         self.core.lost(self.loop.time())
         if self._ready is not None and not self._ready.done():
-            if isinstance(error, ssl.SSLError):
-                reason = (error.reason or str(error)).lower().replace("_", " ")
-                self._ready.set_exception(
-                    Refused(
-                        f"the relay {self.relay} refuses the credential of {self.core.name}: {reason}"
-                    )
-                )
-            else:
-                self._ready.set_exception(
-                    error or ConnectionResetError("the relay closed the connection")
-                )
+            self._ready.set_exception(_TurnedAway("the relay closed the connection"))
             return
         if refusal is not None:
             self._end(refusal)
@@ -414,7 +419,6 @@ class Link:
             self.core.receive(data, self.loop.time())
         except (ProtocolError, ValueError, TypeError) as error:
             logger.warning("relay %s: %s", self.relay, error)
-            self._last_error = error
             protocol.transport.abort()
             return
         self._after()

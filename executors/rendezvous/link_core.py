@@ -14,11 +14,10 @@ from typing import Any
 
 from executors.rendezvous import frames as f
 from executors.rendezvous.errors import NameTaken, ProtocolError, Refused
-from executors.rendezvous.link_stream import LinkStream
+from executors.rendezvous.link_stream import LinkStream, stream_key
 from executors.rendezvous.names import peer_id
 
 MAX_DATA = 128 * 1024
-FAIR_SHARE = 4
 
 
 class LinkState(Enum):
@@ -181,7 +180,7 @@ class LinkCore:
         )
         stream.target = target
         stream.patience = patience
-        self.streams[number] = stream
+        self.streams[stream.key] = stream
         if self.state is LinkState.READY:
             self._send_open(stream)
         else:
@@ -211,7 +210,9 @@ class LinkCore:
         """End a stream at once, and tell the other end."""
         if stream.error is None:
             if self.state is LinkState.READY:
-                self._send_reset(stream.local_id, stream.peer_id, stream.number, code, why)
+                self._send_reset(
+                    stream.local_id, stream.peer_id, stream.number, stream.flags, code, why
+                )
             self._break(stream, code, why)
 
     def accept(self, stream: LinkStream) -> None:
@@ -282,16 +283,14 @@ class LinkCore:
 
     def _stream_frame(self, header: f.Header, payload: memoryview) -> None:
         kind, number = header.kind, header.stream
-        stream = self.streams.get(number)
+        stream = self.streams.get(stream_key(number, opened_here=not header.flags & f.OPENER))
         if stream is not None and stream.peer_id != header.source:
             raise ProtocolError("a frame on a stream of others")
         if kind == f.OPEN:
             self._opened(header, payload, stream)
         elif stream is None:
             if kind not in (f.RESET, f.WINDOW, f.END):
-                self._send_reset(
-                    header.destination, header.source, number, f.Code.UNKNOWN_STREAM, ""
-                )
+                self._answer_unknown(header)
         elif kind == f.RESET:
             why = bytes(payload).decode("utf-8", "replace")
             try:
@@ -342,19 +341,14 @@ class LinkCore:
         )
         stream.target = target
         stream.send_limit = header.offset
-        self.streams[header.stream] = stream
+        self.streams[stream.key] = stream
         self.opened.append(stream)
 
     def _data(self, header: f.Header, payload: memoryview) -> None:
-        stream = self.streams.get(header.stream)
+        flags = header.flags & f.OPENER
+        stream = self.streams.get(~header.stream if flags else header.stream)
         if stream is None:
-            self._send_reset(
-                header.destination,
-                header.source,
-                header.stream,
-                f.Code.UNKNOWN_STREAM,
-                "nobody reads here",
-            )
+            self._answer_unknown(header)
             return
         if stream.peer_id != header.source:
             raise ProtocolError("data on a stream of others")
@@ -383,7 +377,7 @@ class LinkCore:
             return f.HEADER_SIZE
         offset, parts, size = stream.take(MAX_DATA)
         head = f.HEADER.pack(
-            size, f.DATA, 0, 0, stream.local_id, stream.peer_id, stream.number, offset
+            size, f.DATA, stream.flags, 0, stream.local_id, stream.peer_id, stream.number, offset
         )
         if size <= 16384 or len(parts) > 8:
             out.append(b"".join((head, *parts)))
@@ -401,7 +395,7 @@ class LinkCore:
         self._urgent.append(
             f.serialize_json(
                 f.OPEN, request, source=stream.local_id, destination=stream.peer_id, stream=stream.number,
-                offset=stream.granted,
+                offset=stream.granted, flags=f.OPENER,
             )
         )  # fmt: skip
 
@@ -427,33 +421,35 @@ class LinkCore:
     ) -> bytes:
         return f.serialize_frame(
             kind, payload, source=stream.local_id, destination=stream.peer_id, stream=stream.number,
-            offset=offset, flags=flags,
+            offset=offset, flags=flags | stream.flags,
         )  # fmt: skip
 
+    def _answer_unknown(self, header: f.Header) -> None:
+        flags = ~header.flags & f.OPENER
+        self._send_reset(
+            header.destination, header.source, header.stream, flags, f.Code.UNKNOWN_STREAM, ""
+        )
+
     def _send_reset(
-        self, source: int, destination: int, number: int, code: f.Code, why: str
+        self, source: int, destination: int, number: int, flags: int, code: f.Code, why: str
     ) -> None:
         self._urgent.append(
             f.serialize_frame(
-                f.RESET,
-                why.encode()[:1000],
-                source=source,
-                destination=destination,
-                stream=number,
-                code=code,
+                f.RESET, why.encode()[:1000], source=source, destination=destination, stream=number,
+                flags=flags, code=code,
             )
-        )
+        )  # fmt: skip
 
     def _break(self, stream: LinkStream, code: f.Code, why: str) -> None:
         if stream.error is None:
             stream.error = (code, why)
             stream.unsent.clear()
             stream.unacked.clear()
-            self.streams.pop(stream.number, None)
+            self.streams.pop(stream.key, None)
             self._touched.discard(stream)
             self.broken.append(stream)
 
     def _finish(self, stream: LinkStream) -> None:
         if stream.is_finished:
-            self.streams.pop(stream.number, None)
+            self.streams.pop(stream.key, None)
             self._touched.discard(stream)

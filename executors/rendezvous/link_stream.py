@@ -9,15 +9,20 @@ from __future__ import annotations
 
 from collections import deque
 
-from executors.rendezvous.frames import EARLY_CREDIT, Code
+from executors.rendezvous.frames import EARLY_CREDIT, OPENER, Code
+
+
+def stream_key(number: int, *, opened_here: bool) -> int:
+    """Where a link keeps one of its ends of a stream; a stream of a peer to itself has both here."""
+    return number if opened_here else ~number
 
 
 class LinkStream:
     """The state of one stream; `LinkCore` moves it."""
 
     __slots__ = (
-        "accepted", "acked", "acked_received", "consumed", "end_received", "end_sent", "ended", "error", "granted",
-        "inbox", "local_id", "next", "number", "opened_here", "patience", "peer", "peer_id", "queued", "received",
+        "accepted", "acked", "acked_received", "consumed", "end_received", "end_sent", "ended", "error", "flags", "granted",
+        "inbox", "key", "local_id", "next", "number", "opened_here", "patience", "peer", "peer_id", "queued", "received",
         "send_limit", "stalled_since", "target", "unacked", "unsent", "waker", "window", "written",
     )  # fmt: skip
 
@@ -25,6 +30,8 @@ class LinkStream:
         self, number: int, local_id: int, peer_id: int, peer: str, window: int, *, opened_here: bool
     ) -> None:
         self.number = number
+        self.key = stream_key(number, opened_here=opened_here)
+        self.flags = OPENER if opened_here else 0
         self.local_id = local_id
         self.peer_id = peer_id
         self.peer = peer

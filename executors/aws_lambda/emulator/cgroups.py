@@ -8,6 +8,7 @@ import errno
 import os
 import signal
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from executors.aws_lambda.emulator.quotas import MEMORY_PER_CPU, PROCESSES
@@ -74,13 +75,14 @@ class ControlGroups:
         self.version = version
 
     @classmethod
-    def open(cls) -> ControlGroups | str:
-        """Make the server's folders; or say in words why that cannot be."""
+    def open(cls, *, cpu: bool = False) -> ControlGroups | str:
+        """Make the server's folders (for CPU if asked to); or say in words why that cannot be."""
         name = f"{_PREFIX}{os.getpid()}"
+        wanted = ("memory", "pids", *(["cpu"] if cpu else []))
         try:
             if (_MOUNT / "cgroup.controllers").exists():
-                return cls(_open_unified(name), 2)
-            return cls(_open_controllers(name), 1)
+                return cls(_open_unified(name, wanted), 2)
+            return cls(_open_controllers(name, wanted), 1)
         except OSError as error:
             return f"control groups cannot be written ({error.strerror or error})"
 
@@ -102,6 +104,9 @@ class ControlGroups:
         if "memory" in self.roots:
             file = "memory.max" if self.version == 2 else "memory.limit_in_bytes"
             (self.roots["memory"] / name / file).write_text(str(memory))
+            no_swap = "memory.swap.max" if self.version == 2 else "memory.swappiness"
+            with contextlib.suppress(OSError):
+                (self.roots["memory"] / name / no_swap).write_text("0")
         if "pids" in self.roots:
             (self.roots["pids"] / name / "pids.max").write_text(str(PROCESSES))
         if "cpu" in self.roots and quota is not None:
@@ -119,14 +124,14 @@ class ControlGroups:
             _remove_tree(root)
 
 
-def _open_controllers(name: str) -> dict[str, Path]:
+def _open_controllers(name: str, wanted: Sequence[str]) -> dict[str, Path]:
     """Version 1: a folder in the hierarchy of each controller, below the group that we are in."""
     own = {}
     for line in Path("/proc/self/cgroup").read_text().splitlines():
         _, controllers, path = line.split(":", 2)
         own.update(dict.fromkeys(controllers.split(","), path))
     roots: dict[str, Path] = {}
-    for controller in ("memory", "pids", "cpu"):
+    for controller in wanted:
         base = _MOUNT / controller
         if controller in own and base.is_dir():
             inside = base / own[controller].lstrip("/")
@@ -139,12 +144,11 @@ def _open_controllers(name: str) -> dict[str, Path]:
     return roots
 
 
-def _open_unified(name: str) -> dict[str, Path]:
+def _open_unified(name: str, wanted: Sequence[str]) -> dict[str, Path]:
     """Version 2: one folder at the root of what we see, which needs the controllers to be handed down there."""
     _sweep(_MOUNT)
     folder = _MOUNT / name
     folder.mkdir()
-    wanted = ("memory", "pids", "cpu")
     try:
         given = (folder / "cgroup.controllers").read_text().split()
         for controller in set(wanted) - set(given):

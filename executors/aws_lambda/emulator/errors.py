@@ -17,6 +17,10 @@ class StartFailed(LocalLambdaError):
     """The server, or the process of an environment, did not start."""
 
 
+class FunctionRefused(LocalLambdaError):
+    """A function cannot be created as asked; the message is Lambda's."""
+
+
 class ApiError(Exception):
     """An error of Lambda's API: an HTTP status, the name of a botocore exception, and a message."""
 

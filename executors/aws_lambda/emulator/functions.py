@@ -134,6 +134,10 @@ class Functions:
             raise not_found(f"Function not found: {arn}:{version}")
         return self._functions[name]
 
+    def holds(self, function: Function) -> bool:
+        """True unless it has been deleted since."""
+        return self._functions.get(function.name) is function
+
     def create(self, request: dict[str, Any], now: float) -> Function:
         """Make a function of a CreateFunction request.
 

@@ -172,6 +172,9 @@ class Dispatcher:
         try:
             await asyncio.sleep(late)
             while True:
+                if not self._functions.holds(function):
+                    self._drop(function, invocation, retries.DELETED)
+                    return
                 try:
                     outcome = await self._run_queued(function, invocation, kill_after)
                     age = (time.monotonic() - born) / scale

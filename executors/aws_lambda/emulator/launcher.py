@@ -170,7 +170,7 @@ class Launcher:
         return confinement
 
     def _open_groups(self) -> ControlGroups | None:
-        opened = ControlGroups.open()
+        opened = ControlGroups.open(cpu=self._settings.cpu_share)
         if isinstance(opened, str):
             self.notices.append(
                 f"{opened}: memory is watched from outside, processes are not counted"

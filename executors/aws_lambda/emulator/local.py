@@ -17,9 +17,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from executors.aws_lambda.emulator import supervisor
+from executors.aws_lambda.emulator import kernel, supervisor
 from executors.aws_lambda.emulator.code import FOLDER_BUCKET, IMAGE
-from executors.aws_lambda.emulator.errors import StartFailed
+from executors.aws_lambda.emulator.errors import FunctionRefused, StartFailed
 from executors.aws_lambda.emulator.faults import Faults
 from executors.aws_lambda.emulator.quotas import Settings
 
@@ -61,6 +61,8 @@ class LocalLambda:
 
         Raises: StartFailed.
         """
+        if not kernel.supported():
+            raise StartFailed("the local Lambda needs Linux")
         if importlib.util.find_spec("awslambdaric") is None:
             raise StartFailed(
                 "the local Lambda needs AWS's runtime client: pip install 'excamera-dask[local-lambda]'"
@@ -107,6 +109,11 @@ class LocalLambda:
         if not self._keep:
             self.directory = None
 
+    def wait(self) -> None:
+        """Wait until the server ends, which it does only if something has killed it."""
+        if self._process is not None:
+            self._process.wait()
+
     def __enter__(self) -> Self:
         return self.start()
 
@@ -144,7 +151,11 @@ class LocalLambda:
 
         code: the folder in which the handler's module lies, or None for what is installed in this Python; memory and
         ephemeral_storage: MB; timeout: seconds; members: further members of CreateFunction.
+
+        Raises: FunctionRefused.
         """
+        from botocore.exceptions import ClientError
+
         client = self.client()
         if code is None:
             package = {
@@ -175,6 +186,10 @@ class LocalLambda:
                 client.put_function_concurrency(
                     FunctionName=name, ReservedConcurrentExecutions=reserved_concurrency
                 )
+        except ClientError as error:
+            raise FunctionRefused(
+                f"function {name}: {error.response['Error']['Message']}"
+            ) from error
         finally:
             client.close()
         answer.pop("ResponseMetadata", None)
@@ -219,12 +234,13 @@ class LocalLambda:
 
     def _first_line(self) -> dict[str, Any]:
         assert self._process is not None and self._process.stdout is not None
-        ready, _, _ = select.select([self._process.stdout], [], [], _START)
-        line = self._process.stdout.readline() if ready else b""
+        answers = select.poll()
+        answers.register(self._process.stdout, select.POLLIN)
+        line = self._process.stdout.readline() if answers.poll(_START * 1000) else b""
         try:
             answer: dict[str, Any] = json.loads(line)
         except ValueError:
-            return {"error": line.decode(errors="replace") or "it did not answer in time"}
+            return {"error": line.decode(errors="replace") or "it did not answer; see its messages"}
         return answer
 
 

@@ -41,11 +41,10 @@ class LogStore:
         return sorted(unquote(path.name) for path in self.folder.iterdir())
 
     def streams(self, group: str) -> list[str]:
-        """The names of the streams of a group, oldest first; none if there is no such group."""
+        """The names of the streams of a group, in order; none if there is no such group."""
         folder = self.folder / _file_name(group)
         files = folder.glob("*.jsonl") if folder.is_dir() else ()
-        ordered = sorted(files, key=lambda path: (path.stat().st_ctime_ns, path.name))
-        return [unquote(path.stem) for path in ordered]
+        return sorted(unquote(path.stem) for path in files)
 
     def exists(self, group: str, stream: str | None = None) -> bool:
         """True if there is such a group, and such a stream in it."""

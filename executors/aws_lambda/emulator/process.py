@@ -14,6 +14,7 @@ from executors.aws_lambda.emulator.sandbox import Confinement, spawn
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _CHUNK = 65_536
+_CHUNKS = 64  # at a time, lest a process that never stops writing keeps everything else waiting
 
 
 class EnvironmentProcess:
@@ -55,7 +56,7 @@ class EnvironmentProcess:
 
     def read_output(self) -> None:
         """Hand on whatever the processes have written so far."""
-        while self._output >= 0:
+        for _ in range(_CHUNKS if self._output >= 0 else 0):
             try:
                 data = os.read(self._output, _CHUNK)
             except BlockingIOError:
@@ -66,7 +67,7 @@ class EnvironmentProcess:
             self._on_output(data)
 
     def freeze(self) -> None:
-        """Stop the whole process group, as Lambda does between invocations."""
+        """Stop all its processes, as Lambda does between invocations."""
         if self.status is None and not self.frozen:
             self.frozen = True
             self._signal(signal.SIGSTOP)
@@ -79,17 +80,11 @@ class EnvironmentProcess:
 
     def kill(self) -> None:
         """Kill everything that the environment has started, in whatever session it is."""
-        strays = self._descendants() if self._group is None else set()
         self._signal(signal.SIGKILL)
-        if self._group is not None:
-            self._group.kill()
-        for process in strays:
-            with contextlib.suppress(OSError):
-                os.kill(process, signal.SIGKILL)
 
     def measure(self) -> int:
         """Resident bytes of the environment's processes, now."""
-        total = sum(map(_resident, {self.pid, *self._descendants()}))
+        total = sum(map(_resident, {self.pid, *self._members()}))
         self.peak = max(self.peak, total)
         return total
 
@@ -104,8 +99,13 @@ class EnvironmentProcess:
         return self._group is not None and self._group.out_of_memory()
 
     def _signal(self, number: int) -> None:
+        """To the process group, and to those that have left it."""
+        members = self._members()
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, number)
+        for process in members - {self.pid}:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(process, number)
 
     def _reap(self) -> None:
         self._loop.remove_reader(self._handle)
@@ -121,6 +121,9 @@ class EnvironmentProcess:
             self._loop.remove_reader(self._output)
             os.close(self._output)
             self._output = -1
+
+    def _members(self) -> set[int]:
+        return self._descendants() if self._group is None else self._group.processes()
 
     def _descendants(self) -> set[int]:
         found: set[int] = set()

@@ -14,6 +14,7 @@ from executors.aws_lambda.emulator.quotas import ERROR_DELAYS, THROTTLE_DELAYS
 AGE_EXCEEDED = "EventAgeExceeded"
 RETRIES_EXHAUSTED = "RetriesExhausted"
 ZERO_CONCURRENCY = "ZeroReservedConcurrency"
+DELETED = "FunctionDeleted"
 
 
 @dataclasses.dataclass

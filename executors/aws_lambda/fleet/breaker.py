@@ -35,15 +35,15 @@ class RetryLimit:
         self._times: deque[float] = deque()
 
     def note(self, now: float) -> None:
-        """One invocation went wrong."""
+        """A replacement is made."""
         self._times.append(now)
 
     def next_at(self, now: float, limit: int) -> float | None:
         """When the next replacement may be made, if that is later than now."""
-        while self._times and self._times[0] <= now - self._window:
+        while self._times and self._times[0] + self._window <= now:
             self._times.popleft()
-        excess = len(self._times) - limit
-        return None if excess <= 0 else self._times[excess - 1] + self._window
+        over = len(self._times) - limit
+        return None if over < 0 else self._times[over] + self._window
 
 
 def kind_of_error(error: str) -> str:

@@ -1,6 +1,6 @@
 """The transition table as a Mermaid state diagram.
 
-    python -m executors.aws_lambda.fleet.diagram docs/coordinator.md      writes the diagram anew into the page
+python -m executors.aws_lambda.fleet.diagram docs/coordinator.md      writes the diagram anew into the page
 """
 
 from __future__ import annotations
@@ -24,7 +24,11 @@ _FENCE = re.compile(r"(?<=```mermaid\n).*?(?=```)", re.DOTALL)
 
 def mermaid() -> str:
     """A `stateDiagram-v2`: an arrow for each change of state, labelled with the events that may bring it about."""
-    lines = ["stateDiagram-v2", "    [*] --> requested", "    [*] --> duplicate : Refused, Connected"]
+    lines = [
+        "stateDiagram-v2",
+        "    [*] --> requested",
+        "    [*] --> duplicate : Refused, Connected",
+    ]
     for name, members in GROUPS.items():
         lines += [
             f"    state {name} {{",
@@ -37,7 +41,9 @@ def mermaid() -> str:
         names = labels.setdefault((origin, to), [])
         if event.__name__ not in names:
             names.append(event.__name__)
-    lines += [f"    {origin} --> {to} : {', '.join(names)}" for (origin, to), names in labels.items()]
+    lines += [
+        f"    {origin} --> {to} : {', '.join(names)}" for (origin, to), names in labels.items()
+    ]
     lines += [f"    {state} --> [*]" for state in State if state in TERMINAL]
     return "\n".join(lines) + "\n"
 
@@ -55,7 +61,9 @@ def _arrows(members: tuple[State, ...], indent: str) -> list[str]:
     for origin, to, event in _changes():
         if origin in members and to in members:
             labels.setdefault((origin, to), []).append(event.__name__)
-    return [f"{indent}{origin} --> {to} : {', '.join(names)}" for (origin, to), names in labels.items()]
+    return [
+        f"{indent}{origin} --> {to} : {', '.join(names)}" for (origin, to), names in labels.items()
+    ]
 
 
 def _outer() -> Iterator[tuple[str, State, Kind]]:

@@ -13,10 +13,11 @@ from typing import Any
 
 from executors.aws_lambda.fleet import actions as act
 from executors.aws_lambda.fleet import events as ev
+from executors.aws_lambda.fleet.balance import Balance
+from executors.aws_lambda.fleet.books import Outcome
 from executors.aws_lambda.fleet.details import detail_of
 from executors.aws_lambda.fleet.errors import ImpossibleTransition, InvalidSettings
 from executors.aws_lambda.fleet.invocation import Invocation
-from executors.aws_lambda.fleet.lifecycle import NOT_NEEDED, Lifecycle, Outcome
 from executors.aws_lambda.fleet.settings import FleetSettings
 from executors.aws_lambda.fleet.snapshot import Snapshot, take_snapshot
 from executors.aws_lambda.fleet.states import TERMINAL, State
@@ -29,7 +30,7 @@ PAUSE = 2.0
 """Seconds that a Tick may be late before the coordinator's own pause is not held against the workers."""
 
 
-class Fleet(Lifecycle):
+class Fleet(Balance):
     """The invocations of one cluster, and what is to be done about them.
 
     Hand every event to `handle` and carry out what it returns, in order; send a `Tick` at `next_tick()` at the latest.
@@ -39,11 +40,6 @@ class Fleet(Lifecycle):
         super().__init__(settings or FleetSettings())
         self._timers: list[tuple[float, int, Invocation]] = []
         self._sequence = 0
-        self._wake: float | None = None
-        self._retry_queue: dict[str, Invocation] = {}
-        self._serials: dict[int, int] = {}
-        self._next_spend = -math.inf
-        self._poor_told = False
         self._effects: dict[tuple[State, Kind], Effect | None] = {
             pair: None if rule.do in (IGNORE, IMPOSSIBLE) else getattr(self, rule.do)
             for pair, rule in TABLE.items()
@@ -86,11 +82,6 @@ class Fleet(Lifecycle):
         return min(times, default=None)
 
     @property
-    def spent(self) -> float:
-        """Estimated dollars until now."""
-        return self.ledger.spent(self.now)
-
-    @property
     def is_over(self) -> bool:
         """True once the fleet was stopped and has let everybody go."""
         return self.stopping is not None and self.roster.live == 0
@@ -103,7 +94,7 @@ class Fleet(Lifecycle):
     @property
     def workers(self) -> int:
         """Workers that are ready or running and stay for now."""
-        return self.roster.at_work()
+        return self.roster.at_work
 
     def get(self, name: str) -> Invocation | None:
         """An invocation by its name."""
@@ -112,6 +103,9 @@ class Fleet(Lifecycle):
     def snapshot(self) -> Snapshot:
         """What there is to see now."""
         return take_snapshot(self)
+
+    def _repr_html_(self) -> str:
+        return self.snapshot()._repr_html_()
 
     # Events
 
@@ -144,6 +138,7 @@ class Fleet(Lifecycle):
             return
         outcome = effect(one, event)
         if outcome is not None:
+            assert outcome in rule.to, (one, event, outcome)
             self._move(one, outcome, event)
         if type(event) is not ev.Heartbeat:
             self._arm(one)
@@ -174,13 +169,6 @@ class Fleet(Lifecycle):
             found["started"] = one.started_at
             found["dollars"] = round(self.cost_of(one), 9)
         return found
-
-    def cost_of(self, one: Invocation) -> float:
-        """Estimated dollars of one invocation until now."""
-        if one.started_at is None:
-            return 0.0
-        end = one.ended_at if one.ended_at is not None else self.now
-        return self.ledger.request + self.ledger.rate * max(0.0, end - one.started_at)
 
     def _meet_stranger(self, event: ev.InvocationEvent) -> None:
         """A name of another fleet, or one that was forgotten long ago."""
@@ -250,175 +238,14 @@ class Fleet(Lifecycle):
             patience = self.stragglers.patience(task.stage)
             if patience is None or task.waiting or task.speculated:
                 continue
-            passed = self.now - task.since
-            if passed >= patience:
+            if task.since + patience <= self.now:
                 task.speculated = True
+                passed = self.now - task.since
                 median = self.stragglers.median(task.stage)
                 stage = task.stage or ""
                 self._do(act.Speculate(one.name, task.key, stage, passed, median))
                 detail = {"key": task.key, "stage": stage, "seconds": passed, "median": median}
                 self._log_own(one, "Speculate", detail)
-
-    # Balance: what is there against what is wanted
-
-    def has_room_for(self, invocation: Invocation) -> bool:
-        """One that comes late is used if a worker is still missing, rather than one that may yet come."""
-        room = self.settings.concurrency is None or self._exposed() < self.settings.concurrency
-        return self.stopping is None and room and self.roster.at_work() < self.target
-
-    def _exposed(self) -> int:
-        """Execution environments that may exist."""
-        return self.roster.live + self.ghosts
-
-    def _balance(self) -> None:
-        if self.stopping is not None:
-            return
-        target, held, at_work = self.target, self.roster.count(), self.roster.at_work()
-        surplus = self.settings.overprovision
-        keep = target if at_work >= target else math.ceil(target * surplus)
-        if held > keep:
-            self._release(held - keep)
-        want = at_work + int((target - at_work) * surplus + 0.5) if at_work < target else target
-        if held < want or self._retry_queue:
-            self._invoke(want - held, want)
-
-    def _release(self, count: int) -> None:
-        """Let the least useful go: what is not there yet, then the idle, then who has worked longest."""
-        held = self.roster.held
-        order = (
-            (State.THROTTLED, True), (State.INVOKED, True), (State.REQUESTED, True), (State.CONNECTED, True),
-            (State.READY, False), (State.RUNNING, False),
-        )  # fmt: skip
-        for state, newest in order:
-            pool = held[state]
-            while pool and count:
-                name = next(reversed(pool)) if newest else next(iter(pool))
-                self._apply(pool[name], ev.Retire(name, NOT_NEEDED, at=self.now))
-                count -= 1
-
-    def _invoke(self, count: int, want: int) -> None:
-        """Ask for as many as are missing and may be asked for now; `_wake` is set where only time is in the way."""
-        self.slots.grow(want)
-        limit = self.settings.retries_per_window
-        limit = max(20, want) if limit is None else limit
-        while self._retry_queue or count > 0:
-            if not self._retry_queue:
-                if self._is_held_back():
-                    return
-                wait = self._waits_for_place(limit)
-                if wait is not None:
-                    self._wait_until(wait)
-                    self._judge_hopes(wait)
-                    return
-            if not self.bucket.take(self.now):
-                self._wait_until(self.bucket.next_at(self.now))
-                return
-            if self._retry_queue:
-                one = self._retry_queue.pop(next(iter(self._retry_queue)))
-                self._apply(one, ev.RetryDue(one.name, at=self.now))
-            else:
-                self._request()
-                count -= 1
-
-    def _is_held_back(self) -> bool:
-        """Other things than time are in the way of one more invocation."""
-        settings = self.settings
-        if settings.concurrency is not None and self._exposed() >= settings.concurrency:
-            return True
-        if settings.canaries and not self.ever_connected and self.roster.live >= settings.canaries:
-            return True
-        return settings.budget is not None and not self._can_afford_one_more(settings.budget)
-
-    def _waits_for_place(self, limit: int) -> float | None:
-        """When a place is free and a retry allowed, if that is later than now."""
-        allowed = self.retries.next_at(self.now, limit)
-        place = self.slots.next_at()
-        if place is None:
-            return math.inf
-        wait = max(place, allowed) if allowed is not None else place
-        return wait if wait > self.now else None
-
-    def _wait_until(self, when: float) -> None:
-        if when != math.inf:
-            self._wake = when if self._wake is None else min(self._wake, when)
-
-    def _judge_hopes(self, wait: float) -> None:
-        """Give up if every retry is used up and nobody has ever come."""
-        if (
-            self.roster.live
-            or self.ever_connected
-            or wait <= self.now + self.settings.backoff_limit
-        ):
-            return
-        count = sum(self.roster.ended.values())
-        last = next(
-            (o for o in reversed(self.roster.by_name.values()) if o.error or o.reason), None
-        )
-        why = (last.error or last.reason) if last is not None else "no reason known"
-        self.give_up(f"none of {count} invocations has connected: {why}")
-
-    def _request(self) -> None:
-        taken = self.slots.take(self.now)
-        assert taken is not None
-        slot, serial = taken
-        one = Invocation(f"{self.settings.prefix}-{slot}-{serial}", slot, serial, self.now)
-        self.roster.add(one)
-        self._do(act.Invoke(one.name, slot))
-        self._do(
-            act.LogEntry(
-                self.now,
-                ev.COORDINATOR,
-                self.now,
-                one.name,
-                None,
-                one.state,
-                "Invoke",
-                {"slot": slot},
-            )
-        )
-        self._arm(one)
-
-    # Money
-
-    def _reserve(self) -> float:
-        """Dollars that letting everybody go may still cost."""
-        unseen = self.roster.unseen()
-        seconds = (
-            self.ledger.running * self.settings.budget_drain + unseen * self.settings.unseen_seconds
-        )
-        return seconds * self.ledger.rate + unseen * self.ledger.request
-
-    def _can_afford_one_more(self, budget: float) -> bool:
-        more = self.settings.unseen_seconds + self.settings.budget_drain
-        cost = self.spent + self._reserve() + self.ledger.request + more * self.ledger.rate
-        if cost <= budget:
-            return True
-        if self.roster.live == 0:
-            self.give_up(
-                f"the budget of ${budget:.2f} does not pay for one more worker (${self.spent:.4f} are spent)"
-            )
-        elif not self._poor_told:
-            self._poor_told = True
-            self._tell(
-                f"the budget of ${budget:.2f} pays for no more than {self.roster.live} workers now"
-            )
-        return False
-
-    def _watch_budget(self) -> None:
-        budget = self.settings.budget
-        if self.now >= self._next_spend and self.ledger.running:
-            self._next_spend = self.now + self.settings.spend_interval
-            spent = {"dollars": round(self.spent, 9), "running": self.ledger.running}
-            self._log_own(None, "Spend", spent)
-        if budget is None or self.stopping is not None:
-            return
-        if self.spent + self._reserve() >= budget:
-            self.drain_timeout = min(self.drain_timeout, self.settings.budget_drain / 2)
-            self.exit_grace = min(self.exit_grace, self.settings.budget_drain / 2)
-            self.give_up(f"the budget of ${budget:.2f} is used up (${self.spent:.4f} are spent)")
-        elif self.ledger.running and self.ledger.rate:
-            left = budget - self.spent - self._reserve()
-            self._wait_until(self.now + left / (self.ledger.running * self.ledger.rate))
 
     # The end
 

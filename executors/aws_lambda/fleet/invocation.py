@@ -91,6 +91,12 @@ class Roster:
         self.leaving: dict[str, Invocation] = {}
         self.ended: dict[State, int] = dict.fromkeys(TERMINAL, 0)
         self.live = 0
+        self.count = 0
+        """Invocations that count towards the target, or will."""
+        self.at_work = 0
+        """Those among them that are ready or running."""
+        self.unseen = 0
+        """Invocations that have been asked for and not been heard of, wanted or not."""
         self._old: deque[str] = deque()
         self._remembered = remembered
 
@@ -100,54 +106,45 @@ class Roster:
     def add(self, invocation: Invocation) -> None:
         """A new invocation, in its state."""
         self.by_name[invocation.name] = invocation
+        self._enter(invocation)
         if invocation.state in TERMINAL:
-            self.ended[invocation.state] += 1
             self._forget_oldest(invocation.name)
-        else:
-            self.live += 1
-            self._pool(invocation)[invocation.name] = invocation
 
     def move(self, invocation: Invocation, state: State) -> None:
         """Change its state."""
-        origin = invocation.state
-        if origin in TERMINAL:
-            self.ended[origin] -= 1
-        else:
-            self.live -= 1
-            del self._pool(invocation)[invocation.name]
+        was_over = invocation.state in TERMINAL
+        self._leave(invocation)
         if state not in AT_WORK:
             invocation.leaving = False
         if state not in UNSEEN:
             invocation.dismissed = False
         invocation.state = state
-        if state in TERMINAL:
-            self.ended[state] += 1
-            if origin not in TERMINAL:
-                self._forget_oldest(invocation.name)
-        else:
-            self.live += 1
-            self._pool(invocation)[invocation.name] = invocation
+        self._enter(invocation)
+        if state in TERMINAL and not was_over:
+            self._forget_oldest(invocation.name)
 
     def mark(
         self, invocation: Invocation, *, dismissed: bool = False, leaving: bool = False
     ) -> None:
         """Change whether a live invocation counts."""
-        del self._pool(invocation)[invocation.name]
+        self._leave(invocation)
         invocation.dismissed = dismissed
         invocation.leaving = leaving
-        self._pool(invocation)[invocation.name] = invocation
+        self._enter(invocation)
 
-    def count(self) -> int:
-        """Invocations that count towards the target, or will."""
-        return sum(map(len, self.held.values()))
+    def _enter(self, invocation: Invocation) -> None:
+        if invocation.state in TERMINAL:
+            self.ended[invocation.state] += 1
+        else:
+            self._pool(invocation)[invocation.name] = invocation
+            self._tally(invocation, 1)
 
-    def at_work(self) -> int:
-        """Those among them that are ready or running."""
-        return len(self.held[State.READY]) + len(self.held[State.RUNNING])
-
-    def unseen(self) -> int:
-        """Invocations that have been asked for and not been heard of, wanted or not."""
-        return sum(len(self.held[state]) for state in UNSEEN) + len(self.dismissed)
+    def _leave(self, invocation: Invocation) -> None:
+        if invocation.state in TERMINAL:
+            self.ended[invocation.state] -= 1
+        else:
+            del self._pool(invocation)[invocation.name]
+            self._tally(invocation, -1)
 
     def _pool(self, invocation: Invocation) -> dict[str, Invocation]:
         if invocation.state is State.DRAINING:
@@ -157,6 +154,17 @@ class Roster:
         if invocation.leaving:
             return self.leaving
         return self.held[invocation.state]
+
+    def _tally(self, invocation: Invocation, change: int) -> None:
+        self.live += change
+        state = invocation.state
+        if state in UNSEEN:
+            self.unseen += change
+        if state is State.DRAINING or invocation.dismissed or invocation.leaving:
+            return
+        self.count += change
+        if state in AT_WORK:
+            self.at_work += change
 
     def _forget_oldest(self, name: str) -> None:
         self._old.append(name)

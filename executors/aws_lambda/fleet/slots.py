@@ -33,9 +33,9 @@ class Slots:
         self._used[slot] += 1
         return slot, before
 
-    def next_at(self) -> float | None:
-        """When the next place is free (in the past if one is); None if all are taken."""
-        return self._free[0][0] if self._free else None
+    def next_free(self) -> tuple[float, int] | None:
+        """When which place is the next to be free (in the past if one is); None if all are taken."""
+        return self._free[0] if self._free else None
 
     def release(self, slot: int, at: float | None = None) -> None:
         """The place is free from `at` on, at once if None."""
@@ -43,16 +43,17 @@ class Slots:
         times = [time for time in (at, blocked) if time is not None]
         heapq.heappush(self._free, (max(times, default=float("-inf")), slot))
 
-    def failures(self, slot: int) -> int:
-        """Failures of the place that still count."""
-        return len(self._failures.get(slot, ()))
+    def failures(self, slot: int, now: float) -> int:
+        """How often the place went wrong within the window."""
+        failures = self._failures.get(slot)
+        while failures and failures[0] + self._window <= now:
+            failures.popleft()
+        return len(failures) if failures else 0
 
     def fail(self, slot: int, now: float) -> None:
         """The invocation in this place went wrong."""
-        failures = self._failures.setdefault(slot, deque())
-        failures.append(now)
-        while failures[0] <= now - self._window:
-            failures.popleft()
+        self._failures.setdefault(slot, deque()).append(now)
+        self.failures(slot, now)
 
     def _blocked_until(self, slot: int) -> float | None:
         """A place with more failures than retries waits until one is older than the window."""

@@ -76,7 +76,7 @@ def take_snapshot(fleet: Fleet) -> Snapshot:
         at=fleet.now,
         asked=fleet.asked,
         target=fleet.target,
-        at_work=fleet.roster.at_work(),
+        at_work=fleet.roster.at_work,
         counts=counts,
         spent=fleet.spent,
         budget=fleet.settings.budget,

@@ -49,12 +49,13 @@ def colours(timeline: Timeline) -> dict[str, str]:
 def to_html(timeline: Timeline) -> str:
     """A page that needs nothing else: the bars as SVG, the figures as text."""
     palette = colours(timeline)
-    count = max(1, len(timeline.rows))
+    drawn = [row for row in timeline.rows if row.bars]
+    count = max(1, len(drawn))
     row = min(LARGEST_ROW, max(SMALLEST_ROW, PAGE_HEIGHT / count))
     height = row * count
     scale = PAGE_WIDTH / max(timeline.seconds, 1e-9)
     shapes: dict[str, list[str]] = defaultdict(list)
-    for place, one in enumerate(timeline.rows):
+    for place, one in enumerate(drawn):
         for bar in one.bars:
             number = "" if bar.number is None else f" {bar.number}"
             told = (
@@ -125,7 +126,8 @@ def save_picture(timeline: Timeline, path: Path) -> None:
     FigureCanvasAgg(figure)
     bars, curves = figure.subplots(2, 1, sharex=True, height_ratios=[4, 1])
     boxes: dict[str, list[list[tuple[float, float]]]] = defaultdict(list)
-    for place, row in enumerate(timeline.rows):
+    drawn = [row for row in timeline.rows if row.bars]
+    for place, row in enumerate(drawn):
         for bar in row.bars:
             low, high = place + 0.05, place + 0.95
             boxes[bar.kind].append(
@@ -133,7 +135,7 @@ def save_picture(timeline: Timeline, path: Path) -> None:
             )
     for kind, shapes in boxes.items():
         bars.add_collection(PolyCollection(shapes, facecolors=palette[kind], edgecolors="none"))
-    bars.set_ylim(max(1, len(timeline.rows)), 0)
+    bars.set_ylim(max(1, len(drawn)), 0)
     bars.set_xlim(0, max(timeline.seconds, 1e-3))
     bars.set_ylabel("invocation")
     bars.set_title(timeline.to_text().splitlines()[0], fontsize=10)

@@ -10,7 +10,7 @@ from executors.aws_lambda.fleet.invocation import Invocation
 from executors.aws_lambda.fleet.states import State
 
 if TYPE_CHECKING:
-    from executors.aws_lambda.fleet.lifecycle import Lifecycle
+    from executors.aws_lambda.fleet.books import Books
 
 Due = tuple[float, ev.InvocationEvent | str]
 """A time, and an event that comes about then or the name of something the fleet does by itself."""
@@ -18,7 +18,7 @@ Due = tuple[float, ev.InvocationEvent | str]
 NEVER: Due = (math.inf, "")
 
 
-def due(one: Invocation, fleet: Lifecycle) -> Due:
+def due(one: Invocation, fleet: Books) -> Due:
     """The next thing; its time may lie in the past."""
     match one.state:
         case State.READY | State.RUNNING:
@@ -41,7 +41,7 @@ def due(one: Invocation, fleet: Lifecycle) -> Due:
     return NEVER if one.ghost_until is None else (one.ghost_until, "ghost")
 
 
-def _at_work(one: Invocation, fleet: Lifecycle) -> Due:
+def _at_work(one: Invocation, fleet: Books) -> Due:
     settings = fleet.settings
     found = _silent(one, fleet)
     if one.deadline is not None:
@@ -63,7 +63,7 @@ def _at_work(one: Invocation, fleet: Lifecycle) -> Due:
     return found
 
 
-def _slow(one: Invocation, fleet: Lifecycle) -> float:
+def _slow(one: Invocation, fleet: Books) -> float:
     """When the first of its tasks will be slow, or when to look again if that cannot be said yet."""
     first = math.inf
     for task in one.tasks.values():
@@ -77,7 +77,7 @@ def _slow(one: Invocation, fleet: Lifecycle) -> float:
     return first
 
 
-def _silent(one: Invocation, fleet: Lifecycle) -> Due:
+def _silent(one: Invocation, fleet: Books) -> Due:
     patience = fleet.settings.heartbeat_timeout
     when = one.last_seen + patience
     what = "no heartbeat for {:g} s"
@@ -90,14 +90,14 @@ def _silent(one: Invocation, fleet: Lifecycle) -> Due:
     return when, ev.Silent(one.name, what.format(patience), at=fleet.now)
 
 
-def _overdue(one: Invocation, fleet: Lifecycle, patience: float, what: str) -> Due:
+def _overdue(one: Invocation, fleet: Books, patience: float, what: str) -> Due:
     when = one.since + patience
     if when > fleet.now:
         return when, ""
     return when, ev.Overdue(one.name, f"{what} within {patience:g} s", at=fleet.now)
 
 
-def _drain_overdue(one: Invocation, fleet: Lifecycle) -> Due:
+def _drain_overdue(one: Invocation, fleet: Books) -> Due:
     if one.exit_told is not None:
         when = one.exit_told + fleet.exit_grace
     else:

@@ -38,7 +38,7 @@ from executors.aws_lambda.fleet.events import (
     TimeNearlyUp,
     Waiting,
 )
-from executors.aws_lambda.fleet.states import LIVE, TERMINAL, State
+from executors.aws_lambda.fleet.states import LIVE, TERMINAL, UNSEEN, State
 
 REQUESTED, THROTTLED, INVOKED, CONNECTED, READY, RUNNING, DRAINING = (
     State.REQUESTED, State.THROTTLED, State.INVOKED, State.CONNECTED, State.READY, State.RUNNING, State.DRAINING,
@@ -83,8 +83,8 @@ _ROWS: list[tuple[Iterable[State], Iterable[Kind], str, tuple[State, ...]]] = [
     ([CONNECTED, READY, RUNNING, DRAINING, *TERMINAL], [Invoked], "named", ()),
     ([CONNECTED, READY, RUNNING, DRAINING, *TERMINAL], ANSWERS[1:], IGNORE, ()),
     # The worker shows up, or does not
-    ([REQUESTED, THROTTLED, INVOKED], [LinkUp], "linked", (CONNECTED, DRAINING)),
-    ([REQUESTED, THROTTLED, INVOKED], [Connected], "connected", (CONNECTED, DRAINING)),
+    (UNSEEN, [LinkUp], "linked", (CONNECTED, DRAINING)),
+    (UNSEEN, [Connected], "connected", (CONNECTED, DRAINING)),
     ([INVOKED], [Overdue], "never_came", (EXPIRED,)),
     ([CONNECTED, READY, RUNNING, DRAINING], [LinkUp], "linked_again", ()),
     ([CONNECTED, READY, RUNNING, DRAINING], [Connected], "introduced", ()),
@@ -92,31 +92,33 @@ _ROWS: list[tuple[Iterable[State], Iterable[Kind], str, tuple[State, ...]]] = [
     ([EXPIRED], [LinkUp], "came_late", (CONNECTED,)),
     ([EXPIRED], [Connected], "introduced_late", (CONNECTED,)),
     # It gets ready and works
-    ([REQUESTED, THROTTLED, INVOKED, CONNECTED], [Ready], "ready", (READY, DRAINING)),
+    (UNSEEN, [Ready], "ready", (READY, DRAINING)),
+    ([CONNECTED], [Ready], "ready", (READY,)),
     ([READY, RUNNING], [Ready], "ready_again", ()),
-    ([REQUESTED, THROTTLED, INVOKED, CONNECTED, READY, RUNNING], [Running, Waiting], "works", (RUNNING, DRAINING)),
+    (UNSEEN, [Running, Waiting], "works", (RUNNING, DRAINING)),
+    ([CONNECTED, READY, RUNNING], [Running, Waiting], "works", (RUNNING,)),
     ([RUNNING], [Done], "task_done", (READY, RUNNING)),
     ([RUNNING], [Idle], "idles", (READY,)),
     ([READY], [Idle, Done], "beats", ()),
-    ([REQUESTED, THROTTLED, INVOKED, CONNECTED], [Idle, Done], "beats", ()),
+    ([*UNSEEN, CONNECTED], [Idle, Done], "beats", ()),
     (LIVE, [Heartbeat], "beats", ()),
     # It is let go
     ([REQUESTED, INVOKED], [Retire], "dismissed", ()),
     ([THROTTLED], [Retire], "cancelled", (FINISHED,)),
     ([CONNECTED, READY, RUNNING], [Retire], "retired", (DRAINING,)),
     ([READY, RUNNING], [TimeNearlyUp], "time_nearly_up", (DRAINING,)),
-    ([REQUESTED, THROTTLED, INVOKED, CONNECTED, READY, RUNNING], [Draining], "leaves", (DRAINING,)),
+    ([*UNSEEN, CONNECTED, READY, RUNNING], [Draining], "leaves", (DRAINING,)),
     ([DRAINING], [Draining], "beats", ()),
     ([DRAINING], [Retire], "beats", ()),
     ([DRAINING], [Ready], "ready_too_late", ()),
     ([DRAINING], TASKS, "drains_on", ()),
     ([DRAINING], [Drained], "drained", ()),
     ([DRAINING], [DrainOverdue], "drains_too_long", (EXPIRED,)),
-    ([REQUESTED, THROTTLED, INVOKED, CONNECTED, READY, RUNNING], [Drained], IGNORE, ()),
+    ([*UNSEEN, CONNECTED, READY, RUNNING], [Drained], IGNORE, ()),
     # It ends
     (LIVE, [Finished], "finished", (FINISHED,)),
     (LIVE, [Failed], "failed", (FAILED,)),
-    ([REQUESTED, THROTTLED, INVOKED], [LinkDown], IGNORE, ()),
+    (UNSEEN, [LinkDown], IGNORE, ()),
     ([CONNECTED, READY, RUNNING], [LinkDown], "link_down", (LOST,)),
     ([DRAINING], [LinkDown], "gone", (FINISHED,)),
     ([CONNECTED, READY, RUNNING], [Silent], "silent", (LOST,)),
@@ -139,9 +141,9 @@ _ROWS: list[tuple[Iterable[State], Iterable[Kind], str, tuple[State, ...]]] = [
     ([REQUESTED], [RetryDue], IMPOSSIBLE, ()),
     ([THROTTLED, READY, RUNNING, DRAINING], [Overdue], IMPOSSIBLE, ()),
     ([INVOKED, CONNECTED, READY, RUNNING, DRAINING], [RetryDue], IMPOSSIBLE, ()),
-    ([REQUESTED, THROTTLED, INVOKED, DRAINING], [Silent], IMPOSSIBLE, ()),
-    ([REQUESTED, THROTTLED, INVOKED, CONNECTED, DRAINING], [TimeNearlyUp], IMPOSSIBLE, ()),
-    ([REQUESTED, THROTTLED, INVOKED, CONNECTED, READY, RUNNING], [DrainOverdue], IMPOSSIBLE, ()),
+    ([*UNSEEN, DRAINING], [Silent], IMPOSSIBLE, ()),
+    ([*UNSEEN, CONNECTED, DRAINING], [TimeNearlyUp], IMPOSSIBLE, ()),
+    ([*UNSEEN, CONNECTED, READY, RUNNING], [DrainOverdue], IMPOSSIBLE, ()),
     (TERMINAL, TIMERS, IMPOSSIBLE, ()),
 ]  # fmt: skip
 
