@@ -121,7 +121,7 @@ def estimate(plan: Plan, machine: Machine, model: Mapping[str, float] | None = N
     for key, seconds in times.items():
         if (stage := _stage(key)) in stages:
             stages[stage] += seconds
-    links = max((len(batch) - 1 for batch in plan.batches), default=0)
+    links = max(map(len, plan.batches), default=0) if plan.is_chained else 0
     link = plan.chunk_frames * chosen["rebase"] * megapixels / machine.speed + machine.hop
     arrivals = machine.arrivals()
     return Estimate(
@@ -269,10 +269,8 @@ class _Run:
 def seconds_a_megapixel(report: EncodeReport) -> dict[str, float]:
     """What a real encode tells: seconds of each stage for a megapixel; of `replace` by replaced frame."""
     megapixels = report.width * report.height / 1e6
-    linked = report.chunks - report.batches
-    frames = dict.fromkeys(STAGES, float(report.frames))
-    frames |= {"replace": float(linked), "rebase": report.frames * linked / report.chunks}
+    frames = dict.fromkeys(STAGES, report.frames) | {"replace": report.chunks}
     return {
-        stage: report.stage_seconds.get(stage, 0.0) / (max(frames[stage], 1.0) * megapixels)
+        stage: report.stage_seconds.get(stage, 0.0) / (frames[stage] * megapixels)
         for stage in STAGES
     }

@@ -109,7 +109,7 @@ def verify(shipped: Path | None = None) -> Loaded:
     begin = time.perf_counter()
     load_kernels()
     seconds = time.perf_counter() - begin
-    hits, missed = _count_loads()
+    hits, missed = count_loads()
     if missed:
         where = shipped or Path(os.environ.get(SHIPPED, "the kernel cache"))
         some = ", ".join(missed[:3])
@@ -233,7 +233,7 @@ def _temporary() -> Path:
     return Path(os.environ.get("TMPDIR") or "/tmp")
 
 
-def _count_loads() -> tuple[int, list[str]]:
+def count_loads() -> tuple[int, list[str]]:
     """Kernels that came from the cache, and the names of those that were compiled."""
     from numba.core.dispatcher import Dispatcher
 

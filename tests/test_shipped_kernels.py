@@ -16,7 +16,10 @@ from codec.kernel_cache import INTERPRETED
 from excamera_dask import shipped_kernels
 from excamera_dask.shipped_kernels import CACHE, MANIFEST, SHIPPED, missing_flags
 
-pytestmark = pytest.mark.skipif(INTERPRETED, reason="nothing is compiled")
+pytestmark = [
+    pytest.mark.skipif(INTERPRETED, reason="nothing is compiled"),
+    pytest.mark.timeout(900),  # the first test waits until all is compiled
+]
 
 LOADED = """
 import json
@@ -24,6 +27,27 @@ from excamera_dask import shipped_kernels
 folder = shipped_kernels.install()
 loaded = shipped_kernels.verify()
 print(json.dumps({"folder": str(folder), "kernels": loaded.kernels}))
+"""
+ENCODED = """
+import sys
+from excamera_dask import shipped_kernels
+shipped_kernels.install()
+from fractions import Fraction
+import numpy as np
+import excamera_dask
+from codec.frame import Image
+from excamera_dask.containers import Y4mWriter
+folder = sys.argv[1]
+scene = np.random.default_rng(5).integers(0, 255, (160, 160), dtype=np.uint8)
+with Y4mWriter(f"{folder}/in.y4m", 96, 80, Fraction(25)) as writer:
+    for n in range(9):
+        y = np.ascontiguousarray(scene[n : n + 80, 2 * n : 2 * n + 96])
+        writer.write(Image(y, y[::2, ::2].copy(), 255 - y[::2, ::2]))
+report = excamera_dask.encode(
+    f"{folder}/in.y4m", f"{folder}/out.ivf", executor="sync", encoder="libvpx", chunk_frames=3
+)
+kernels, compiled = shipped_kernels.count_loads()
+print(report.chunks, kernels > 10, compiled)
 """
 REFUSED = """
 from excamera_dask import shipped_kernels
@@ -57,7 +81,7 @@ def shipped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("shipped") / "kernels"
     pins = {"NUMBA_CPU_NAME": level(), "NUMBA_CPU_FEATURES": ""}
     command = [sys.executable, "-m", "excamera_dask.shipped_kernels", str(folder)]
-    subprocess.run(command, check=True, env=environment(**pins), capture_output=True, timeout=280)
+    subprocess.run(command, check=True, env=environment(**pins), capture_output=True, timeout=800)
     mounted = False
     if os.geteuid() == 0:  # permissions do not bind root, a mount does
         bind = ["mount", "--bind", str(folder), str(folder)]
@@ -97,6 +121,13 @@ def test_nothing_is_compiled_where_shipped_kernels_fit(shipped: Path, tmp_path: 
     again = json.loads(run(LOADED, shipped, tmp_path / "tmp"))  # a warm start finds them there
     assert again == first
     assert len(os.listdir(tmp_path / "tmp")) == 1
+
+
+@pytest.mark.slow
+def test_a_whole_encode_compiles_nothing(shipped: Path, tmp_path: Path) -> None:
+    """What is packed is all that there is, not only what `verify` loads."""
+    code = ENCODED.replace("sys.argv[1]", repr(str(tmp_path)))
+    assert run(code, shipped, tmp_path / "tmp") == "3 True []"
 
 
 @pytest.mark.slow

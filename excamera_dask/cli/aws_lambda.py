@@ -28,7 +28,7 @@ from excamera_dask.cli.output import notice, print_json
 DAYS = ["1", "3", "5", "7", "14", "30", "60", "90", "180", "365"]
 
 
-@click.group("lambda")
+@click.group("lambda", short_help="Workers on AWS Lambda: build, deploy, check, price.")
 def aws_lambda() -> None:
     """Workers on AWS Lambda: build their image, deploy the function, check it, price a job.
 

@@ -113,7 +113,7 @@ def _cut(made: Plan) -> dict[str, Any]:
         "key_frames": made.key_frames,
         "load_spans": len(made.spans),
         "tasks": made.task_count,
-        "longest_chain": max((len(batch) - 1 for batch in batches), default=0),
+        "longest_chain": max(map(len, batches), default=0) if made.is_chained else 0,
         "raw_bytes": made.frame_count * made.frame_bytes,
     }
 
