@@ -194,7 +194,7 @@ def test_a_handler_that_cannot_start_stops_the_cluster() -> None:
     environment = {**ENVIRONMENT, "EXCAMERA_PREPARE": "no_such_module:prepare"}
     with (
         open_executor("lambda", workers=2, backend="local", environment=environment) as executor,
-        pytest.raises(ClusterStopped, match="cannot start: .*no_such_module"),
+        pytest.raises(ClusterStopped, match=r"cannot start: .*no_such_module"),
     ):
         eventually(lambda: executor._stopped, 20)
         executor.run({}, [("a", 0)], print)

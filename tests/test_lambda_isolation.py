@@ -13,7 +13,7 @@ from pathlib import Path
 import dask
 import pytest
 from distributed import Client, LocalCluster, get_worker
-from test_lambda_faults import encode, expected, functions, source  # noqa: F401 - fixtures
+from test_lambda_faults import encode, expected, functions, source  # noqa: F401 - some are fixtures
 
 from executors.aws_lambda import LambdaExecutor
 
@@ -129,8 +129,8 @@ def test_retired_workers_hand_over_their_results(isolated: LambdaExecutor, clien
 
 def test_the_whole_encode(
     isolated: LambdaExecutor,
-    source: Path,
-    expected: bytes,
-    tmp_path: Path,  # noqa: F811
+    source: Path,  # noqa: F811
+    expected: bytes,  # noqa: F811
+    tmp_path: Path,
 ) -> None:
     assert encode(source, tmp_path / "out.webm", isolated) == expected

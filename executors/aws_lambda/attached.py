@@ -60,6 +60,7 @@ class AttachedCluster(Cluster):  # type: ignore[misc]
         self.status = Status.running
 
     async def _look(self) -> None:
+        assert self.scheduler_comm is not None
         self.scheduler_info = SchedulerInfo(await self.scheduler_comm.identity(n_workers=-1))
 
     def scale(self, n: int) -> Any:
@@ -67,6 +68,7 @@ class AttachedCluster(Cluster):  # type: ignore[misc]
         return self.sync(self._scale, n)
 
     async def _scale(self, n: int) -> None:
+        assert self.scheduler_comm is not None
         await self.scheduler_comm.lambda_scale(n=int(n))
 
     def snapshot(self) -> Any:
@@ -74,6 +76,7 @@ class AttachedCluster(Cluster):  # type: ignore[misc]
         return self.sync(self._snapshot)
 
     async def _snapshot(self) -> Any:
+        assert self.scheduler_comm is not None
         return await self.scheduler_comm.lambda_snapshot()
 
     def close(self, timeout: float | None = None) -> Any:

@@ -329,7 +329,7 @@ class LambdaCluster(Cluster):  # type: ignore[misc]
         if self.status in (Status.closing, Status.closed):
             return
         self.status = Status.closing
-        with contextlib.suppress(AttributeError):
+        if self._adaptive is not None:
             self._adaptive.stop()
         await super()._close()
         await self._stack.aclose()

@@ -47,7 +47,7 @@ class Settings:
     host: str = "0.0.0.0"
     port: int = 8785
     advertise: str | None = None
-    limits: Limits = Limits()
+    limits: Limits = field(default_factory=Limits)
     interval: float = 10.0  # seconds between two lines of statistics
 
 
@@ -86,9 +86,13 @@ async def _serve(settings: Settings, say: Callable[[dict[str, Any]], None]) -> N
 def load_relay(folder: Path) -> tuple[str, str, str]:
     """(certificate, key, authority's certificate), all PEM, from `folder`; makes what is missing."""
     certificate, key = folder / RELAY_CERTIFICATE_FILE, folder / RELAY_KEY_FILE
-    if certificate.exists() and key.exists() and (folder / CERTIFICATE_FILE).exists():
-        if _is_good(certificate):
-            return certificate.read_text(), key.read_text(), (folder / CERTIFICATE_FILE).read_text()
+    if (
+        certificate.exists()
+        and key.exists()
+        and (folder / CERTIFICATE_FILE).exists()
+        and _is_good(certificate)
+    ):
+        return certificate.read_text(), key.read_text(), (folder / CERTIFICATE_FILE).read_text()
     if not (folder / KEY_FILE).exists():
         if (folder / CERTIFICATE_FILE).exists():
             raise InvalidCredential(
