@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from excamera_dask.api import encode, plan, submit
     from excamera_dask.errors import ExcameraError
     from excamera_dask.first_pass import FirstPassSettings
+    from excamera_dask.lambda_jobs import LambdaCluster
     from excamera_dask.muxing import EncodedVideo
     from excamera_dask.planning import Plan
     from excamera_dask.report import EncodeReport
@@ -26,6 +27,7 @@ _HOMES = {
     "EncodedVideo": "excamera_dask.muxing",
     "ExcameraError": "excamera_dask.errors",
     "FirstPassSettings": "excamera_dask.first_pass",
+    "LambdaCluster": "excamera_dask.lambda_jobs",
     "Plan": "excamera_dask.planning",
     "Settings": "excamera_dask.settings",
     "encode": "excamera_dask.api",
@@ -39,6 +41,7 @@ __all__ = [
     "EncodedVideo",
     "ExcameraError",
     "FirstPassSettings",
+    "LambdaCluster",
     "Plan",
     "Settings",
     "__version__",

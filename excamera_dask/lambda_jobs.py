@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import os
-import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
+import executors.aws_lambda
 from codec.kernel_cache import INTERPRETED, cache_root
+from excamera_dask.borrowed_kernels import BORROWED, borrow
 from excamera_dask.errors import ExcameraError
 from excamera_dask.sources import SourceInfo
+from executors.aws_lambda.backend import LOCAL
+from executors.aws_lambda.config import setting
+from executors.aws_lambda.handler import PREPARE
 
-PREPARE = "EXCAMERA_PREPARE"  # the handler's word for it: executors.aws_lambda.handler.PREPARE
-BORROWED = "EXCAMERA_BORROWED_KERNELS"
 PASSED_ON = (
     "AWS_ENDPOINT_URL",
     "AWS_ENDPOINT_URL_S3",
@@ -24,21 +27,34 @@ PASSED_ON = (
 """Variables that functions on this machine get from the client."""
 
 
+class LambdaCluster(executors.aws_lambda.LambdaCluster):
+    """`executors.aws_lambda.LambdaCluster` for videos: functions on this machine find encoders and compiled kernels.
+
+    The other keywords, and what it can do, are told there.
+    """
+
+    def __init__(self, n_workers: int | None = None, **options: Any) -> None:
+        super().__init__(n_workers, **with_means(options))
+
+
 def options_for(options: Mapping[str, Any], source: SourceInfo) -> dict[str, Any]:
     """The executor's options for a job on `source`. Raises ExcameraError for an input that functions cannot read."""
-    from executors.aws_lambda.config import setting
-
     backend = setting("backend", options.get("backend"))
-    if backend != "local":
-        if "://" not in source.path:
-            raise ExcameraError(
-                f"{source.path}: Lambda functions cannot read this machine's files: copy it to S3 and give its s3:// URL"
-            )
+    if backend != LOCAL and "://" not in source.path and not _is_here(backend):
+        raise ExcameraError(
+            f"{source.path}: Lambda functions cannot read this machine's files: copy it to S3 and give its s3:// URL"
+        )
+    folders = () if "://" in source.path else (str(Path(source.path).parent),)
+    return with_means(options, folders)
+
+
+def with_means(options: Mapping[str, Any], folders: Sequence[str] = ()) -> dict[str, Any]:
+    """Options of a cluster, with what functions on this machine need; folders: that they must see."""
+    if setting("backend", options.get("backend")) != LOCAL:
         return dict(options)
     given = dict(setting("environment", options.get("environment")))
     local = dict(setting("backend-options", options.get("backend_options")))
-    folders = [str(Path(source.path).parent)] if "://" not in source.path else []
-    local["visible"] = (*local.get("visible", ()), *folders, str(cache_root()))
+    local["visible"] = (*local.get("visible", ()), *folders, os.getcwd(), str(cache_root()))
     return {
         **options,
         "environment": {**_own_environment(), **given},
@@ -46,19 +62,15 @@ def options_for(options: Mapping[str, Any], source: SourceInfo) -> dict[str, Any
     }
 
 
+def _is_here(backend: str) -> bool:
+    """Whether a server of Lambda's API runs on this machine."""
+    return urlsplit(backend).hostname in ("127.0.0.1", "::1", "localhost")
+
+
 def _own_environment() -> dict[str, str]:
     """What functions on this machine need to find: encoders, storage, and the kernels that are compiled already."""
     passed = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
     if INTERPRETED:
         return passed
-    return passed | {PREPARE: f"{__name__}:borrow_kernels", BORROWED: str(cache_root())}
-
-
-def borrow_kernels() -> None:
-    """Copy the client's compiled kernels to where this function may write, before the codec is imported."""
-    folder = Path(os.environ.get("TMPDIR") or "/tmp") / "excamera-kernels"
-    if not folder.is_dir():
-        part = folder.with_name(f".{folder.name}.{os.getpid()}")
-        shutil.copytree(os.environ[BORROWED], part, copy_function=shutil.copyfile)
-        part.rename(folder)
-    os.environ["NUMBA_CACHE_DIR"] = str(folder)
+    prepare = f"{borrow.__module__}:{borrow.__name__}"
+    return passed | {PREPARE: prepare, BORROWED: str(cache_root())}
