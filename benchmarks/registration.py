@@ -82,8 +82,12 @@ async def register(workers: int, processes: int) -> dict[str, float]:
     issued = time.perf_counter() - begin
     children = [
         await asyncio.create_subprocess_exec(
-            sys.executable, __file__, "--child", relay.address,
-            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
+            sys.executable,
+            __file__,
+            "--child",
+            relay.address,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
         )  # fmt: skip
         for _ in range(processes)
     ]

@@ -95,7 +95,9 @@ def pass_on(value: bytes) -> bytes:
 
 
 async def work(address: str, security: Security, protocol: str) -> None:
-    worker = await Worker(address, security=security, protocol=protocol, nthreads=1, dashboard=False)
+    worker = await Worker(
+        address, security=security, protocol=protocol, nthreads=1, dashboard=False
+    )
     await worker.finished()
     if isinstance(security, RendezvousSecurity):
         await security.close()
@@ -110,10 +112,14 @@ async def cluster(protocol: str, folder: Path) -> AsyncIterator[tuple[Any, list[
         relay = await RelayProcess.start(authority)
         securities = [
             RendezvousSecurity(relay.address, authority.issue(name, names=names, role=role))
-            for name, names, role in (("boss", ["scheduler"], "controller"), ("client", [], "worker"))
+            for name, names, role in (
+                ("boss", ["scheduler"], "controller"),
+                ("client", [], "worker"),
+            )
         ]
         orders = [
-            {"relay": relay.address, "credential": authority.issue(f"worker-{i}").to_dict()} for i in (1, 2)
+            {"relay": relay.address, "credential": authority.issue(f"worker-{i}").to_dict()}
+            for i in (1, 2)
         ]
         closing = list(securities)
         scheduler_options = {"protocol": "rdv"}
@@ -193,7 +199,9 @@ def run_child(role: str) -> None:
     if role == "work":
         security: Security
         if "tls" in order:
-            security = Security(require_encryption=True, **json.loads(Path(order["tls"]).read_text()))
+            security = Security(
+                require_encryption=True, **json.loads(Path(order["tls"]).read_text())
+            )
         else:
             credential = Credential.from_dict(order["credential"])
             security = RendezvousSecurity(order["relay"], credential)

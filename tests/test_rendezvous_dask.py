@@ -365,9 +365,11 @@ def _state(pid: int) -> str:
 
 def test_relay_that_cannot_listen_says_why() -> None:
     async def story() -> None:
-        with socket.create_server(("127.0.0.1", 0)) as taken:
-            with pytest.raises(RendezvousError, match="in use"):
-                await RelayProcess.start(AUTHORITY, port=taken.getsockname()[1])
+        with (
+            socket.create_server(("127.0.0.1", 0)) as taken,
+            pytest.raises(RendezvousError, match="in use"),
+        ):
+            await RelayProcess.start(AUTHORITY, port=taken.getsockname()[1])
 
     run(story)
 
