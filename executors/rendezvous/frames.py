@@ -170,6 +170,8 @@ class FrameReader:
                 self._open = header
             header = self._open
             take = min(header.length, end - start)
+            if take == 0 < header.length:
+                break
             frames.append((header._replace(length=take), view[start : start + take]))
             start += take
             left = header.length - take

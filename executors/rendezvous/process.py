@@ -46,7 +46,7 @@ class RelayProcess:
         limits: Limits | None = None,
     ) -> Self:
         """Start a relay that listens on `host`; `advertise` is the host that peers are told. Raises RendezvousError."""
-        relay = cls(authority, host, port, advertise or _reachable(host), limits or Limits())
+        relay = cls(authority, host, port, advertise or reachable_host(host), limits or Limits())
         await relay._launch()
         return relay
 
@@ -129,7 +129,8 @@ class RelayProcess:
         return answer
 
 
-def _reachable(host: str) -> str:
+def reachable_host(host: str) -> str:
+    """`host`, or an address of this machine where `host` means all of them."""
     if host in ("", "0.0.0.0", "::"):
         from distributed.utils import get_ip
 

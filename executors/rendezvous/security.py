@@ -89,13 +89,11 @@ class RendezvousSecurity(Security):
                 await future.result().close()
 
     def get_connection_args(self, role: str) -> dict[str, Any]:
-        """For `distributed.comm.connect`; they serve tls:// as well, with the same authority."""
-        return {
-            "rendezvous": self,
-            "ssl_context": self._local_context(link_context),
-            "require_encryption": True,
-            "extra_conn_args": {},
-        }
+        """For `distributed.comm.connect`; a client's serve tls:// as well, with the same authority."""
+        arguments = {"rendezvous": self, "require_encryption": True, "extra_conn_args": {}}
+        if role != "worker":  # workers meet at relays only, and there may be thousands of them
+            arguments["ssl_context"] = self._local_context(link_context)
+        return arguments
 
     def get_listen_args(self, role: str) -> dict[str, Any]:
         """For `distributed.comm.listen`; a scheduler whose credential allows it listens as `scheduler`."""

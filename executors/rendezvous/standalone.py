@@ -29,6 +29,7 @@ from executors.rendezvous.credentials import (
 from executors.rendezvous.errors import InvalidCredential, RendezvousError
 from executors.rendezvous.limits import Limits
 from executors.rendezvous.names import RelayAddress
+from executors.rendezvous.process import reachable_host
 from executors.rendezvous.server import RelayServer
 from executors.rendezvous.tls import relay_context
 
@@ -71,7 +72,7 @@ async def _serve(settings: Settings, say: Callable[[dict[str, Any]], None]) -> N
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
-    address = RelayAddress(settings.advertise or host, port)
+    address = RelayAddress(settings.advertise or reachable_host(host), port)
     say({"event": "listening", "address": str(address), "authority": str(settings.folder)})
     while not stop.is_set():
         try:
