@@ -2,13 +2,14 @@
 
     python benchmarks/local_lambda.py [--environments 300] [--heavy 32]
 
-Prints JSON. Times include boto3. A bare environment imports nothing but AWS's runtime client, a heavy one also numpy,
-numba and distributed, as the workers do.
+Prints JSON. Times include boto3 unless they say otherwise. A bare environment imports nothing but AWS's runtime
+client, a heavy one also numpy, numba and distributed, as the workers do.
 """
 
 from __future__ import annotations
 
 import argparse
+import http.client
 import json
 import statistics
 import sys
@@ -63,6 +64,7 @@ def single(local: LocalLambda, code: str, module: str, calls: int = 200) -> dict
     return {
         "cold_ms": round(statistics.median(cold[1:]), 1),
         "warm_ms": round(statistics.median(warm), 2),
+        "warm_http_ms": round(statistics.median(plain_http(local, module, calls)), 2),
         "handler_ms": last_duration(local, module),
         "pss_mb": round(rollup(process, "Pss"), 1),
         "private_mb": round(rollup(process, "Private_Dirty"), 1),
@@ -96,6 +98,18 @@ def many(local: LocalLambda, code: str, module: str, number: int) -> dict[str, A
         "server_cpu_share": round((cpu(server) - before) / 2, 3),
         "server_rss_mb": round(rollup(server, "Rss"), 1),
     }
+
+
+def plain_http(local: LocalLambda, name: str, calls: int) -> list[float]:
+    """Milliseconds of warm calls over one HTTP connection, without boto3."""
+    connection = http.client.HTTPConnection(local.endpoint_url.removeprefix("http://"))
+    path = f"/2015-03-31/functions/{name}/invocations"
+
+    def call() -> None:
+        connection.request("POST", path, b"{}")
+        connection.getresponse().read()
+
+    return [timed(call) for _ in range(calls)]
 
 
 def timed(call: Callable[[], Any]) -> float:

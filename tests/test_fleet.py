@@ -71,6 +71,16 @@ def test_no_more_than_the_concurrency_may_exist() -> None:
     assert world.fleet.workers >= 25
 
 
+def test_what_hangs_still_takes_its_share_of_the_concurrency() -> None:
+    world = up(World(FleetSettings(concurrency=3, timeout=200.0)), 3)
+    victim = world.running()[0]
+    world.hang(victim)
+    world.run(100)
+    assert world.fleet.workers == 2 and len(world.running()) == 3
+    assert world.run(200, lambda: victim.ended is not None)
+    assert world.run(90, lambda: world.fleet.workers == 3)
+
+
 def test_a_smaller_target_lets_those_go_first_that_are_not_there_yet() -> None:
     world = World(weather=Weather(cold=(1.0, 10.0)))
     world.scale(20)
@@ -192,6 +202,15 @@ def test_the_pause_after_a_throttle_follows_the_jitter_that_comes_with_it() -> N
             a for a in fleet.handle(ev.Tick(at=100.0 + wait + 0.01)) if isinstance(a, act.Invoke)
         ]
         assert again == [act.Invoke(invoke, 0, 1)]
+
+
+def test_a_throttle_ends_the_burst() -> None:
+    fleet = Fleet(FleetSettings(burst=50, rate=1.0))
+    fleet.handle(ev.TargetChanged(10, at=100.0))
+    fleet.handle(ev.InvokeThrottled("worker-0-0", at=100.0))
+    done = fleet.handle(ev.TargetChanged(20, at=100.0))
+    assert not [action for action in done if isinstance(action, act.Invoke)]
+    assert fleet.next_tick() == pytest.approx(101.0, abs=0.6)
 
 
 def test_a_call_that_is_throttled_without_end_fails_with_that_reason() -> None:
@@ -489,6 +508,14 @@ def test_different_errors_do_not_end_it() -> None:
     assert world.run(30, world.settled)
 
 
+def test_once_a_worker_was_ready_failures_are_those_of_single_invocations() -> None:
+    world = up(World(FleetSettings(breaker=3)), 1)
+    world.weather.fails = "ImportError: a bad deployment"
+    world.scale(6)
+    world.run(30)
+    assert len(world.invocations(State.FAILED)) > 3 and world.fleet.stopping is None
+
+
 def test_errors_are_compared_without_their_numbers() -> None:
     first = "RequestId: 8c1d34aa-11 Error: out of memory at 0x7f3a after 812 MB"
     assert kind_of_error(first) == kind_of_error(
@@ -601,6 +628,16 @@ def test_it_stops_before_the_budget_is_exceeded() -> None:
     (stop,) = world.of(act.StopAll)
     assert stop.reason.startswith("the budget of $0.02 is used up")
     assert not world.running()
+
+
+def test_what_hangs_until_its_time_is_up_is_kept_in_reserve() -> None:
+    settings = FleetSettings(budget=1000.0, prices=Prices(1.0, 0.0, 0.0), memory=1024)
+    world = up(World(settings), 1)
+    world.hang(world.running()[0])
+    assert world.run(300, lambda: world.fleet.stopping is not None)
+    world.run(1000)
+    assert not world.running()
+    assert 900.0 < world.real_dollars() <= 1000.0
 
 
 def test_a_budget_that_pays_for_fewer_workers_gives_fewer_and_says_so() -> None:

@@ -141,6 +141,18 @@ def test_scale_up_and_down() -> None:
     assert cluster.coordinator.fleet.snapshot().counts["finished"] == 3
 
 
+def test_several_relays() -> None:
+    with local_cluster(3, relays=2) as cluster, cluster.get_client() as client:
+        client.wait_for_workers(3, timeout=30)
+        workers = list(client.scheduler_info(n_workers=-1)["workers"])
+        assert len({address.partition("/excamera")[0] for address in workers}) == 2
+        blocks = [
+            client.submit(os.urandom, 1_000_000, workers=[each], pure=False) for each in workers
+        ]
+        sizes = client.submit(lambda *blocks: sum(map(len, blocks)), *blocks)
+        assert sizes.result(timeout=30) == 3_000_000
+
+
 def test_adapt() -> None:
     with local_cluster() as cluster, cluster.get_client() as client:
         cluster.adapt(minimum=0, maximum=2, interval="200ms", wait_count=2, target_duration="1s")
@@ -182,7 +194,7 @@ def test_a_handler_that_cannot_start_stops_the_cluster() -> None:
     environment = {**ENVIRONMENT, "EXCAMERA_PREPARE": "no_such_module:prepare"}
     with (
         open_executor("lambda", workers=2, backend="local", environment=environment) as executor,
-        pytest.raises(ClusterStopped, match="cannot start: .*no_such_module"),
+        pytest.raises(ClusterStopped, match=r"cannot start: .*no_such_module"),
     ):
         eventually(lambda: executor._stopped, 20)
         executor.run({}, [("a", 0)], print)

@@ -95,6 +95,19 @@ def ended(executor: LambdaExecutor, state: str) -> int:
     return coordinator.fleet.snapshot().counts[state]
 
 
+def await_error(executor: LambdaExecutor, words: str) -> None:
+    """Wait until it is known that an invocation failed for a reason with these words."""
+    coordinator = executor.cluster.coordinator
+    assert coordinator is not None
+    deadline = time.monotonic() + 30
+    while True:
+        views = coordinator.fleet.snapshot().invocations
+        if any(words in (view.error or "") for view in views):
+            return
+        assert time.monotonic() < deadline, views
+        time.sleep(0.1)
+
+
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_worker_is_killed_in_a_stage(
     stage: str, source: Path, expected: bytes, tmp_path: Path
@@ -133,10 +146,10 @@ def test_another_takes_over_from_a_slow_worker(
 
 def test_the_relay_is_killed(source: Path, expected: bytes, tmp_path: Path) -> None:
     with FaultServer(rebase=["", "none"]) as server, functions(source, server) as executor:
-        killer = when(server, lambda: os.kill(executor.cluster.relay.pid, signal.SIGKILL))
+        killer = when(server, lambda: os.kill(executor.cluster.relays[0].pid, signal.SIGKILL))
         assert encode(source, tmp_path / "out.webm", executor) == expected
         killer.join()
-        assert executor.cluster.relay.is_running
+        assert executor.cluster.relays[0].is_running
 
 
 def when(server: FaultServer, act: Callable[[], None]) -> threading.Thread:
@@ -185,6 +198,17 @@ def test_the_time_of_the_functions_runs_out(source: Path, expected: bytes, tmp_p
         assert ended(executor, "finished") >= 2
 
 
+def test_lambda_ends_a_function_in_mid_task(source: Path, expected: bytes, tmp_path: Path) -> None:
+    """A worker that hears nothing any more is killed by Lambda at its time limit, and that is what is told of it."""
+    patience = {"deadline_margin": 1.0, "replace_ahead": 1.0, "heartbeat_timeout": 60.0}
+    with (
+        FaultServer(encode=["", "deaf"]) as server,
+        functions(source, server, timeout=9, fleet_options=patience) as executor,
+    ):
+        assert encode(source, tmp_path / "out.webm", executor) == expected
+        await_error(executor, "task timed out after 9")
+
+
 def test_a_task_that_takes_all_memory_is_named(source: Path, tmp_path: Path) -> None:
     faults = {"encode": ["memory"] * 100}
     with (
@@ -204,12 +228,7 @@ def test_one_worker_short_of_memory_is_replaced(
         functions(source, server, memory=512) as executor,
     ):
         assert encode(source, tmp_path / "out.webm", executor) == expected
-        said = [
-            one.error
-            for one in executor.cluster.coordinator.fleet.snapshot().invocations
-            if one.error
-        ]
-        assert any("out of memory" in error for error in said), said
+        await_error(executor, "out of memory")
 
 
 def test_the_budget_is_not_exceeded(source: Path, tmp_path: Path) -> None:

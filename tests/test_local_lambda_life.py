@@ -164,3 +164,29 @@ def test_a_port_that_is_taken_is_one_line() -> None:
 def test_settings_that_cannot_be_are_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(InvalidSettings):
         LocalLambda(**settings)
+
+
+MANY_DESCRIPTORS = """
+import os, resource, sys
+from executors.aws_lambda.emulator.sandbox import Confinement, spawn
+soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+resource.setrlimit(resource.RLIMIT_NOFILE, (min(4096, hard), hard))
+held = [os.open(os.devnull, os.O_RDONLY) for _ in range(1500)]
+confinement = Confinement(mounts=False, user_namespace=False, tmp_bytes=1 << 20)
+program = "import os; print(len(os.listdir('/proc/self/fd')))"
+child = spawn(confinement, [sys.executable, "-c", program], {}, "/", 1)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+def test_hundreds_of_environments_fit_into_a_server() -> None:
+    """Each takes about five descriptors there, of which a new environment inherits none."""
+    done = subprocess.run(
+        [sys.executable, "-c", MANY_DESCRIPTORS],
+        env={**os.environ, "PYTHONPATH": str(TESTS.parent)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert int(done.stdout) <= 5

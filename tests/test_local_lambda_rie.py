@@ -30,9 +30,11 @@ from local_lambda import HANDLER, TESTS, require_runtime
 require_runtime()
 
 from executors.aws_lambda.emulator import LocalLambda  # noqa: E402
+from executors.aws_lambda.payload import PROBE  # noqa: E402
 
 LIMIT = 2  # seconds
 MEMORY = 256  # MB
+WORKER = "executors.aws_lambda.handler.handle"
 MACHINE = {"x86_64": "x86_64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
 
 # name of the case, handler, event: the answers of both must be the same but for what SAME takes out
@@ -46,6 +48,8 @@ CASES: list[tuple[str, str, Any]] = [
     ("absent-module", "no_such_module.handle", {}),
     ("absent-function", "lambda_handlers.no_such_function", {}),
     ("malformed-handler", "nonsense", {}),
+    ("worker-without-a-payload", WORKER, {}),
+    ("worker-asked-for-its-versions", WORKER, PROBE),
 ]
 
 

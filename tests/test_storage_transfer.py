@@ -5,7 +5,9 @@ from __future__ import annotations
 import pickle
 import threading
 from collections.abc import Sequence
+from fractions import Fraction
 
+import numpy as np
 import pytest
 import streams
 from test_api import film
@@ -14,8 +16,10 @@ import codec
 from codec.errors import InvalidState
 from codec.frame import Image
 from excamera_dask import stages
+from excamera_dask.containers import Y4mWriter
 from excamera_dask.first_pass import FirstPassSettings
 from excamera_dask.planning import make_plan
+from excamera_dask.sources import open_source
 
 CHUNK = 6
 SETTINGS = FirstPassSettings(cpu_used=8, cq_level=40)
@@ -145,11 +149,28 @@ def test_threads_may_ask_for_what_arrived_at_once(chain):
     assert len(set(map(id, found))) == 1
 
 
-def test_many_workers_load_their_own_chunks():
-    few = make_plan(600, 6, 16, frame_bytes=1 << 20, workers=2)
-    many = make_plan(600, 6, 16, frame_bytes=1 << 20, workers=1000)
-    some = make_plan(600, 6, 16, frame_bytes=1 << 20, workers=50)
-    assert few.chunks == many.chunks == some.chunks
-    assert few == make_plan(600, 6, 16, frame_bytes=1 << 20)
-    assert [span.stop - span.first for span in many.spans] == [1] * 100
-    assert [span.stop - span.first for span in some.spans] == [2] * 50
+def test_many_workers_load_chunk_by_chunk():
+    alone, few, many = (make_plan(600, 6, 16, frame_bytes=1 << 20, workers=n) for n in (1, 8, 9))
+    assert alone == few
+    assert few.chunks == many.chunks
+    assert len(few.spans) < len(many.spans) == len(many.chunks)
+
+
+def test_the_description_of_a_source_is_small_and_passed_on_as_it_came(tmp_path):
+    path = tmp_path / "film.y4m"
+    with Y4mWriter(path, 16, 16, Fraction(25)) as writer:
+        for _ in range(3000):
+            writer.write(Image(*(np.zeros((n, n), np.uint8) for n in (16, 8, 8))))
+    ours = open_source(path).select(5, 2000)
+    theirs, size = sent(ours)
+    assert size < 3000
+    assert theirs.identity == ours.identity
+    assert (theirs.skip, theirs.frame_count) == (5, 2000)
+    for name in ("all_times", "order"):
+        assert np.array_equal(getattr(theirs, name), getattr(ours, name))
+    for mine, other in zip(theirs.anchors, ours.anchors, strict=True):
+        assert np.array_equal(mine, other)
+    again, _ = sent(theirs)
+    assert again.times.tolist() == ours.times.tolist()
+    part = theirs.select(10, 20)
+    assert sent(part)[0].times.tolist() == part.times.tolist()

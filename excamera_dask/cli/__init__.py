@@ -18,6 +18,7 @@ from excamera_dask.cli.encode import encode
 from excamera_dask.cli.failures import explain, terminate_like_interrupt
 from excamera_dask.cli.info import info
 from excamera_dask.cli.plan import plan
+from excamera_dask.cli.rendezvous import rendezvous
 from excamera_dask.cli.step import step
 from excamera_dask.version import __version__
 
@@ -58,6 +59,7 @@ COMMANDS = (
     demo,
     aws_lambda,
     cluster,
+    rendezvous,
 )
 
 for command in COMMANDS:

@@ -22,6 +22,7 @@ from excamera_dask.cli.aws_options import (
     place_options,
 )
 from excamera_dask.cli.failures import Failure
+from excamera_dask.cli.local_lambda import local
 from excamera_dask.cli.output import notice, print_json
 
 DAYS = ["1", "3", "5", "7", "14", "30", "60", "90", "180", "365"]
@@ -286,5 +287,5 @@ def _is_confirmed(function_name: str) -> bool:
     return click.confirm(f"Delete function {function_name}, with its role and log?", err=True)
 
 
-for command in (build, deploy, list_functions, delete, policy, quotas, cost, doctor):
+for command in (build, deploy, list_functions, delete, policy, quotas, cost, doctor, local):
     aws_lambda.add_command(command)

@@ -128,13 +128,27 @@ class SourceInfo:
 
     def __getstate__(self) -> dict[str, Any]:
         state = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        for name in ("all_times", "order"):
-            state[name] = zlib.compress(np.diff(state[name], prepend=0).tobytes(), 1)
-        return state
+        arrays = [state.pop("all_times"), state.pop("order"), *state.pop("anchors")]
+        return state | {
+            "arrays": self.__dict__.get("packed") or _pack(arrays),
+            "lengths": [*map(len, arrays)],
+        }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        for name in ("all_times", "order"):
-            differences = np.frombuffer(zlib.decompress(state[name]), np.int64)
-            state[name] = np.cumsum(differences, dtype=np.int64)
-        for name, value in state.items():
+        packed = state.pop("arrays")
+        times, order, *anchors = _unpack(packed, state.pop("lengths"))
+        values = state | {"all_times": times, "order": order, "anchors": Anchors(*anchors)}
+        for name, value in values.items():
             object.__setattr__(self, name, value)
+        self.__dict__["packed"] = packed  # a scheduler that passes it on need not pack again
+
+
+def _pack(arrays: list[NDArray[np.int64]]) -> bytes:
+    differences = (np.diff(array, prepend=0).astype(np.int64).tobytes() for array in arrays)
+    return zlib.compress(b"".join(differences), 6)
+
+
+def _unpack(data: bytes, lengths: list[int]) -> list[NDArray[np.int64]]:
+    differences = np.frombuffer(zlib.decompress(data), np.int64)
+    parts = np.split(differences, np.cumsum(lengths)[:-1])
+    return [np.cumsum(part, dtype=np.int64) for part in parts]

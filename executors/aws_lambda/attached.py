@@ -10,6 +10,8 @@ from typing import Any
 
 from distributed.core import Status, rpc
 from distributed.deploy.cluster import Cluster
+from distributed.objects import SchedulerInfo
+from tornado.ioloop import PeriodicCallback
 
 from executors.aws_lambda.errors import LambdaError
 from executors.aws_lambda.fleet.clusters import ClusterFolder
@@ -17,6 +19,7 @@ from executors.rendezvous import Authority, Credential, RendezvousSecurity
 
 ACCESS = "access.json"
 LIFETIME = timedelta(days=2)
+LOOK = 1.0
 GONE = "the cluster does not run any more"
 
 
@@ -50,13 +53,22 @@ class AttachedCluster(Cluster):  # type: ignore[misc]
     async def _start(self) -> None:
         arguments = self.security.get_connection_args("client")
         self.scheduler_comm = rpc(self._scheduler_address, connection_args=arguments)
-        await super()._start()
+        look = PeriodicCallback(self._look, 1000 * LOOK)  # the owner alone is told of each change
+        self.periodic_callbacks["look"] = look
+        await self._look()
+        look.start()
+        self.status = Status.running
+
+    async def _look(self) -> None:
+        assert self.scheduler_comm is not None
+        self.scheduler_info = SchedulerInfo(await self.scheduler_comm.identity(n_workers=-1))
 
     def scale(self, n: int) -> Any:
         """Have its coordinator want `n` workers."""
         return self.sync(self._scale, n)
 
     async def _scale(self, n: int) -> None:
+        assert self.scheduler_comm is not None
         await self.scheduler_comm.lambda_scale(n=int(n))
 
     def snapshot(self) -> Any:
@@ -64,6 +76,7 @@ class AttachedCluster(Cluster):  # type: ignore[misc]
         return self.sync(self._snapshot)
 
     async def _snapshot(self) -> Any:
+        assert self.scheduler_comm is not None
         return await self.scheduler_comm.lambda_snapshot()
 
     def close(self, timeout: float | None = None) -> Any:

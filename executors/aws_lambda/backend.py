@@ -161,7 +161,7 @@ def _open_local(function: FunctionSpec, options: Mapping[str, Any]) -> Backend:
         ephemeral_storage=storage,
         architecture=function.architecture or "x86_64",
         concurrency=None,
-        relay_host="127.0.0.1",
+        relay_host=local.host_address,
         close=local.stop,
         logs=local.client("logs"),
         local=local,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import secrets
 import time
 from collections.abc import Callable, Mapping
@@ -51,7 +52,8 @@ class LambdaCluster(Cluster):  # type: ignore[misc]
     budget: dollars at which to stop.
     backend: "aws", "local" (a Lambda on this machine) or the URL of a server of its API; backend_options: of the local
         one, fields of `emulator.Settings`.
-    relay: "host:port" of a rendezvous that runs already, whose authority `security` is.
+    relay: "host:port" of a rendezvous that runs already, whose authority `security` is; several with commas between.
+    relays: how many to start here otherwise; workers are spread over them.
     host, advertise: where a relay that is started here listens, and by which name workers reach it.
 
     Defaults: `excamera.lambda` in Dask's configuration.
@@ -84,6 +86,7 @@ class LambdaCluster(Cluster):  # type: ignore[misc]
         backend: str | None = None,
         backend_options: Mapping[str, Any] | None = None,
         relay: str | None = None,
+        relays: int | None = None,
         host: str | None = None,
         advertise: str | None = None,
         name: str | None = None,
@@ -112,16 +115,18 @@ class LambdaCluster(Cluster):  # type: ignore[misc]
         self._overprovision = setting("overprovision", overprovision)
         self._budget = setting("budget", budget)
         self._relay_spec = setting("relay", relay)
+        self._relay_count = int(setting("relays", relays))
         self._host = setting("host", host)
         self._advertise = setting("advertise", advertise)
         self._stack = contextlib.AsyncExitStack()
         self._on_stop: list[Callable[[str], None]] = []
         self._on_notice: list[Callable[[str], None]] = []
+        self._turn = itertools.count()
         self._stop_reason: str | None = None
         self.backend: Backend | None = None
         self.scheduler: Scheduler | None = None
         self.coordinator: Coordinator | None = None
-        self.relay: RelayProcess | None = None
+        self.relays: list[RelayProcess] = []
         super().__init__(
             asynchronous=asynchronous,
             loop=loop,
@@ -183,11 +188,11 @@ class LambdaCluster(Cluster):  # type: ignore[misc]
             self._backend_options,
         )
         enter.push_async_callback(loop.run_in_executor, None, self.backend.close)
-        self._authority, self._relay = await self._meet()
+        self._authority, self._relays = await self._meet()
         credential = self._authority.issue(
             COORDINATOR, names=(COORDINATOR, SCHEDULER), role=CONTROLLER
         )
-        self.security = RendezvousSecurity(self._relay, credential)
+        self.security = RendezvousSecurity(self._relays[0], credential, also=self._relays[1:])
         enter.push_async_callback(self.security.close)
         self.scheduler = await self._start_scheduler()
         enter.push_async_callback(self.scheduler.close)
@@ -197,8 +202,8 @@ class LambdaCluster(Cluster):  # type: ignore[misc]
         )
         await self._start_coordinator()
 
-    async def _meet(self) -> tuple[Authority, str]:
-        """The authority and the address of a relay: those given, or new ones."""
+    async def _meet(self) -> tuple[Authority, list[str]]:
+        """The authority and the addresses of relays: those given, or new ones."""
         spec = self._authority_spec
         authority = spec if isinstance(spec, Authority) else Authority.load(spec) if spec else None
         if self._relay_spec is not None:
@@ -206,16 +211,20 @@ class LambdaCluster(Cluster):  # type: ignore[misc]
                 raise NotDeployed(
                     f"relay {self._relay_spec}: give the folder of its authority too (security=...)"
                 )
-            return authority, str(self._relay_spec)
+            return authority, [address.strip() for address in str(self._relay_spec).split(",")]
         authority = authority or Authority.create()
+        for _ in range(self._relay_count):
+            await self._start_relay(authority)
+        return authority, [str(relay.address) for relay in self.relays]
+
+    async def _start_relay(self, authority: Authority) -> None:
         assert self.backend is not None
         host = self._host or self.backend.relay_host
         relay = await RelayProcess.start(authority, host=host, advertise=self._advertise)
-        self.relay = relay
+        self.relays.append(relay)
         self._stack.push_async_callback(relay.stop)
         watch = asyncio.create_task(self._keep_relay(relay))
         self._stack.callback(watch.cancel)
-        return authority, str(relay.address)
 
     async def _keep_relay(self, relay: RelayProcess) -> None:
         """Start the relay again whenever it has died; links come back to it, and their streams go on."""
@@ -235,7 +244,11 @@ class LambdaCluster(Cluster):  # type: ignore[misc]
                 "host": ["", "127.0.0.1"],
                 "port": [None, 0],
             }
-            return await Scheduler(security=self.security, **places, **options)
+            scheduler = await Scheduler(security=self.security, **places, **options)
+        arguments = self.security.get_listen_args("scheduler")
+        for relay in self._relays[1:]:
+            await scheduler.listen(f"rdv://{relay}/{SCHEDULER}", **arguments)
+        return scheduler
 
     async def _start_coordinator(self) -> None:
         """The fleet with its log, and the server that workers report to."""
@@ -248,13 +261,13 @@ class LambdaCluster(Cluster):  # type: ignore[misc]
             started=time.time(),
             function=backend.function_name,
             region=backend.region,
-            relay=self._relay,
+            relay=",".join(self._relays),
             scheduler=self._local_address,
             backend=backend.name,
             settings=self._settings.to_dict(),
         )
         self._stack.callback(lambda: self._folder.end(time.time(), self._stop_reason or "closed"))
-        write_access(self._folder.path, self._local_address, self._relay, self._authority)
+        write_access(self._folder.path, self._local_address, self._relays[0], self._authority)
         self._stack.callback(remove_access, self._folder.path)
         self.scheduler.handlers["lambda_scale"] = self._scale
         self.scheduler.handlers["lambda_snapshot"] = lambda: fleet.snapshot().to_dict()
@@ -271,11 +284,9 @@ class LambdaCluster(Cluster):  # type: ignore[misc]
             else PostMortem(backend.logs, backend.function_name),
         )
         self._stack.push_async_callback(self.coordinator.close, "the cluster closes", CLOSE_GRACE)
-        await self.coordinator.start(
-            f"rdv://{self._relay}/{COORDINATOR}", **self.security.get_listen_args("scheduler")
-        )
-        link = await self.security.link()
-        link.on_notice.append(self.coordinator.relay_notice)
+        await self.coordinator.start()
+        for relay in self._relays:
+            await self.coordinator.listen_at(relay, COORDINATOR, self.security)
 
     def _fleet_settings(self) -> FleetSettings:
         assert self.backend is not None
@@ -302,7 +313,7 @@ class LambdaCluster(Cluster):  # type: ignore[misc]
         assert self.backend is not None
         life = self.backend.timeout + setting("start-timeout") + CLOCK_SKEW
         credential = self._authority.issue(name, lifetime=timedelta(seconds=life))
-        relay = self._relay
+        relay = self._relays[next(self._turn) % len(self._relays)]
         return Payload(
             invocation=name,
             relay=relay,
@@ -318,7 +329,7 @@ class LambdaCluster(Cluster):  # type: ignore[misc]
         if self.status in (Status.closing, Status.closed):
             return
         self.status = Status.closing
-        with contextlib.suppress(AttributeError):
+        if self._adaptive is not None:
             self._adaptive.stop()
         await super()._close()
         await self._stack.aclose()

@@ -17,18 +17,26 @@ from executors.aws_lambda.deploy.versions import installed, mismatch
 from executors.aws_lambda.fleet import Fleet, actions, events
 from executors.aws_lambda.invoker import Invoker
 from executors.aws_lambda.post_mortem import PostMortem
-from executors.rendezvous import Notice
+from executors.rendezvous import Notice, RendezvousSecurity
 
 logger = logging.getLogger("distributed.excamera.coordinator")
 
 RETIRE_TIMEOUT = 10.0
 CLOSE_LOOK = 0.05
 WORK_LOOK = 0.5
-INQUESTS = frozenset({"lost"})
+INQUESTS = frozenset({"lost", "expired"})
 INQUEST_PAUSES = (0.5, 4.0, 15.0)
 """Seconds between looks into Lambda's logs, which lag behind."""
 MOST_INQUESTS = 50
 MAKE_PAYLOAD = Callable[[str], bytes]
+
+
+_BEGIN = time.time() - time.monotonic()
+
+
+def now() -> float:
+    """Seconds since the epoch, by a clock that never goes back."""
+    return _BEGIN + time.monotonic()
 
 
 class Coordinator:
@@ -59,24 +67,30 @@ class Coordinator:
         self._inquests = 0
         self._controls: dict[str, Comm] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._listener: Any = None
+        self._listeners: list[Any] = []
         self._timer: asyncio.TimerHandle | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
-    async def start(self, address: str, **listen_args: Any) -> None:
-        """Listen for workers' control streams at `address`."""
+    async def start(self) -> None:
+        """Begin to watch; `listen_at` lets workers in."""
         self._loop = asyncio.get_running_loop()
-        self._listener = await listen(address, self._serve, **listen_args)
         self._spawn(self._watch_work())
         self._spawn(self._probe())
 
+    async def listen_at(self, relay: str, name: str, security: RendezvousSecurity) -> None:
+        """Listen for workers' control streams under `name` at a relay, and hear that relay's notices."""
+        arguments = security.get_listen_args("scheduler")
+        self._listeners.append(await listen(f"rdv://{relay}/{name}", self._serve, **arguments))
+        link = await security.link_to(relay)
+        link.on_notice.append(self.relay_notice)
+
     def scale(self, workers: int) -> None:
         """Want so many workers from now on."""
-        self.feed(events.TargetChanged(at=time.time(), workers=workers))
+        self.feed(events.TargetChanged(at=now(), workers=workers))
 
     async def close(self, reason: str, grace: float) -> None:
         """Tell all workers to exit and wait for them to be gone, `grace` seconds at most."""
-        self.feed(events.Stop(at=time.time(), reason=reason, drain=False))
+        self.feed(events.Stop(at=now(), reason=reason, drain=False))
         end = time.monotonic() + grace
         while self._controls and time.monotonic() < end:
             await asyncio.sleep(CLOSE_LOOK)
@@ -87,15 +101,15 @@ class Coordinator:
             task.cancel()
         for comm in list(self._controls.values()):
             comm.abort()
-        if self._listener is not None:
-            self._listener.stop()
+        for listener in self._listeners:
+            listener.stop()
 
     # What happens
 
     def feed(self, event: events.Event) -> None:
         """Hand an event to the fleet and do what it wants done."""
         entries = []
-        for action in self.fleet.handle(event, time.time()):
+        for action in self.fleet.handle(event, now()):
             if isinstance(action, actions.LogEntry):
                 entries.append(action)
                 if action.to in INQUESTS and self._post_mortem is not None:
@@ -108,15 +122,15 @@ class Coordinator:
 
     def relay_notice(self, notice: Notice) -> None:
         """What the relay says of a name: "registered", "gone" or "refused"."""
-        now, name = time.time(), notice.name
+        name = notice.name
         if self.fleet.get(name) is None:
             return
         if notice.event == "registered":
-            self.feed(events.LinkUp(at=now, name=name))
+            self.feed(events.LinkUp(at=now(), name=name))
         elif notice.event == "gone":
-            self.feed(events.LinkDown(at=now, name=name, why=notice.why))
+            self.feed(events.LinkDown(at=now(), name=name, why=notice.why))
         elif notice.event == "refused":
-            self.feed(events.Refused(at=now, name=name, why=notice.why))
+            self.feed(events.Refused(at=now(), name=name, why=notice.why))
 
     async def _serve(self, comm: Comm) -> None:
         """One worker's control stream, from its first message to its end."""
@@ -154,7 +168,7 @@ class Coordinator:
         )
         wrong = mismatch(told["versions"], installed(), who=f"worker {name}")
         if wrong is not None:
-            self.feed(events.Failed(at=time.time(), name=name, error=wrong))
+            self.feed(events.Failed(at=now(), name=name, error=wrong))
             self._send(name, {"op": "exit", "reason": wrong})
 
     def _hear(self, name: str, told: dict[str, Any]) -> None:
@@ -162,7 +176,7 @@ class Coordinator:
         if make is None:
             logger.warning("%s said what nobody understands: %s", name, told.get("op"))
             return
-        self.feed(make(time.time(), name, told))
+        self.feed(make(now(), name, told))
 
     # What is to be done
 
@@ -199,16 +213,15 @@ class Coordinator:
         future.add_done_callback(answered)
 
     def _answered(self, name: str, outcome: lambda_answers.Outcome) -> None:
-        now = time.time()
         if isinstance(outcome, lambda_answers.Accepted):
-            self.feed(events.Invoked(at=now, name=name, request_id=outcome.request_id))
+            self.feed(events.Invoked(at=now(), name=name, request_id=outcome.request_id))
         elif isinstance(outcome, lambda_answers.Throttled):
-            self.feed(events.InvokeThrottled(at=now, name=name, reason=outcome.reason))
+            self.feed(events.InvokeThrottled(at=now(), name=name, reason=outcome.reason))
         elif outcome.unanswered:
-            self.feed(events.InvokeUnanswered(at=now, name=name, error=outcome.reason))
+            self.feed(events.InvokeUnanswered(at=now(), name=name, error=outcome.reason))
         else:
             self.feed(
-                events.InvokeRefused(at=now, name=name, error=outcome.reason, fatal=outcome.fatal)
+                events.InvokeRefused(at=now(), name=name, error=outcome.reason, fatal=outcome.fatal)
             )
 
     def _send(self, name: str, message: dict[str, Any]) -> None:
@@ -232,7 +245,7 @@ class Coordinator:
                 ),
                 RETIRE_TIMEOUT,
             )
-        self.feed(events.Drained(at=time.time(), name=name))
+        self.feed(events.Drained(at=now(), name=name))
 
     async def _remove(self, name: str) -> None:
         """Have the scheduler run a worker's tasks elsewhere, without counting it as their fault."""
@@ -264,9 +277,7 @@ class Coordinator:
             if cause is not None:
                 error, tail, billed = cause
                 self.feed(
-                    events.Failed(
-                        at=time.time(), name=name, error=error, log_tail=tail, billed=billed
-                    )
+                    events.Failed(at=now(), name=name, error=error, log_tail=tail, billed=billed)
                 )
                 return
 
@@ -275,7 +286,7 @@ class Coordinator:
         assert self._loop is not None
         wrong = await self._loop.run_in_executor(None, self._invoker.probe)
         if wrong is not None and self.fleet.stopping is None:
-            self.feed(events.Stop(at=time.time(), reason=wrong.reason, drain=False))
+            self.feed(events.Stop(at=now(), reason=wrong.reason, drain=False))
             self._on_stop(wrong.reason)
 
     async def _watch_work(self) -> None:
@@ -285,7 +296,7 @@ class Coordinator:
             if self.fleet.stopping is None and self.fleet.target < self.fleet.asked:
                 waiting = self._waiting_tasks()
                 if waiting:
-                    self.feed(events.WorkArrived(at=time.time(), tasks=waiting))
+                    self.feed(events.WorkArrived(at=now(), tasks=waiting))
 
     def _waiting_tasks(self) -> int:
         """Tasks that could run at once if there were workers."""
@@ -305,11 +316,11 @@ class Coordinator:
             self._timer = None
         due = self.fleet.next_tick()
         if due is not None and self._loop is not None:
-            delay = max(0.0, due - time.time())
+            delay = max(0.0, due - now())
             self._timer = self._loop.call_later(delay, self._tick)
 
     def _tick(self) -> None:
-        self.feed(events.Tick(at=time.time()))
+        self.feed(events.Tick(at=now()))
 
     def __repr__(self) -> str:
         return repr(self.fleet.snapshot())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from collections.abc import Sequence
 from typing import Any
 
 from distributed.security import Security
@@ -19,12 +20,21 @@ class RendezvousSecurity(Security):
     """A relay and a credential; all comms made with it share one connection to that relay.
 
     Options of the link (`window`, `silence`, `reconnect_timeout` ...) may be given as keywords, or stand in the
-    config under `distributed.comm.rdv`. Comms to peers at other relays open one more link to each of these.
+    config under `distributed.comm.rdv`. Comms to peers at other relays open one more link to each of these; where others
+    shall call us there too, `also` names them.
     """
 
-    def __init__(self, relay: RelayAddress | str, credential: Credential, **options: Any) -> None:
+    def __init__(
+        self,
+        relay: RelayAddress | str,
+        credential: Credential,
+        *,
+        also: Sequence[RelayAddress | str] = (),
+        **options: Any,
+    ) -> None:
         super().__init__(require_encryption=True)
         self.relay = RelayAddress.parse(relay)
+        self.also = tuple(map(RelayAddress.parse, also))
         self.credential = credential
         self.options = LinkOptions.make(**options)
         self._options = options
@@ -32,7 +42,8 @@ class RendezvousSecurity(Security):
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def __reduce__(self) -> Any:
-        return _restore, (str(self.relay), self.credential, self._options)
+        also = tuple(map(str, self.also))
+        return _restore, (str(self.relay), self.credential, also, self._options)
 
     def __repr__(self) -> str:
         return f"RendezvousSecurity(relay={str(self.relay)!r}, name={self.credential.name!r})"
@@ -64,7 +75,7 @@ class RendezvousSecurity(Security):
         return await asyncio.shield(known)
 
     async def _connect(self, relay: RelayAddress) -> Link:
-        link = Link(relay, self.credential, self.options, listens=relay == self.relay)
+        link = Link(relay, self.credential, self.options, listens=relay in (self.relay, *self.also))
         await link.connect()
         return link
 
@@ -102,5 +113,7 @@ class RendezvousSecurity(Security):
         return context
 
 
-def _restore(relay: str, credential: Credential, options: dict[str, Any]) -> RendezvousSecurity:
-    return RendezvousSecurity(relay, credential, **options)
+def _restore(
+    relay: str, credential: Credential, also: tuple[str, ...], options: dict[str, Any]
+) -> RendezvousSecurity:
+    return RendezvousSecurity(relay, credential, also=also, **options)

@@ -58,6 +58,11 @@ def spawn(
         os.dup2(output, 2)
         os.setsid()
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+        if confinement.network is not None:
+            kernel.setns(confinement.network, kernel.CLONE_NEWNET)
+        os.closerange(
+            3, os.sysconf("SC_OPEN_MAX")
+        )  # the server's, which may be more than the limit
         enter(confinement)
         os.chdir(folder)
         with open(os.devnull) as nothing:
@@ -71,15 +76,13 @@ def spawn(
 
 
 def enter(confinement: Confinement) -> None:
-    """Shut this process in.
+    """Shut this process in, but for its network.
 
     Raises: OSError where the kernel refuses.
     """
     for path in confinement.groups:
         with open(path, "w") as file:
             file.write("0")
-    if confinement.network is not None:
-        kernel.setns(confinement.network, kernel.CLONE_NEWNET)
     if confinement.mounts:
         if confinement.user_namespace:
             _enter_user_namespace()

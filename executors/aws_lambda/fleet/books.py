@@ -101,7 +101,6 @@ class Books:
         if one.ready_at is None:
             one.ready_at = self.now
             self.ever_ready = True
-            self.breaker.succeed()
 
     def _note_task(self, one: Invocation, event: ev.Running | ev.Waiting) -> None:
         waiting = isinstance(event, ev.Waiting)
@@ -221,8 +220,10 @@ class Books:
             self._judge(one.error)
 
     def _judge(self, error: str) -> None:
+        if self.ever_ready:
+            return
         count = self.breaker.fail(error)
-        if count is not None and not self.ever_ready:
+        if count is not None:
             self.give_up(f"the first {count} invocations failed alike: {error.strip()}")
 
     def _log(

@@ -9,16 +9,11 @@ _NUMBERS = re.compile(r"0x[0-9a-fA-F]+|[0-9a-fA-F]{8,}(?:-[0-9a-fA-F]+)*|\d+")
 
 
 class Breaker:
-    """Counts failures with the same error since the last success at starting up."""
+    """Counts failures with the same error, until an invocation has become ready."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._counts: dict[str, int] = {}
-
-    def succeed(self) -> None:
-        """An invocation became ready: what failed before is not wrong with all of them."""
-        if self._counts:
-            self._counts.clear()
 
     def fail(self, error: str) -> int | None:
         """An invocation failed before it was ready; how many did so alike, once that is enough to give up."""

@@ -1,9 +1,9 @@
 """What Lambda costs: dollars a GB-second, a request and a GB-second of ephemeral storage, by region.
 
-Source: the AWS price list of the service AWSLambda, on-demand, first tier (https://aws.amazon.com/lambda/pricing/), as the AWS
-pricing calculator gave it out (calculator.aws/pricing/2.0/meteredUnitMaps/lambda) after August 2024; the rates of us-east-2
-were the same in the price list of 2026-08-21. Free tiers, volume tiers, savings plans and taxes are left out, so a bill is
-at most what is estimated here, as long as the prices hold. `FleetSettings.prices` overrides them.
+Source: the AWS price list of the service AWSLambda, on demand, first tier (https://aws.amazon.com/lambda/pricing/), taken from a
+public copy of what the AWS pricing calculator gave out (calculator.aws/pricing/2.0/meteredUnitMaps/lambda) some time after
+August 2024; a public copy of the price list of 2026-08-21 had the same rates for us-east-2, the others were not compared
+again. Free tiers, volume tiers, savings plans and taxes are left out. `FleetSettings.prices` overrides the table.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ from dataclasses import dataclass
 
 from executors.aws_lambda.fleet.errors import UnknownPrice
 
-SOURCE = "AWS price list of Lambda, first tier, on demand"
-AS_OF = "2026-08-21"
+SOURCE = "AWS price list of Lambda, on demand, first tier"
+AS_OF = "2024-08"
+"""The earliest that the table can be from."""
 FREE_STORAGE = 512
 """MB of ephemeral storage that cost nothing."""
 
