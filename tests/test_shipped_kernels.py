@@ -7,7 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -99,12 +99,18 @@ def shipped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             path.chmod(0o755)
 
 
-def run(code: str, shipped: Path, temporary: Path, **changes: str) -> str:
-    """Run a program that finds the shipped kernels; returns what it prints."""
+def run(
+    code: str, shipped: Path, temporary: Path, under: Sequence[str] = (), **changes: str
+) -> str:
+    """Run a program that finds the shipped kernels, `under` another; returns what it prints."""
     temporary.mkdir(exist_ok=True)
     where = environment(**{SHIPPED: str(shipped), "TMPDIR": str(temporary)}, **changes)
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env=where, timeout=280
+        [*under, sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        env=where,
+        timeout=280,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
@@ -128,6 +134,16 @@ def test_a_whole_encode_compiles_nothing(shipped: Path, tmp_path: Path) -> None:
     """What is packed is all that there is, not only what `verify` loads."""
     code = ENCODED.replace("sys.argv[1]", repr(str(tmp_path)))
     assert run(code, shipped, tmp_path / "tmp") == "3 True []"
+
+
+@pytest.mark.slow
+def test_they_run_on_the_oldest_processor_of_their_level(shipped: Path, tmp_path: Path) -> None:
+    """An emulated Haswell, which knows no instruction beyond x86-64-v3, decodes, encodes and rebases with them."""
+    emulator = shutil.which("qemu-x86_64")
+    if emulator is None or level() != "x86-64-v3":
+        pytest.skip("qemu-x86_64 is not on PATH (Debian: qemu-user)")
+    told = json.loads(run(LOADED, shipped, tmp_path / "tmp", [emulator, "-cpu", "Haswell"]))
+    assert told["kernels"] > 10
 
 
 @pytest.mark.slow
