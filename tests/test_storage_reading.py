@@ -78,6 +78,7 @@ def test_a_jump_fetches_a_block(s3, film):
 
 def test_a_large_read_is_one_request(s3, film):
     file = opened(s3.put("film", film))
+    file.expect(30 * BLOCK)
     file.seek(10 * BLOCK)
     assert file.read(20 * BLOCK) == film[10 * BLOCK : 30 * BLOCK]
     assert (file.bucket.requests, file.bucket.fetched) == (1, 20 * BLOCK)
