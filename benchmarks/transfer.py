@@ -20,6 +20,7 @@ from distributed.protocol import deserialize, serialize
 from codec.state import DecoderState
 from excamera_dask import stages
 from excamera_dask.first_pass import FirstPassSettings
+from excamera_dask.planning import Chunk
 from excamera_dask.sources import open_source
 from excamera_dask.warm_up import load_kernels
 
@@ -70,7 +71,10 @@ def measure(clip: str, skip: int, chunks: int) -> dict[str, list[Sample]]:
         pictures = stages.load(source, start, CHUNK_FRAMES)
         first_pass = stages.encode(pictures, settings)
         decoded = stages.final_state(first_pass)
-        record("pictures: load > encode, replace, rebase", send(pictures))
+        record("pictures, few workers: load > encode, replace, rebase", send(pictures))
+        chunk = Chunk(0, start, CHUNK_FRAMES, 0, 0)
+        scattered = stages.load_span(source, [chunk], True)[0]
+        record("pictures, many workers: the same", send(scattered, lambda p: p.images))
         record("first pass: encode > final_state, replace, rebase", send(first_pass))
         record(
             "first-pass state: final_state > replace, rebase", send(decoded, lambda d: d.decoding)

@@ -138,7 +138,13 @@ class _Tasks:
         runs = _runs(chunks)
         for run in runs:
             load = self.key("load", run[0].index)
-            self.tasks[load] = (stages.load_span, self.job.source, list(run), *after)
+            self.tasks[load] = (
+                stages.load_span,
+                self.job.source,
+                list(run),
+                self.plan.scattered,
+                *after,
+            )
             for place, chunk in enumerate(run):
                 self.tasks[self.key("chunk", chunk.index)] = (stages.take, load, place)
                 self._add_chunk(chunk)

@@ -16,7 +16,7 @@ SPAN_BYTES = 64 << 20
 SPAN_CHUNKS = 4
 LARGEST_SPAN_BYTES = 512 << 20
 FEW_WORKERS = 8
-"""More do not share memory, and would send each other whole spans of raw pictures for the sake of a chunk."""
+"""More do not share memory: they load chunk by chunk, and read pictures again rather than send them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +51,8 @@ class Plan:
     spans: tuple[LoadSpan, ...] = field(repr=False)
     job: Any = field(default=None, repr=False, compare=False)
     """What is done to the chunks (`graph.Job`), when the plan was made for a source."""
+    scattered: bool = field(default=False, repr=False)
+    """Whether the workers are so many that raw pictures shall not cross between them."""
 
     @property
     def batches(self) -> list[tuple[Chunk, ...]]:
@@ -134,10 +136,10 @@ def make_plan(
         raise ValueError("[N, x] needs N >= 1 frames a chunk and x >= 1 chunks a batch")
     chunks = tuple(_chunks(frame_count, chunk_frames, batch_chunks, cuts))
     largest = max(SPAN_BYTES, min(SPAN_CHUNKS * chunk_frames * frame_bytes, LARGEST_SPAN_BYTES))
-    alone = separate or workers > FEW_WORKERS
-    longest = 1 if alone else max(1, largest // frame_bytes)
+    scattered = separate or workers > FEW_WORKERS
+    longest = 1 if scattered else max(1, largest // frame_bytes)
     spans = tuple(_spans(chunks, longest, anchors))
-    return Plan(frame_count, chunk_frames, batch_chunks, frame_bytes, chunks, spans, job)
+    return Plan(frame_count, chunk_frames, batch_chunks, frame_bytes, chunks, spans, job, scattered)
 
 
 def _chunks(

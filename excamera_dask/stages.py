@@ -85,11 +85,42 @@ def _picture_bytes(state: DecoderState | None) -> int:
     return sum(plane.nbytes for picture in distinct for plane in picture)
 
 
-class Pictures(NamedTuple):
-    """The original pictures of a chunk."""
+class Origin(NamedTuple):
+    """Where pictures can be had again: frames start .. start + frames - 1 of a source."""
 
-    images: list[Image]
-    seconds: Seconds
+    source: SourceInfo
+    start: int
+    frames: int
+
+
+class Pictures:
+    """The original pictures of a chunk; with an `origin`, they travel as that and are read again by whoever needs them."""
+
+    def __init__(
+        self, images: list[Image] | None, seconds: Seconds, origin: Origin | None = None
+    ) -> None:
+        self.seconds = seconds
+        self._images = images
+        self._origin = origin
+        self._lock = threading.Lock()
+
+    @property
+    def images(self) -> list[Image]:
+        """Read now, if they are not yet in this process."""
+        with self._lock:
+            if self._images is None:
+                assert self._origin is not None
+                self._images = list(iter_frames(*self._origin))
+            return self._images
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self._origin is None:
+            return Pictures, (self._images, self.seconds)
+        return Pictures, (None, self.seconds, self._origin)
+
+    def __sizeof__(self) -> int:
+        planes = (plane.nbytes for image in self._images or () for plane in image)
+        return object.__sizeof__(self) + sum(planes)
 
 
 class FirstPass(NamedTuple):
@@ -179,8 +210,13 @@ def load(source: SourceInfo, start: int, count: int) -> Pictures:
     return Pictures(images, {"load": time.perf_counter() - begin})
 
 
-def load_span(source: SourceInfo, chunks: Sequence[Chunk], *after: object) -> list[Pictures]:
-    """Read the pictures of consecutive chunks in one go; `after` only says what must have ended before."""
+def load_span(
+    source: SourceInfo, chunks: Sequence[Chunk], scattered: bool, *after: object
+) -> list[Pictures]:
+    """Read the pictures of consecutive chunks in one go; `after` only says what must have ended before.
+
+    scattered: raw pictures shall not cross between processes, whatever it costs to read them again.
+    """
     first, last = chunks[0], chunks[-1]
     count = last.start + last.frames - first.start
     frames = iter_frames(source, first.start, count)
@@ -188,7 +224,8 @@ def load_span(source: SourceInfo, chunks: Sequence[Chunk], *after: object) -> li
     for chunk in chunks:
         begin = time.perf_counter()
         images = [next(frames) for _ in range(chunk.frames)]
-        loaded.append(Pictures(images, {"load": time.perf_counter() - begin}))
+        origin = Origin(source, chunk.start, chunk.frames) if scattered else None
+        loaded.append(Pictures(images, {"load": time.perf_counter() - begin}, origin))
     frames.close()  # type: ignore[attr-defined]
     return loaded
 

@@ -22,12 +22,12 @@ import streams
 from click.testing import CliRunner
 from distributed import Client, LocalCluster
 
-from excamera_dask import EncodedVideo, ExcameraError
+from excamera_dask import EncodedVideo, ExcameraError, planning
 from excamera_dask.api import encode, plan, submit
 from excamera_dask.cli import cli, main
 from excamera_dask.containers import Y4mWriter
 from excamera_dask.errors import SourceError
-from excamera_dask.progress import ChunkDone, Event, Notice
+from excamera_dask.progress import ChunkDone, Event, Notice, Started
 from excamera_dask.sources import open_source, read_frames
 from excamera_dask.storage import NoSuchBucket, ObjectChanged, StorageError
 from excamera_dask.storage.bucket import Patience, open_bucket
@@ -161,6 +161,27 @@ def test_an_encode_between_objects_gives_the_same_bytes(s3, film, source, tmp_pa
 def test_worker_processes_read_objects_by_themselves(s3, source, expected):
     encode(source, s3.url("out.webm"), workers=2, **OPTIONS)
     assert s3.get("out.webm") == expected
+
+
+def test_workers_that_are_many_read_pictures_again_and_give_the_same_bytes(
+    s3, source, expected, monkeypatch
+):
+    monkeypatch.setattr(planning, "FEW_WORKERS", 0)
+    plans: list[planning.Plan] = []
+
+    def listen(event: Event) -> None:
+        if isinstance(event, Started):
+            plans.append(event.plan)
+
+    with (
+        LocalCluster(
+            n_workers=3, threads_per_worker=1, dashboard_address="127.0.0.1:0", silence_logs=50
+        ) as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
+        encode(source, s3.url("out.webm"), executor=client, on_event=listen, **OPTIONS)
+    assert s3.get("out.webm") == expected
+    assert plans[0].scattered
 
 
 def test_files_and_objects_mix(s3, film, source, expected, tmp_path):

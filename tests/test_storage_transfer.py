@@ -18,7 +18,7 @@ from codec.frame import Image
 from excamera_dask import stages
 from excamera_dask.containers import Y4mWriter
 from excamera_dask.first_pass import FirstPassSettings
-from excamera_dask.planning import make_plan
+from excamera_dask.planning import Chunk, make_plan
 from excamera_dask.sources import open_source
 
 CHUNK = 6
@@ -154,6 +154,25 @@ def test_many_workers_load_chunk_by_chunk():
     assert alone == few
     assert few.chunks == many.chunks
     assert len(few.spans) < len(many.spans) == len(many.chunks)
+
+
+def test_pictures_of_many_workers_travel_as_their_place(tmp_path):
+    path = tmp_path / "film.y4m"
+    with Y4mWriter(path, 208, 144, Fraction(25)) as writer:
+        for image in streams.moving_images(208, 144, 20):
+            writer.write(image)
+    source, chunk = open_source(path), Chunk(2, 12, 6, 0, 2)
+    sizes = []
+    for scattered in (False, True):
+        ours = stages.load_span(source, [chunk], scattered)[0]
+        theirs, size = sent(ours)
+        sizes.append(size)
+        assert [i.to_bytes() for i in theirs.images] == [i.to_bytes() for i in ours.images]
+        assert sent(theirs)[1] == size
+    assert sizes[0] > 6 * source.frame_bytes
+    assert sizes[1] < 2000
+    assert make_plan(60, 6, 1, frame_bytes=1, workers=9).scattered
+    assert not make_plan(60, 6, 1, frame_bytes=1, workers=8).scattered
 
 
 def test_the_description_of_a_source_is_small_and_passed_on_as_it_came(tmp_path):

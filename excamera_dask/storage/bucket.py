@@ -151,7 +151,7 @@ class Bucket:
             stream = obstore.list(self._store, prefix, chunk_size=1000)
             return [_info(meta) async for batch in stream for meta in batch]
 
-        return await self._repeat(f"{prefix}/", ask, patience)
+        return await self._repeat(prefix, ask, patience)
 
     async def delete(self, keys: list[str]) -> None:
         """Remove objects, a thousand a request; those that do not exist are no error."""

@@ -127,6 +127,9 @@ def _cause(text: str) -> str:
         return "its certificate is not trusted"
     if _NOT_TLS.search(text):
         return "it does not speak TLS"
+    if "dns error" in text:
+        return "no such host"
     if causes:
         return str(causes[-1]).lower()
-    return " ".join(text.split("\n\nDebug source")[0].split())[-120:]
+    first = " ".join(text.split("\n\nDebug source")[0].split())
+    return first.rpartition(" - ")[2][:120]
