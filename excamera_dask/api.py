@@ -8,6 +8,7 @@ import secrets
 import time
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 from codec.kernel_cache import cache_directory
@@ -26,6 +27,8 @@ from excamera_dask.report import EncodeReport, versions
 from excamera_dask.scene_cuts import find_scene_cuts
 from excamera_dask.settings import Settings
 from excamera_dask.sources import SourceInfo, open_source
+from excamera_dask.storage import S3Url, full_name, is_remote, locate
+from excamera_dask.storage.checks import claim_object
 from executors import Counts, Executor, open_executor
 
 if TYPE_CHECKING:
@@ -44,6 +47,7 @@ def encode(
     *,
     executor: str | Client | Executor = "local",
     workers: int | None = None,
+    executor_options: Mapping[str, Any] | None = None,
     settings: Settings | None = None,
     keep: PathLike | None = None,
     resume: bool = True,
@@ -52,14 +56,16 @@ def encode(
 ) -> EncodeReport:
     """Encode a video file into `out` (.webm or .ivf by its suffix) and wait for it.
 
-    executor: "sync", "local" (`workers` at once, in processes), a scheduler's address, a `distributed.Client`
-    or an open Executor; the bytes are the same on each. settings, or options by name: those of
+    executor: "sync", "local" (`workers` at once, in processes), "lambda" (`workers` invocations), a scheduler's address,
+    a `distributed.Client` or an open Executor; the bytes are the same on each. executor_options: for "lambda", keywords of
+    `executors.aws_lambda.LambdaCluster`. settings, or options by name: those of
     Settings and FirstPassSettings, e.g. `cq_level=30, chunk_frames=6, batch_chunks=16`. keep: a
     folder for each chunk's intermediates as IVF. resume: go on with what an interrupted job of the
     same input, settings and output has finished. on_event: see `progress`.
 
-    The output appears whole or not at all. Raises: ExcameraError (bad input, bad setting, failing
-    encoder), executors.ExecutorError, codec.errors.CodecError.
+    src and out are paths or URLs (file:///path, s3://bucket/key). The output appears whole or not at
+    all. Raises: ExcameraError (bad input, bad setting, failing encoder, storage),
+    executors.ExecutorError, codec.errors.CodecError.
     """
     began = time.time()
     chosen = _settings(settings, options).chosen()
@@ -67,14 +73,16 @@ def encode(
     target = _checked_output(out, source)
     keeper = None if keep is None else Intermediates(keep, source)
     identity = _fingerprint(source, chosen)
-    with _executor(executor, workers, source, chosen, on_event) as runner:
+    with _executor(
+        executor, workers, dict(executor_options or {}), source, chosen, on_event
+    ) as runner:
         made = _plan(source, chosen, identity, runner, keep=keep is not None)
         draft = _draft(made, source, target, chosen, runner.name, runner.workers, began)
         journal = Journal(target, identity)
         try:
             return _Run(draft, runner, journal, keeper, on_event).run(resume)
         finally:
-            journal.remove_if_empty()
+            journal.close()
 
 
 def submit(
@@ -134,15 +142,15 @@ class _Run:
         self.draft, self.executor, self.journal = draft, executor, journal
         self.keeper, self.on_event = keeper, on_event
         self.plan = draft.plan
-        self.muxer = Muxer(draft, str(draft.output), journal.folder)
+        self.muxer = Muxer(draft, str(draft.output), journal.local)
         self.finished: set[int] = set()
         self.frames = 0
         self.bytes = 0
 
     def run(self, resume: bool) -> EncodeReport:
-        done, resumed = _where_to_go_on(self.plan, self.journal) if resume else (set(), {})
-        for index in sorted(done):
-            self._count(index, self.journal.read(index) or ())
+        done, resumed = _where_to_go_on(self.plan, self.journal) if resume else ({}, {})
+        for index, size in done.items():
+            self._count(index, size)
         if done:
             text = f"continuing an interrupted job: {len(done)} of {len(self.plan.chunks)} chunks are done"
             self.on_event(Notice(text))
@@ -154,22 +162,22 @@ class _Run:
             self._mux_ready(None)
             executor.run(graph, keys, self._take, self._tell_counts)
         self.journal.remove()
-        return self.muxer.report(len(done))
+        return self.muxer.report(len(done), executor.spent)
 
     def _take(self, key: Any, result: stages.ChunkResult) -> None:
         """A chunk is finished: keep it, write what is next in order, tell."""
-        self.journal.write(result.chunk, result.packets)
+        self.journal.write(result.chunk, result.packets, result.chunk != self.muxer.chunks)
         if self.keeper is not None:
             self.keeper.write(result)
-        self._count(result.chunk, result.packets)
+        self._count(result.chunk, sum(map(len, result.packets)))
         self.muxer.count(dict(result.seconds))
         self._mux_ready(result)
         self.on_event(ChunkDone(result.chunk, self.frames, self.bytes, len(self.finished)))
 
-    def _count(self, index: int, packets: tuple[bytes, ...]) -> None:
+    def _count(self, index: int, size: int) -> None:
         self.finished.add(index)
         self.frames += self.plan.chunks[index].frames
-        self.bytes += sum(map(len, packets))
+        self.bytes += size
 
     def _mux_ready(self, result: stages.ChunkResult | None) -> None:
         """Write all chunks that are next in order; those that came early are read back."""
@@ -180,7 +188,7 @@ class _Run:
                 packets = self.journal.read(index)
             if packets is None:
                 raise ExcameraError(
-                    f"{self.journal.folder}: chunk {index} is damaged; run the encode again"
+                    f"{self.journal}: chunk {index} is damaged; run the encode again"
                 )
             self.muxer.write(packets)
 
@@ -191,22 +199,24 @@ class _Run:
         self.on_event(StageCounts(told))
 
 
-def _where_to_go_on(plan: Plan, journal: Journal) -> tuple[set[int], dict[int, Resumed]]:
-    """Chunks that need no work any more, and the state behind them in each batch that is not complete."""
+def _where_to_go_on(plan: Plan, journal: Journal) -> tuple[dict[int, int], dict[int, Resumed]]:
+    """Chunks that need no work any more with their bytes, and where each batch that is not complete goes on."""
     present = journal.chunks()
-    done: set[int] = set()
+    done: dict[int, int] = {}
     resumed: dict[int, Resumed] = {}
     for batch in plan.batches:
-        finished = 0
-        while finished < len(batch) and batch[finished].index in present:
-            finished += 1
-        done.update(chunk.index for chunk in batch[:finished])
-        if 0 < finished < len(batch):
-            packets = (
-                packet for chunk in batch[:finished] for packet in journal.read(chunk.index) or ()
-            )
-            state = stages.state_after(packets).to_bytes()
-            resumed[batch[0].batch] = Resumed(batch[finished].index, state)
+        begun = [chunk.index for chunk in takewhile(lambda c: c.index in present, batch)]
+        if len(begun) < len(batch):
+            packets: list[bytes] = []
+            for place, index in enumerate(begun):
+                kept = journal.read(index)
+                if kept is None:
+                    begun = begun[:place]
+                    break
+                packets += kept
+            if begun:
+                resumed[batch[0].batch] = Resumed(batch[len(begun)].index, tuple(packets))
+        done.update((index, present[index]) for index in begun)
     return done, resumed
 
 
@@ -240,10 +250,17 @@ def _warnings(settings: Settings) -> tuple[str, ...]:
 
 
 def _checked_output(out: PathLike, source: SourceInfo) -> str:
-    """The absolute path of the output; raises ContainerError for a suffix that says nothing."""
-    target = os.path.abspath(os.fspath(out))
+    """The absolute path or the URL of the output, where it can be written; raises ContainerError, StorageError."""
+    target = full_name(out)
     output_suffix(target)
-    if os.path.exists(target) and os.path.samefile(target, source.path):
+    place = locate(target)
+    if isinstance(place, S3Url):
+        if target == source.path:
+            raise ExcameraError(f"{target}: the output is the input; give it another name")
+        claim_object(place)
+        return target
+    is_file = not is_remote(source.path)
+    if is_file and os.path.exists(target) and os.path.samefile(target, source.path):
         raise ExcameraError(f"{target}: the output is the input; give it another name")
     if os.path.isdir(target) or not os.path.isdir(os.path.dirname(target)):
         raise ExcameraError(f"{target}: cannot be written (no such folder, or a folder itself)")
@@ -265,6 +282,8 @@ def _plan(
         frame_bytes=source.frame_bytes,
         cuts=cuts,
         anchors=[int(frame) for frame in source.keyframes],
+        separate=executor.far_apart,
+        workers=executor.workers,
         job=Job(name, source, settings.first_pass, settings.kf_q_weight, keep),
     )
 
@@ -303,6 +322,7 @@ def _draft(
 def _executor(
     spec: str | Client | Executor,
     workers: int | None,
+    options: dict[str, Any],
     source: SourceInfo,
     settings: Settings,
     on_event: OnEvent,
@@ -311,6 +331,10 @@ def _executor(
     if isinstance(spec, Executor):
         yield spec
         return
+    if spec == "lambda":
+        from excamera_dask.lambda_jobs import options_for
+
+        options = options_for(options, source)
     load = None
     if settings.batch_chunks != 1:
         from excamera_dask.warm_up import compile_kernels, load_kernels, prepare_own_process
@@ -319,5 +343,8 @@ def _executor(
         load = prepare_own_process if spec == "local" else load_kernels
     chunk = min(settings.chunk_frames, source.frame_count)
     need = ENCODER_MEMORY + (PICTURES_A_TASK + 2 * chunk) * source.frame_bytes
-    with open_executor(spec, workers=workers, memory_per_worker=need, warm_up=load) as opened:
+    with open_executor(
+        spec, workers=workers, memory_per_worker=need, warm_up=load, **options
+    ) as opened:
+        opened.on_notice(lambda text: on_event(Notice(text)))
         yield opened

@@ -22,8 +22,9 @@ from excamera_dask.ivf import (
     split_ivf,
 )
 from excamera_dask.sources.description import Colour
+from excamera_dask.storage import Output, demuxable, full_name, open_input, open_output
 from excamera_dask.webm import Track, WebmFormat
-from excamera_dask.y4m import Y4mWriter, temporary_name, y4m_header
+from excamera_dask.y4m import Y4mWriter, y4m_header
 
 __all__ = [
     "Packet",
@@ -54,7 +55,7 @@ def stream_info(path: str | os.PathLike[str]) -> StreamInfo:
     """Size, time base and number of packets; walks over the whole file. Raises ContainerError."""
     name = os.fspath(path)
     if _is_ivf(name):
-        with open(name, "rb") as file:
+        with open_input(name) as file:
             width, height, time_base = read_ivf_header(name, file)
             return StreamInfo("ivf", width, height, time_base, sum(1 for _ in ivf_packets(file)))
     with _demuxed(name) as (container, stream):
@@ -71,7 +72,7 @@ def read_packets(path: str | os.PathLike[str]) -> Iterator[Packet]:
     """
     name = os.fspath(path)
     if _is_ivf(name):
-        with open(name, "rb") as file:
+        with open_input(name) as file:
             read_ivf_header(name, file)
             yield from ivf_packets(file)
     else:
@@ -81,7 +82,7 @@ def read_packets(path: str | os.PathLike[str]) -> Iterator[Packet]:
 
 def _is_ivf(name: str) -> bool:
     try:
-        with open(name, "rb") as file:
+        with open_input(name) as file:
             start = file.read(4)
     except FileNotFoundError:
         raise ContainerError(f"{name}: no such file") from None
@@ -97,7 +98,7 @@ def _is_ivf(name: str) -> bool:
 @contextlib.contextmanager
 def _demuxed(name: str) -> Iterator[tuple[Any, Any]]:
     try:
-        container = av.open(name, metadata_errors="ignore")
+        container = av.open(demuxable(name), metadata_errors="ignore")
     except av.FFmpegError as error:
         reason = str(error.strerror or error).lower()
         raise ContainerError(f"{name}: not an IVF or WebM file ({reason})") from None
@@ -140,9 +141,10 @@ class _Format(Protocol):
 class Writer:
     """Write VP8 frames to `path` as IVF or WebM by its suffix; the file appears whole or not at all.
 
-    A context manager: the bytes go to a temporary name beside `path`, or in `folder` on the same disk, renamed when the
-    block ends without an exception and exactly `expected_frames` shown frames were written (None: any number); otherwise
-    it is removed, and ContainerError raised for a wrong number. `write` takes a frame and its time in time_base units; for
+    A context manager: the file grows under a temporary name beside `path`, or in `folder` on the same disk, and an object
+    (`path` a URL) as an upload; both get their name when the block ends without an exception and exactly
+    `expected_frames` shown frames were written (None: any number); otherwise nothing is left, and ContainerError raised
+    for a wrong number. `write` takes a frame and its time in time_base units; for
     a hidden frame the time is ignored: it is placed one tick after the frame before it, and so never after the next one.
     """
 
@@ -159,8 +161,8 @@ class Writer:
         sample_aspect: Fraction = Fraction(1),
         folder: str | os.PathLike[str] | None = None,
     ) -> None:
-        self.path = os.path.abspath(os.fspath(path))
-        self.folder = os.fspath(folder) if folder is not None else os.path.dirname(self.path)
+        self.path = full_name(path)
+        self.folder = folder
         self.suffix = output_suffix(self.path)
         self.width, self.height = width, height
         self.time_base = Fraction(time_base)
@@ -174,18 +176,13 @@ class Writer:
         self.bytes = 0
         self._last_shown: int | None = None
         self._step = 1
-        self._temporary = ""
+        self._output: Output | None = None
         self._file: IO[bytes] | None = None
         self._format: _Format | None = None
 
     def __enter__(self) -> Writer:
-        self._temporary = temporary_name(os.path.join(self.folder, os.path.basename(self.path)))
-        try:
-            self._file = open(self._temporary, "xb")
-        except OSError as error:
-            raise ContainerError(
-                f"{self.folder}: cannot write there ({(error.strerror or '').lower()})"
-            ) from None
+        self._output = open_output(self.path, self.folder)
+        self._file = self._output.file
         if self.suffix == ".ivf":
             self._format = IvfFormat(self._file, self.width, self.height, self.time_base)
         return self
@@ -229,7 +226,7 @@ class Writer:
             self._clean_up()
 
     def _finish(self) -> None:
-        assert self._file is not None
+        assert self._output is not None
         if self.expected_frames is not None and self.frames != self.expected_frames:
             raise ContainerError(
                 f"{self.path}: {self.frames} frames were made of {self.expected_frames}; nothing is written"
@@ -237,16 +234,12 @@ class Writer:
         if self._format is None:
             raise ContainerError(f"{self.path}: no frames to write")
         self._format.finish((self._last_shown or 0) + self._step)
-        self._file.flush()
-        self._file.close()
-        os.replace(self._temporary, self.path)
+        self._output.commit()
 
     def _clean_up(self) -> None:
         self._format = None
-        if self._file is not None:
-            self._file.close()
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(self._temporary)
+        if self._output is not None:
+            self._output.discard()
 
 
 def output_suffix(path: str | os.PathLike[str]) -> str:

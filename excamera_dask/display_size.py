@@ -26,10 +26,11 @@ class _Element(NamedTuple):
 def write_display_size(file: IO[bytes], width: int, height: int) -> None:
     """Move DisplayWidth and DisplayHeight into the one track's Video element, in place of its placeholder name.
 
-    file: an open WebM file made with DISPLAY_PLACEHOLDER as the track's title; no byte after the track's header moves.
+    file: a WebM file, open for reading and writing, made with DISPLAY_PLACEHOLDER as the track's title; no byte after
+    the track's header moves.
     """
-    with open(file.name, "rb") as reading:
-        header = bytearray(reading.read(HEADER_BYTES))
+    file.seek(0)
+    header = bytearray(file.read(HEADER_BYTES))
     track = _find(header, _find(header, _find(header, None, SEGMENT), TRACKS), TRACK_ENTRY)
     name, video = _find(header, track, NAME), _find(header, track, VIDEO)
     size = video.stop - video.payload

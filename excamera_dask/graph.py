@@ -55,10 +55,10 @@ class Job:
 
 
 class Resumed(NamedTuple):
-    """Where an interrupted batch goes on: its first chunk without a result, the state before."""
+    """Where an interrupted batch goes on: its first chunk without a result, and all frames before it."""
 
     chunk: int
-    state: bytes
+    packets: tuple[bytes, ...]
 
 
 @dataclass(frozen=True)
@@ -183,7 +183,7 @@ class _Tasks:
         place = self.resumed.get(chunk.batch)
         if place is not None and place.chunk == chunk.index:
             resume = self.key("resume", chunk.index)
-            self.tasks[resume] = (stages.resume, place.state)
+            self.tasks[resume] = (stages.resume, place.packets)
             return resume
         return self.key("rebase", chunk.index - 1)
 

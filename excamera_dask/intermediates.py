@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
 
 from excamera_dask.containers import Writer, is_shown
 from excamera_dask.errors import ExcameraError
 from excamera_dask.sources import SourceInfo
 from excamera_dask.stages import ChunkResult
+from excamera_dask.storage import full_name, is_remote
 
 
 class Intermediates:
-    """A folder with NNNNNNNN.first-pass.ivf, .replaced.ivf (one frame) and .final.ivf for each chunk."""
+    """NNNNNNNN.first-pass.ivf, .replaced.ivf (one frame) and .final.ivf for each chunk, in a folder or below s3://bucket/key."""
 
     def __init__(self, folder: str | os.PathLike[str], source: SourceInfo) -> None:
-        self.folder = Path(folder)
+        self.folder = full_name(folder)
         self._source = source
+        if is_remote(folder):
+            return
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            os.makedirs(self.folder, exist_ok=True)
         except OSError as error:
             raise ExcameraError(
                 f"{self.folder}: cannot keep intermediates there ({error.strerror})"
@@ -34,7 +36,7 @@ class Intermediates:
         self._write_ivf(result.chunk, "final", result.packets)
 
     def _write_ivf(self, chunk: int, name: str, packets: Sequence[bytes]) -> None:
-        path = self.folder / f"{chunk:08d}.{name}.ivf"
+        path = f"{self.folder}/{chunk:08d}.{name}.ivf"
         source = self._source
         with Writer(path, source.width, source.height, 1 / source.average_rate) as writer:
             shown = 0

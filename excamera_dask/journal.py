@@ -1,33 +1,28 @@
-"""Finished chunks of a job on disk, so that an interrupted job goes on where it stopped.
+"""Finished chunks of a job, so that an interrupted job goes on where it stopped.
 
-The folder `<out>.excamera/<fingerprint>/` beside the output holds one file a chunk; the fingerprint
-is a hash of the source's identity, the settings and the versions, so other jobs' leftovers are
-never taken for this one's. Files appear whole or not at all, and one that is damaged counts as
-missing. The folder goes when the output is complete.
+`<out>.excamera/<fingerprint>/`, a folder beside the output or objects with that prefix, holds one
+value a chunk; the fingerprint is a hash of the source's identity, the settings and the versions, so
+other jobs' leftovers are never taken for this one's. Values appear whole or not at all, and one
+that is damaged counts as missing. They go when the output is complete.
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 import re
-import shutil
 import struct
 from collections.abc import Sequence
 from pathlib import Path
 
-from excamera_dask.errors import ExcameraError
-
-
-class JournalError(ExcameraError):
-    """Finished chunks cannot be kept beside the output."""
-
+from excamera_dask.storage import PathLike
+from excamera_dask.storage.folder import open_folder
 
 SUFFIX = ".excamera"
 _MAGIC = b"XCCH0001"
 _SIZE = struct.Struct("<I")
 _DIGEST_SIZE = 16
+_HEADER_SIZE = len(_MAGIC) + _DIGEST_SIZE
 _NAME = re.compile(r"(\d{8})\.chunk")
 _FOLDER = re.compile(r"[0-9a-f]{32}")
 
@@ -35,66 +30,62 @@ _FOLDER = re.compile(r"[0-9a-f]{32}")
 class Journal:
     """The results of one job by chunk."""
 
-    def __init__(self, out: str | os.PathLike[str], fingerprint: str) -> None:
-        self.parent = Path(f"{os.fspath(out)}{SUFFIX}")
-        self.folder = self.parent / fingerprint
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise JournalError(
-                f"{self.parent}: cannot keep finished chunks there ({error.strerror})"
-            ) from None
+    def __init__(self, out: PathLike, fingerprint: str) -> None:
+        self._folder = open_folder(f"{os.fspath(out)}{SUFFIX}", fingerprint)
 
-    def chunks(self) -> set[int]:
-        """Chunks that have a sound result."""
-        names = (_NAME.fullmatch(name) for name in os.listdir(self.folder))
-        present = {int(name[1]) for name in names if name}
-        return {chunk for chunk in present if self.read(chunk) is not None}
+    def __str__(self) -> str:
+        return str(self._folder)
 
-    def write(self, chunk: int, packets: Sequence[bytes]) -> None:
-        """Keep a chunk's final frames."""
-        path = self._path(chunk)
-        temporary = path.with_suffix(f".{os.getpid()}.part")
+    @property
+    def local(self) -> Path | None:
+        """A folder on the output's disk where the output may grow; None for objects."""
+        return self._folder.local
+
+    def chunks(self) -> dict[int, int]:
+        """Chunks that have a result, and its bytes.
+
+        Those in a folder are checked here, those in objects when they are read.
+        """
+        matches = ((_NAME.fullmatch(name), size) for name, size in self._folder.names().items())
+        present = {int(name[1]): size for name, size in matches if name and size >= _HEADER_SIZE}
+        return {
+            chunk: size - _HEADER_SIZE
+            for chunk, size in present.items()
+            if self.local is None or self.read(chunk) is not None
+        }
+
+    def write(self, chunk: int, packets: Sequence[bytes], again: bool = True) -> None:
+        """Keep a chunk's final frames; `again` says whether this job will read them."""
         payload = b"".join(_SIZE.pack(len(packet)) + packet for packet in packets)
-        try:
-            temporary.write_bytes(_MAGIC + _digest(payload) + payload)
-            os.replace(temporary, path)
-        except OSError as error:
-            raise JournalError(f"{path}: cannot write ({error.strerror})") from None
+        self._folder.write(_name(chunk), _MAGIC + _digest(payload) + payload, again)
 
     def read(self, chunk: int) -> tuple[bytes, ...] | None:
         """A chunk's final frames; None where they are missing or damaged."""
-        try:
-            data = self._path(chunk).read_bytes()
-        except OSError:
+        data = self._folder.read(_name(chunk))
+        if data is None:
             return None
-        start = len(_MAGIC) + _DIGEST_SIZE
-        payload = data[start:]
-        if data[:start] != _MAGIC + _digest(payload):
+        payload = data[_HEADER_SIZE:]
+        if data[:_HEADER_SIZE] != _MAGIC + _digest(payload):
+            self._folder.drop(_name(chunk))
             return None
         return tuple(_split(payload))
 
     def remove(self) -> None:
         """Remove this journal and those of earlier jobs with the same output."""
-        with contextlib.suppress(OSError):
-            for entry in os.scandir(self.parent):
-                if _FOLDER.fullmatch(entry.name) and entry.is_dir(follow_symlinks=False):
-                    shutil.rmtree(entry.path, ignore_errors=True)
-            self.parent.rmdir()
+        self._folder.remove_all(lambda name: _FOLDER.fullmatch(name) is not None)
 
-    def remove_if_empty(self) -> None:
-        """Leave no empty folder behind a job that failed before its first chunk."""
-        with contextlib.suppress(OSError):
-            self.folder.rmdir()
-            self.parent.rmdir()
-
-    def _path(self, chunk: int) -> Path:
-        return self.folder / f"{chunk:08d}.chunk"
+    def close(self) -> None:
+        """Let what is being written end; leave no empty folder behind a job that failed before its first chunk."""
+        self._folder.close()
 
 
 def fingerprint(*parts: object) -> str:
     """32 hexadecimal digits that stand for what determines a job's bytes."""
     return hashlib.blake2b(repr(parts).encode(), digest_size=16).hexdigest()
+
+
+def _name(chunk: int) -> str:
+    return f"{chunk:08d}.chunk"
 
 
 def _digest(payload: bytes) -> bytes:

@@ -14,6 +14,7 @@ from excamera_dask.planning import Plan
 from excamera_dask.report import EncodeReport
 from excamera_dask.sources import SourceInfo
 from excamera_dask.stages import ChunkResult
+from excamera_dask.storage import open_output
 from excamera_dask.webm import stated_rate
 
 
@@ -24,11 +25,13 @@ class EncodedVideo(NamedTuple):
     report: EncodeReport
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the file, whole or not at all."""
-        target = Path(path)
-        temporary = target.with_name(f".{target.name}.part")
-        temporary.write_bytes(self.data)
-        os.replace(temporary, target)
+        """Write the file or object, whole or not at all."""
+        output = open_output(path)
+        try:
+            output.file.write(self.data)
+            output.commit()
+        finally:
+            output.discard()
 
 
 class Draft(NamedTuple):
@@ -98,7 +101,7 @@ class Muxer:
         for stage, spent in seconds.items():
             self.stage_seconds[stage] = self.stage_seconds.get(stage, 0.0) + spent
 
-    def report(self, resumed_chunks: int = 0) -> EncodeReport:
+    def report(self, resumed_chunks: int = 0, dollars: float | None = None) -> EncodeReport:
         """Facts and figures, once everything is written."""
         draft, writer = self._draft, self.writer
         seconds = time.time() - draft.began
@@ -123,6 +126,7 @@ class Muxer:
             settings=draft.settings,
             versions=draft.versions,
             warnings=draft.warnings,
+            dollars=dollars,
         )
 
 

@@ -15,6 +15,8 @@ SPAN_BYTES = 64 << 20
 """Raw pictures that one load task reads at most, where a few chunks are not more."""
 SPAN_CHUNKS = 4
 LARGEST_SPAN_BYTES = 512 << 20
+FEW_WORKERS = 8
+"""More do not share memory, and would send each other whole spans of raw pictures for the sake of a chunk."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,13 +115,16 @@ def make_plan(
     frame_bytes: int,
     cuts: Iterable[int] = (),
     anchors: Sequence[int] = (),
+    workers: int = 1,
+    separate: bool = False,
     job: Any = None,
 ) -> Plan:
     """Cut `frame_count` frames into chunks of `chunk_frames` and batches of `batch_chunks` (None: unlimited).
 
     cuts: frames at which a new batch must start, numbers outside the film are ignored; frame_bytes:
     bytes of a raw picture; anchors: frames from which the source can be decoded, near which load
-    spans are cut.
+    spans are cut; workers: more than FEW_WORKERS load chunk by chunk, as those always do that are far apart
+    (`separate`), between whom raw pictures should not travel.
 
     Raises: ValueError.
     """
@@ -129,7 +134,9 @@ def make_plan(
         raise ValueError("[N, x] needs N >= 1 frames a chunk and x >= 1 chunks a batch")
     chunks = tuple(_chunks(frame_count, chunk_frames, batch_chunks, cuts))
     largest = max(SPAN_BYTES, min(SPAN_CHUNKS * chunk_frames * frame_bytes, LARGEST_SPAN_BYTES))
-    spans = tuple(_spans(chunks, max(1, largest // frame_bytes), anchors))
+    alone = separate or workers > FEW_WORKERS
+    longest = 1 if alone else max(1, largest // frame_bytes)
+    spans = tuple(_spans(chunks, longest, anchors))
     return Plan(frame_count, chunk_frames, batch_chunks, frame_bytes, chunks, spans, job)
 
 

@@ -36,6 +36,8 @@ class EncodeReport:
     settings: dict[str, Any]
     versions: dict[str, str]
     warnings: tuple[str, ...] = ()
+    dollars: float | None = None
+    """What the workers cost, as far as known; None where nobody was paid."""
 
     @property
     def bits_per_second(self) -> float:
@@ -46,6 +48,12 @@ class EncodeReport:
         """Plain values, as in the JSON."""
         return {**asdict(self), "bits_per_second": self.bits_per_second}
 
+    def _price(self) -> str:
+        if self.dollars is None:
+            return ""
+        price = f"${self.dollars:.4f}"
+        return f", {price}" if self.executor == "lambda" else f" ({price} on AWS)"
+
     def to_json(self, **options: Any) -> str:
         """The report as a JSON object."""
         return json.dumps(self.to_dict(), **options)
@@ -53,7 +61,7 @@ class EncodeReport:
     def __str__(self) -> str:
         return (
             f"{self.frames} frames, {self.key_frames} key frames, {self.bytes} bytes "
-            f"in {self.seconds:.1f} s ({self.fps:.1f} fps)"
+            f"in {self.seconds:.1f} s ({self.fps:.1f} fps)" + self._price()
         )
 
 

@@ -7,6 +7,7 @@ led to it, by stage.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -27,47 +28,61 @@ Seconds = Mapping[str, float]
 
 
 class PassedState:
-    """A decoder state on its way to another task: as it is within a process, as bytes between processes.
+    """A decoder state on its way to another task: as it is within a process; between processes, what it can be had from
+    with few bytes: an earlier state, and the frames that lead from there to it, decoded again by whoever opens it.
 
-    With a `base`, the bytes are a delta, and whoever opens it gives an equal base.
+    start: the earlier state, None for the beginning of a stream. With a `base`, its bytes are a delta, and whoever
+    opens it gives an equal base. Decoding a chunk again takes about as long as packing and unpacking the pictures that
+    it saves, and those are several times as many bytes (docs/decisions/0013).
     """
 
-    def __init__(self, state: DecoderState, base: DecoderState | None = None) -> None:
+    def __init__(
+        self,
+        state: DecoderState,
+        *,
+        start: DecoderState | None = None,
+        packets: Sequence[bytes] = (),
+        base: DecoderState | None = None,
+    ) -> None:
         self._state: DecoderState | None = state
-        self._data: bytes | None = None
+        self._start = start
         self._base = base
+        self._data: bytes | None = None
+        self._packets = tuple(packets)
 
     @classmethod
-    def from_bytes(cls, data: bytes) -> PassedState:
-        """A state that arrives as the bytes of `DecoderState.to_bytes`."""
+    def _arrived(cls, data: bytes | None, packets: tuple[bytes, ...]) -> PassedState:
         passed = cls.__new__(cls)
-        passed._state, passed._data, passed._base = None, data, None
+        passed._state = passed._start = passed._base = None
+        passed._data, passed._packets = data, packets
         return passed
 
     def open(self, base: PassedState | None = None) -> DecoderState:
         """The state; `base` is what it was made a delta against, if anything."""
         if self._state is None:
-            assert self._data is not None
-            known = None if base is None else base.open()
-            self._state = DecoderState.from_bytes(self._data, base=known)
+            start = None
+            if self._data is not None:
+                known = None if base is None else base.open()
+                start = DecoderState.from_bytes(self._data, base=known)
+            self._state = state_after(self._packets, start)
         return self._state
 
-    def to_bytes(self) -> bytes:
-        if self._data is None:
-            assert self._state is not None
-            self._data = self._state.to_bytes(base=self._base)
-        return self._data
-
     def __reduce__(self) -> tuple[Any, ...]:
-        return PassedState.from_bytes, (self.to_bytes(),)
+        if self._data is None and self._start is not None:
+            self._data = self._start.to_bytes(base=self._base)
+        return PassedState._arrived, (self._data, self._packets)
 
     def __sizeof__(self) -> int:
-        """Bytes that the pictures take here, which is how Dask judges what moving the state costs."""
-        size = object.__sizeof__(self) + len(self._data or b"")
-        if self._state is not None and self._state.references is not None:
-            distinct = {id(p): p for p in self._state.references}.values()
-            size += sum(plane.nbytes for picture in distinct for plane in picture)
-        return size
+        """Bytes that the pictures take here, which is how Dask judges memory."""
+        size = object.__sizeof__(self) + len(self._data or b"") + sum(map(len, self._packets))
+        return size + sum(map(_picture_bytes, (self._state, self._start)))
+
+
+def _picture_bytes(state: DecoderState | None) -> int:
+    if state is None or state.references is None:
+        return 0
+    distinct = {id(picture): picture for picture in state.references}.values()
+    return sum(plane.nbytes for picture in distinct for plane in picture)
 
 
 class Pictures(NamedTuple):
@@ -88,13 +103,48 @@ class FirstPass(NamedTuple):
     q_index: int | None = None
 
 
-class Decoded(NamedTuple):
-    """What decoding a first pass leaves behind."""
+class Decoding(NamedTuple):
+    """A first pass decoded."""
 
-    state: PassedState  # at the end
+    final: DecoderState
     parsing_states: tuple[DecoderState, ...]  # before each frame but the first, without pictures
     hidden: Mapping[int, Image]  # pictures of the frames that are not shown, by their place
-    seconds: Seconds
+
+
+class Decoded:
+    """What decoding a first pass leaves behind; between processes it travels as the first pass and is decoded again."""
+
+    def __init__(
+        self, packets: tuple[bytes, ...], seconds: Seconds, decoding: Decoding | None = None
+    ) -> None:
+        self.packets = packets
+        self.seconds = seconds
+        self._decoding = decoding
+        self._lock = threading.Lock()
+
+    @property
+    def decoding(self) -> Decoding:
+        """Decoded now, if it was not yet in this process."""
+        with self._lock:
+            if self._decoding is None:
+                self._decoding = _decode(self.packets)
+            return self._decoding
+
+    @property
+    def state(self) -> PassedState:
+        """The state at the end."""
+        return PassedState(self.decoding.final, packets=self.packets)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Decoded, (self.packets, self.seconds)
+
+    def __sizeof__(self) -> int:
+        size = object.__sizeof__(self) + sum(map(len, self.packets))
+        decoding = self._decoding
+        if decoding is not None:
+            size += _picture_bytes(decoding.final)
+            size += sum(plane.nbytes for image in decoding.hidden.values() for plane in image)
+        return size
 
 
 class Replaced(NamedTuple):
@@ -108,7 +158,7 @@ class Rebased(NamedTuple):
     """A chunk's final frames, and the state that they lead to."""
 
     packets: tuple[bytes, ...]
-    state: PassedState  # a delta against the first pass's
+    state: PassedState  # begins as a delta against the first pass's
     seconds: Seconds
 
 
@@ -159,10 +209,15 @@ def encode(pictures: Pictures, settings: FirstPassSettings) -> FirstPass:
 def final_state(first_pass: FirstPass) -> Decoded:
     """Decode a chunk's first pass from nothing: its state at the end, and what parsing its frames again needs."""
     begin = time.perf_counter()
+    decoding = _decode(first_pass.packets)
+    return Decoded(first_pass.packets, {"final_state": time.perf_counter() - begin}, decoding)
+
+
+def _decode(packets: Sequence[bytes]) -> Decoding:
     state: DecoderState | None = None
     before: list[DecoderState] = []
     hidden: dict[int, Image] = {}
-    for place, packet in enumerate(first_pass.packets):
+    for place, packet in enumerate(packets):
         if state is not None:
             before.append(state.without_references())
         after, _ = codec.decode(state, packet)
@@ -170,8 +225,7 @@ def final_state(first_pass: FirstPass) -> Decoded:
             hidden[place] = hidden_picture(state, after)
         state = after
     assert state is not None
-    seconds = {"final_state": time.perf_counter() - begin}
-    return Decoded(PassedState(state), tuple(before), hidden, seconds)
+    return Decoding(state, tuple(before), hidden)
 
 
 def replace(
@@ -190,7 +244,7 @@ def replace(
     begin = time.perf_counter()
     q_index = _q_index(first_pass, kf_q_weight if len(pictures.images) > 1 else 0.0)
     encoded = encode_given_state(
-        previous.state.open(), pictures.images[0], q_index=q_index, refresh=REFRESH_ALL
+        previous.decoding.final, pictures.images[0], q_index=q_index, refresh=REFRESH_ALL
     )
     return Replaced(encoded.data, {"replace": time.perf_counter() - begin})
 
@@ -235,25 +289,40 @@ def rebase(
     from codec.rebase import rebase as rebase_frame
 
     begin = time.perf_counter()
+    decoding = decoded.decoding
     if previous is None or true is None:
         state, packets = codec.decode(None, replaced.packet)[0], [replaced.packet]
     else:
-        onto, made_against = true.state.open(previous.state), previous.state.open()
+        onto, made_against = true.state.open(previous.state), previous.decoding.final
         encoded = rebase_frame(onto, pictures.images[0], replaced.packet, made_against)
         state, packets = encoded.state, [encoded.data]
+    states = [state]
     images = iter(pictures.images[1:])
     for place, packet in enumerate(first_pass.packets[1:], start=1):
         if not packet:  # a frame of no bytes repeats the one before
             next(images)
             packets.append(packet)
+            states.append(states[-1])
             continue
-        image = decoded.hidden[place] if place in decoded.hidden else next(images)
-        source_state = decoded.parsing_states[place - 1]
-        encoded = rebase_frame(state, image, packet, source_state)
+        image = decoding.hidden[place] if place in decoding.hidden else next(images)
+        source_state = decoding.parsing_states[place - 1]
+        encoded = rebase_frame(states[-1], image, packet, source_state)
         packets.append(encoded.data)
-        state = encoded.state
-    final = PassedState(state, base=decoded.state.open())
+        states.append(encoded.state)
+    place = _smallest(states)
+    final = PassedState(
+        states[-1],
+        start=states[place],
+        packets=packets[place + 1 :],
+        base=decoding.final,
+    )
     return Rebased(tuple(packets), final, {"rebase": time.perf_counter() - begin})
+
+
+def _smallest(states: Sequence[DecoderState]) -> int:
+    """The place of the state with the fewest pictures, the last of those: the one to travel."""
+    counts = [len(set(map(id, state.references or ()))) for state in states]
+    return max(range(len(states)), key=lambda place: (-counts[place], place))
 
 
 def finish_alone(chunk: int, first_pass: FirstPass, keep: bool) -> ChunkResult:
@@ -277,9 +346,11 @@ def finish(
     return ChunkResult(chunk, rebased.packets, seconds, first_pass.packets, replaced.packet)
 
 
-def resume(state: bytes) -> Rebased:
-    """Stand in for the chunk at which an interrupted job stopped: only its true final state is wanted."""
-    return Rebased((), PassedState.from_bytes(state), {})
+def resume(packets: Sequence[bytes]) -> Rebased:
+    """Stand in for the chunk at which an interrupted job stopped: `packets` are its batch's up to its end."""
+    begin = time.perf_counter()
+    state = PassedState(state_after(packets), packets=packets)
+    return Rebased((), state, {"rebase": time.perf_counter() - begin})
 
 
 def state_after(packets: Iterable[bytes], state: DecoderState | None = None) -> DecoderState:

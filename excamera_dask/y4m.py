@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import secrets
 from fractions import Fraction
 from types import TracebackType
 from typing import IO
 
 from codec.frame import Image
-from excamera_dask.errors import ContainerError
+from excamera_dask.storage import Output, open_output
 
 Y4M_RANGES = {1: "LIMITED", 2: "FULL"}
-
-
-def temporary_name(path: str) -> str:
-    """A fresh hidden name beside `path`, for bytes that are renamed to it when they are whole."""
-    folder, base = os.path.split(path)
-    return os.path.join(folder, f".{base}.{secrets.token_hex(4)}.part")
 
 
 class Y4mWriter:
@@ -36,19 +28,15 @@ class Y4mWriter:
     ) -> None:
         self.path = os.fspath(path)
         self.header = y4m_header(width, height, rate, sample_aspect=sample_aspect, range=range)
-        self._temporary = ""
+        self._output: Output | None = None
         self._file: IO[bytes] | None = None
 
     def __enter__(self) -> Y4mWriter:
         if self.path == "-":
             self._file = os.fdopen(os.dup(1), "wb")
         else:
-            self._temporary = temporary_name(os.path.abspath(self.path))
-            try:
-                self._file = open(self._temporary, "xb")
-            except OSError as error:
-                reason = (error.strerror or "").lower()
-                raise ContainerError(f"{self.path}: cannot be written ({reason})") from None
+            self._output = open_output(self.path)
+            self._file = self._output.file
         self._file.write(self.header)
         return self
 
@@ -65,14 +53,14 @@ class Y4mWriter:
         trace: TracebackType | None,
     ) -> None:
         assert self._file is not None
-        try:
+        if self._output is None:
             self._file.close()
-            if kind is None and self._temporary:
-                os.replace(self._temporary, self.path)
+            return
+        try:
+            if kind is None:
+                self._output.commit()
         finally:
-            if self._temporary:
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(self._temporary)
+            self._output.discard()
 
 
 def y4m_header(

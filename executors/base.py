@@ -52,6 +52,9 @@ class Executor(ABC):
     name: str
     """One word or address for people: "sync", "local", "tcp://..."."""
 
+    far_apart = False
+    """Whether what crosses between workers is dear, so that each task should read its own input."""
+
     @property
     @abstractmethod
     def workers(self) -> int:
@@ -61,6 +64,11 @@ class Executor(ABC):
     @abstractmethod
     def memory(self) -> int:
         """Bytes of memory that all workers have together; 0 if unknown."""
+
+    @property
+    def spent(self) -> float | None:
+        """Dollars that the workers have cost until now, as far as known; None where nobody is paid."""
+        return None
 
     @abstractmethod
     def run(
@@ -83,6 +91,9 @@ class Executor(ABC):
     @abstractmethod
     def cancel(self) -> None:
         """Make the `run` in progress end with Cancelled; callable from any thread."""
+
+    def on_notice(self, listener: Callable[[str], None]) -> None:  # noqa: B027 - few have any
+        """Call `listener`, from any thread, with each line that the executor has for the user."""
 
     def close(self) -> None:  # noqa: B027 - nothing to release is the common case
         """Release what this executor started; what it was given stays open."""

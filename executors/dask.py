@@ -55,8 +55,9 @@ class DaskExecutor(Executor):
             raise InvalidExecutor(f"the client is {client.status}: give one that is connected")
         self.client = client
         self.name = str(client.scheduler_info(n_workers=0)["address"])
-        self._cancel: queue.SimpleQueue[Future | None] | None = None
+        self._done: queue.SimpleQueue[Future | BaseException] | None = None
         self._owns_client = False
+        self.far_apart = bool(getattr(client.cluster, "far_apart", False))
         if warm_up is not None:
             client.register_plugin(WarmUp(warm_up))
 
@@ -98,8 +99,8 @@ class DaskExecutor(Executor):
         on_result: OnResult,
         on_counts: OnCounts | None = None,
     ) -> None:
-        done: queue.SimpleQueue[Future | None] = queue.SimpleQueue()
-        self._cancel = done
+        done: queue.SimpleQueue[Future | BaseException] = queue.SimpleQueue()
+        self._done = done
         futures: dict[Key, Future] = {}
         try:
             futures = dict(zip(keys, self.client.get(graph, list(keys), sync=False), strict=True))
@@ -112,7 +113,7 @@ class DaskExecutor(Executor):
                     futures.pop(key).release()
             watch.finish()
         finally:
-            self._cancel = None
+            self._done = None
             self._forget(list(futures.values()))
 
     def _gather(self, finished: list[Future]) -> list[tuple[Key, Any]]:
@@ -133,8 +134,13 @@ class DaskExecutor(Executor):
                 future.release()  # cancelling a graph piece by piece trips over Dask's own assertions
 
     def cancel(self) -> None:
-        if self._cancel is not None:
-            self._cancel.put(None)
+        self.fail(Cancelled("cancelled"))
+
+    def fail(self, error: BaseException) -> None:
+        """Make the `run` in progress end with `error`; callable from any thread."""
+        done = self._done
+        if done is not None:
+            done.put(error)
 
     def close(self) -> None:
         if self._owns_client:
@@ -191,7 +197,7 @@ def _group_states(names: list[str], dask_scheduler: Any = None) -> dict[str, dic
     return found
 
 
-def _next_batch(done: queue.SimpleQueue[Future | None], watch: _Watch) -> list[Future]:
+def _next_batch(done: queue.SimpleQueue[Future | BaseException], watch: _Watch) -> list[Future]:
     """Wait for finished futures and take all there are."""
     batch: list[Future] = []
     while not batch:
@@ -204,10 +210,10 @@ def _next_batch(done: queue.SimpleQueue[Future | None], watch: _Watch) -> list[F
     return batch
 
 
-def _wanted(future: Future | None) -> Future:
-    if future is None:
-        raise Cancelled("cancelled")
-    return future
+def _wanted(ended: Future | BaseException) -> Future:
+    if isinstance(ended, BaseException):
+        raise ended
+    return ended
 
 
 def _failure(future: Future, name: str) -> BaseException:
@@ -221,7 +227,8 @@ def _failure(future: Future, name: str) -> BaseException:
 
 def _killed(error: KilledWorker) -> WorkerLost:
     return WorkerLost(
-        f"{error.allowed_failures + 1} workers died while running {error.task}: out of memory? (use fewer workers)"
+        f"{error.allowed_failures + 1} workers died while running {error.task}: out of memory? "
+        "(use fewer workers, or larger ones)"
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from executors.base import Executor, InvalidExecutor
 
@@ -17,17 +17,26 @@ def open_executor(
     workers: int | None = None,
     memory_per_worker: int | None = None,
     warm_up: Callable[[], None] | None = None,
+    **options: Any,
 ) -> Executor:
-    """Open "sync", "local", a scheduler's address, or wrap a `distributed.Client`.
+    """Open "sync", "local", "lambda", a scheduler's address, or wrap a `distributed.Client`.
 
     workers: how many tasks "local" runs at once (default: by cores and memory); memory_per_worker: bytes that one task
     may need, by which "local" sizes itself; warm_up: a picklable function that each worker process calls once, beside
-    its first tasks, so that what it loads is there when needed.
+    its first tasks, so that what it loads is there when needed; options: of LambdaCluster, for "lambda" alone.
 
     Raises: InvalidExecutor.
     """
     if isinstance(spec, Executor):
         return spec
+    if spec == "lambda":
+        from executors.aws_lambda.executor import LambdaExecutor
+
+        return LambdaExecutor(
+            workers, memory_per_worker=memory_per_worker, warm_up=warm_up, **options
+        )
+    if options:
+        raise InvalidExecutor(f"{', '.join(options)}: only the lambda executor takes these")
     if spec == "sync":
         from executors.local import SyncExecutor
 
@@ -45,7 +54,7 @@ def open_executor(
     if isinstance(spec, str):
         if "://" not in spec:
             raise InvalidExecutor(
-                f"unknown executor {spec!r}: use sync, local or an address such as tcp://host:8786"
+                f"unknown executor {spec!r}: use sync, local, lambda or an address such as tcp://host:8786"
             )
         return DaskExecutor.connect(spec, warm_up=warm_up)
     return DaskExecutor(spec, warm_up=warm_up)

@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import stores
+from aws import aws, aws_server, credentials, no_aws, run  # noqa: F401 - fixtures of all modules
 
 # The background jobs of a shell begin with it ignored, and so would ours, which the tests interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -25,6 +28,14 @@ def shared() -> Path:
     if not (folder / "vp8").is_dir():
         pytest.skip(f"no test material in {folder} (set EXCAMERA_SHARED)")
     return folder
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _own_state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Clusters of tests leave their logs elsewhere than those of the user."""
+    os.environ["EXCAMERA_STATE_DIR"] = str(tmp_path_factory.mktemp("state"))
+    yield
+    del os.environ["EXCAMERA_STATE_DIR"]
 
 
 def _tool(name: str, package: str) -> str:
@@ -50,3 +61,20 @@ def vpxdec() -> str:
 def ffmpeg() -> str:
     """Path of ffmpeg; the test skips without it."""
     return _tool("ffmpeg", "ffmpeg")
+
+
+@pytest.fixture(scope="session")
+def s3_endpoint() -> Iterator[str]:
+    """moto's S3 server, for the whole session."""
+    with stores.moto_server() as endpoint:
+        yield endpoint
+
+
+@pytest.fixture
+def s3(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> stores.Store:
+    """A new bucket, and an environment that leads to it."""
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    for name, value in stores.aws_environment(s3_endpoint).items():
+        monkeypatch.setenv(name, value)
+    return stores.new_bucket(s3_endpoint)

@@ -10,7 +10,7 @@ import sys
 import textwrap
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -117,11 +117,20 @@ def cluster() -> Iterator[LocalCluster]:
         yield cluster
 
 
-Opener = Callable[[], Executor]
+HERE = str(Path(__file__).parent)
+
+
+def open_lambda(**options: Any) -> Executor:
+    """Functions of the Lambda on this machine, which find the tasks of this module."""
+    pytest.importorskip(
+        "awslambdaric", reason="needs AWS's runtime client: pip install awslambdaric"
+    )
+    environment = {"PYTHONPATH": os.pathsep.join([str(Path(HERE).parent), HERE])}
+    return open_executor("lambda", backend="local", environment=environment, **options)
 
 
 @pytest.fixture(
-    params=["sync", "local-1", "local-2", "local-6", "address", "client"], scope="module"
+    params=["sync", "local-1", "local-2", "local-6", "address", "client", "lambda"], scope="module"
 )
 def executor(request: pytest.FixtureRequest) -> Iterator[Executor]:
     kind: str = request.param
@@ -129,6 +138,8 @@ def executor(request: pytest.FixtureRequest) -> Iterator[Executor]:
         opened = open_executor("sync")
     elif kind.startswith("local"):
         opened = open_executor("local", workers=int(kind[-1]))
+    elif kind == "lambda":
+        opened = open_lambda(workers=2)
     else:
         address = request.getfixturevalue("cluster").scheduler_address
         opened = open_executor(
@@ -339,7 +350,7 @@ def test_an_interrupted_client_leaves_no_process(tmp_path: Path, sent: signal.Si
 
 
 def test_unknown_executors_are_refused() -> None:
-    with pytest.raises(InvalidExecutor, match="use sync, local or an address"):
+    with pytest.raises(InvalidExecutor, match="use sync, local, lambda or an address"):
         open_executor("cloud")
     with pytest.raises(InvalidExecutor, match="one worker"):
         open_executor("sync", workers=3)

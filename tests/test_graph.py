@@ -150,14 +150,14 @@ def test_the_window_follows_workers_and_memory():
 
 def test_a_resumed_batch_goes_on_from_its_state():
     plan = plan_of(48, x=4)
-    resumed = {1: Resumed(6, b"state")}
+    resumed = {1: Resumed(6, (b"frames",))}
     graph, results = build_graph(plan, window=2, done={0, 1, 2, 3, 4, 5}, resumed=resumed)
     tasks = dict(graph)
     assert results == [("result-test", 6), ("result-test", 7)]
     assert {key for key in tasks if stage_of(key) == "encode"} == {
         ("encode-test", i) for i in (5, 6, 7)
     }
-    assert tasks["resume-test", 6] == (stages.resume, b"state")
+    assert tasks["resume-test", 6] == (stages.resume, (b"frames",))
     assert ("resume-test", 6) in get_dependencies(tasks, ("rebase-test", 6))
     assert ("final_state-test", 5) in get_dependencies(tasks, ("replace-test", 6))
 

@@ -7,7 +7,9 @@ import sys
 import click
 
 from excamera_dask.allocation import keep_freed_memory
+from excamera_dask.cli.aws_lambda import aws_lambda
 from excamera_dask.cli.bench import bench
+from excamera_dask.cli.cluster import cluster
 from excamera_dask.cli.compare import compare
 from excamera_dask.cli.decode import decode
 from excamera_dask.cli.demo import demo
@@ -15,6 +17,8 @@ from excamera_dask.cli.doctor import doctor
 from excamera_dask.cli.encode import encode
 from excamera_dask.cli.failures import explain, terminate_like_interrupt
 from excamera_dask.cli.info import info
+from excamera_dask.cli.plan import plan
+from excamera_dask.cli.rendezvous import rendezvous
 from excamera_dask.cli.step import step
 from excamera_dask.version import __version__
 
@@ -43,7 +47,22 @@ def cli() -> None:
     """
 
 
-for command in (encode, decode, info, compare, bench, doctor, step, demo):
+COMMANDS = (
+    encode,
+    plan,
+    decode,
+    info,
+    compare,
+    bench,
+    doctor,
+    step,
+    demo,
+    aws_lambda,
+    cluster,
+    rendezvous,
+)
+
+for command in COMMANDS:
     cli.add_command(command)
 
 

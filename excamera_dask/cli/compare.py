@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from excamera_dask.cli.output import notice, print_json
+from excamera_dask.cli.values import Place
+
+if TYPE_CHECKING:
+    from excamera_dask.storage import S3Url
 
 
 @click.command(short_help="PSNR and SSIM of a video against its original, as JSON.")
-@click.argument("reference", type=click.Path(path_type=Path))
-@click.argument("distorted", type=click.Path(path_type=Path))
+@click.argument("reference", type=Place())
+@click.argument("distorted", type=Place())
 @click.option(
     "--skip", type=click.IntRange(min=0), default=0, help="Frames of REFERENCE to leave out first."
 )
@@ -21,7 +25,11 @@ from excamera_dask.cli.output import notice, print_json
     "--per-frame/--overall", default=True, show_default=True, help="Figures of each frame as well."
 )
 def compare(
-    reference: Path, distorted: Path, skip: int, limit: int | None, per_frame: bool
+    reference: Path | S3Url,
+    distorted: Path | S3Url,
+    skip: int,
+    limit: int | None,
+    per_frame: bool,
 ) -> None:
     """Compare DISTORTED with REFERENCE, frame by frame, and print JSON.
 

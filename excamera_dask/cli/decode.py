@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from excamera_dask.cli.failures import Failure
 from excamera_dask.cli.output import claim_output, notice
+from excamera_dask.cli.values import Place
+
+if TYPE_CHECKING:
+    from excamera_dask.storage import S3Url
 
 
 @click.command(short_help="Decode IVF or WebM to Y4M, or to an MD5.")
-@click.argument("source", metavar="IN", type=click.Path(path_type=Path))
-@click.option(
-    "-o", "--output", type=click.Path(path_type=Path), help="Y4M file to write; - for stdout."
-)
+@click.argument("source", metavar="IN", type=Place())
+@click.option("-o", "--output", type=Place(), help="Y4M file to write; - for stdout.")
 @click.option(
     "--md5", is_flag=True, help="Print the MD5 of all pictures, as vpxdec --i420 --md5 does."
 )
@@ -29,7 +32,11 @@ from excamera_dask.cli.output import claim_output, notice
 )
 @click.option("-n", "overwrite", flag_value=False, type=bool, help="Never overwrite.")
 def decode(
-    source: Path, output: Path | None, md5: bool, limit: int | None, overwrite: bool | None
+    source: Path | S3Url,
+    output: Path | S3Url | None,
+    md5: bool,
+    limit: int | None,
+    overwrite: bool | None,
 ) -> None:
     """Decode the VP8 stream of IN with excamera's own decoder.
 
@@ -52,7 +59,7 @@ def decode(
     notice(f"{pictures} pictures decoded")
 
 
-def _print_md5(source: Path, limit: int | None) -> None:
+def _print_md5(source: Path | S3Url, limit: int | None) -> None:
     import hashlib
     from itertools import islice
 
@@ -64,7 +71,7 @@ def _print_md5(source: Path, limit: int | None) -> None:
     click.echo(f"{digest.hexdigest()}  {source}")
 
 
-def _write_y4m(source: Path, output: Path, limit: int | None) -> int:
+def _write_y4m(source: Path | S3Url, output: Path | S3Url, limit: int | None) -> int:
     from itertools import islice
 
     from excamera_dask.containers import Y4mWriter

@@ -10,15 +10,17 @@ import click
 
 from excamera_dask.cli.failures import Failure
 from excamera_dask.cli.head_start import head_start
+from excamera_dask.cli.lambda_options import lambda_options, take_lambda_options
 from excamera_dask.cli.libvpx_options import cq_level_option, libvpx_options
 from excamera_dask.cli.output import claim_output, notice, print_json
-from excamera_dask.cli.values import BatchChunks, Executor, Times
+from excamera_dask.cli.values import BatchChunks, Executor, Place, Times
 
 if TYPE_CHECKING:
     from excamera_dask.report import EncodeReport
+    from excamera_dask.storage import S3Url
 
 Command = TypeVar("Command", bound=Callable[..., Any])
-PATH = click.Path(path_type=Path)
+PLACE = Place()
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
 
@@ -27,11 +29,11 @@ def method_options(command: Command) -> Command:
     for option in (
         click.option(
             "-w", "--workers", type=click.IntRange(min=1),
-            help="Workers of the local executor; by default as cores and memory allow.",
+            help="Workers: processes' threads here (by default as cores and memory allow), or Lambda functions (100).",
         ),
         click.option(
             "--executor", type=Executor(), default="local", show_default=True,
-            help="sync (this process), local (processes here) or a scheduler: tcp://host:8786, tls://...",
+            help="sync (this process), local (processes here), lambda (AWS) or a scheduler: tcp://host:8786, tls://...",
         ),
         click.option(
             "-x", "--batch-chunks", type=BatchChunks(), default=16, show_default=True,
@@ -47,8 +49,8 @@ def method_options(command: Command) -> Command:
 
 
 @click.command(short_help="Encode a video to VP8 in WebM or IVF.")
-@click.argument("source", metavar="IN", type=PATH)
-@click.option("-o", "--output", type=PATH, required=True, help="Output: .webm or .ivf.")
+@click.argument("source", metavar="IN", type=PLACE)
+@click.option("-o", "--output", type=PLACE, required=True, help="Output: .webm or .ivf.")
 @click.option(
     "-y",
     "overwrite",
@@ -84,27 +86,32 @@ def method_options(command: Command) -> Command:
     help="Weight of a replaced key frame's quantizer against the next frame's.",
 )  # fmt: skip
 @click.option(
-    "--keep", type=PATH, help="Keep the intermediate frames of each chunk in this folder."
+    "--keep", type=PLACE, help="Keep the intermediate frames of each chunk in this folder."
 )
 @click.option(
     "--progress", type=click.Choice(["auto", "rich", "json", "none"]), default="auto", show_default=True,
     help="How to tell of the progress, on stderr; auto is rich on a terminal, else none.",
 )  # fmt: skip
+@click.option(
+    "--resume/--no-resume", default=True, show_default=True,
+    help="Go on with what an interrupted job of the same input, output and settings has finished.",
+)  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on stdout.")
 @click.option(
     "--log-level", type=click.Choice(LOG_LEVELS), default="error", help="Of Dask and excamera."
 )
+@lambda_options
 @libvpx_options
 def encode(
-    source: Path,
-    output: Path,
+    source: Path | S3Url,
+    output: Path | S3Url,
     overwrite: bool | None,
     progress: str,
     as_json: bool,
     log_level: str,
     executor: str,
     workers: int | None,
-    keep: Path | None,
+    keep: Path | S3Url | None,
     first_pass: str | None,
     kf_q_weight: float | None,
     **options: Any,
@@ -120,11 +127,13 @@ def encode(
     excamera encode in.mp4 -o out.webm --crf 20 -w 8
     excamera encode in.mkv -o part.ivf --skip 240 --limit 96 -x unlimited
     excamera encode film.mkv -o film.webm --executor tcp://scheduler:8786 --json > report.json
+    excamera encode s3://films/film.mkv -o s3://films/film.webm --executor lambda -w 1000
 
     The options from --first-pass on are vpxenc's, under vpxenc's names, and hold for the first pass.
     """
     _check_output(source, output, overwrite)
     configure_logging(log_level)
+    executor_options = take_lambda_options(executor, options)
     if kf_q_weight is not None:
         options["kf_q_weight"] = kf_q_weight
     report = run(
@@ -133,6 +142,7 @@ def encode(
         progress,
         executor=executor,
         workers=workers,
+        executor_options=executor_options,
         keep=keep,
         encoder=first_pass,
         **options,
@@ -143,7 +153,9 @@ def encode(
         notice(f"{output}: {report}")
 
 
-def run(source: Path, output: Path, progress: str, **arguments: Any) -> EncodeReport:
+def run(
+    source: Path | S3Url, output: Path | S3Url, progress: str, **arguments: Any
+) -> EncodeReport:
     """Encode with the given display of progress; `arguments` are those of `excamera_dask.encode`."""
     head_start(arguments["executor"])
     from excamera_dask.api import encode as encode_video
@@ -153,13 +165,20 @@ def run(source: Path, output: Path, progress: str, **arguments: Any) -> EncodeRe
         return encode_video(source, output, on_event=display, **arguments)
 
 
-def _check_output(source: Path, output: Path, overwrite: bool | None) -> None:
+def _check_output(source: Path | S3Url, output: Path | S3Url, overwrite: bool | None) -> None:
     from excamera_dask.containers import output_suffix
 
-    if not source.exists():
+    if isinstance(source, Path) and not source.exists():
         raise Failure(f"{source}: no such file")
     output_suffix(output)
-    if output.exists() and source.samefile(output):
+    if output == source:
+        raise Failure(f"{output}: is the input itself")
+    if (
+        isinstance(source, Path)
+        and isinstance(output, Path)
+        and output.exists()
+        and source.samefile(output)
+    ):
         raise Failure(f"{output}: is the input itself")
     claim_output(output, overwrite)
 

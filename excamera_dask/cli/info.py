@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from excamera_dask.cli.failures import Failure
 from excamera_dask.cli.output import print_json
+from excamera_dask.cli.values import Place
+
+if TYPE_CHECKING:
+    from excamera_dask.storage import S3Url
 
 
 @click.command(short_help="Type, size, quantizer, flags and references of each frame, as JSON.")
-@click.argument("source", metavar="IN", type=click.Path(path_type=Path))
+@click.argument("source", metavar="IN", type=Place())
 @click.option(
     "--macroblocks", is_flag=True, help="Mode, reference, vector and tokens of each macroblock."
 )
 @click.option("--skip", type=click.IntRange(min=0), default=0, help="Frames to leave out first.")
 @click.option("--limit", type=click.IntRange(min=1), help="At most this many frames.")
-def info(source: Path, macroblocks: bool, skip: int, limit: int | None) -> None:
+def info(source: Path | S3Url, macroblocks: bool, skip: int, limit: int | None) -> None:
     """Describe the frames of an IVF or WebM file as JSON, hidden frames included.
 
     \b

@@ -11,11 +11,14 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import click
 
 from excamera_dask.cli.failures import Failure
+
+if TYPE_CHECKING:
+    from excamera_dask.storage import S3Url
 
 
 def notice(text: str) -> None:
@@ -38,30 +41,42 @@ def _plain(value: Any) -> Any:
     return str(value)
 
 
-def claim_output(path: Path, overwrite: bool | None) -> None:
+def claim_output(path: Path | S3Url, overwrite: bool | None) -> None:
     """Refuse an output that cannot be written, before any work is done.
 
-    `overwrite`: True replaces an existing file, False refuses it, None asks on a terminal and refuses elsewhere.
+    `overwrite`: True replaces an existing one, False refuses it, None asks on a terminal and refuses elsewhere.
     """
-    folder = path.parent
-    if not folder.is_dir():
-        raise Failure(f"{path}: the folder {folder} does not exist")
-    if path.is_dir():
-        raise Failure(f"{path}: is a folder; name a file in it")
-    if path.exists() and not _is_regular(path):  # a device or a pipe, such as /dev/null
-        return
-    try:
-        tempfile.TemporaryFile(dir=folder).close()
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise Failure(f"{path}: cannot write into {folder} ({reason})") from None
-    if not path.exists() or overwrite:
+    if isinstance(path, Path):
+        exists = _claim_file(path)
+    else:
+        from excamera_dask.storage.checks import claim_object, object_exists
+
+        claim_object(path)
+        exists = object_exists(path)
+    if not exists or overwrite:
         return
     if overwrite is None and sys.stdin.isatty() and sys.stderr.isatty():
         if click.confirm(f"{path} exists. Overwrite?", err=True):
             return
         raise Failure(f"{path}: kept as it was")
     raise Failure(f"{path}: exists already; -y overwrites it")
+
+
+def _claim_file(path: Path) -> bool:
+    """Whether there is a regular file that would be overwritten."""
+    folder = path.parent
+    if not folder.is_dir():
+        raise Failure(f"{path}: the folder {folder} does not exist")
+    if path.is_dir():
+        raise Failure(f"{path}: is a folder; name a file in it")
+    if path.exists() and not _is_regular(path):  # a device or a pipe, such as /dev/null
+        return False
+    try:
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise Failure(f"{path}: cannot write into {folder} ({reason})") from None
+    return path.exists()
 
 
 def _is_regular(path: Path) -> bool:

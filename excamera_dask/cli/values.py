@@ -3,9 +3,34 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from excamera_dask.storage import S3Url
+
+
+class Place(click.ParamType):
+    """A file by its path or file:// URL, as a Path, or an object by its URL s3://bucket/key, as an S3Url."""
+
+    name = "PATH|s3://BUCKET/KEY"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> Path | S3Url:
+        if not isinstance(value, str):
+            return value  # type: ignore[no-any-return]
+        if ":/" not in value:
+            return Path(value)
+        from excamera_dask.storage import InvalidLocation, locate
+
+        try:
+            place = locate(value)
+        except InvalidLocation as error:
+            self.fail(str(error), param, ctx)
+        return Path(place) if isinstance(place, str) else place
 
 
 class BatchChunks(click.ParamType):
@@ -51,15 +76,15 @@ class Times(click.ParamType):
 
 
 class Executor(click.ParamType):
-    """The word sync, the word local, or the address of a Dask scheduler."""
+    """The words sync, local and lambda, or the address of a Dask scheduler."""
 
-    name = "sync|local|ADDRESS"
+    name = "sync|local|lambda|ADDRESS"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         text = str(value)
-        if text not in ("sync", "local") and not re.fullmatch(r"[a-z]+://\S+", text):
+        if text not in ("sync", "local", "lambda") and not re.fullmatch(r"[a-z]+://\S+", text):
             self.fail(
-                f"{text!r} is neither sync, local nor a scheduler address such as tcp://host:8786",
+                f"{text!r} is neither sync, local, lambda nor a scheduler address such as tcp://host:8786",
                 param,
                 ctx,
             )

@@ -4,28 +4,72 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import av
 
 from excamera_dask.errors import SourceError
+from excamera_dask.sources.skimming import SkimmedFile, fetch_index, top_level_boxes
+from excamera_dask.storage import S3Url, locate
+from excamera_dask.storage.bucket import ObjectInfo
+from excamera_dask.storage.object_file import ObjectFile
 
 
-def open_container(path: str, index: int | None = None) -> tuple[Any, Any]:
-    """The container and its video stream, decoder set to one thread; SourceError says why when it cannot be."""
-    _check_file(path)
+class Demuxed(NamedTuple):
+    """An open container, its video stream with the decoder set to one thread, and the object it is read from, if any."""
+
+    container: Any
+    stream: Any
+    object: SkimmedFile | None
+
+    @property
+    def version(self) -> tuple[str, int]:
+        """What tells this version from others, modification time (ns) or ETag, and bytes."""
+        if self.object is not None:
+            return self.object.info.etag, self.object.size
+        status = os.stat(self.container.name)
+        return str(status.st_mtime_ns), status.st_size
+
+    def close(self) -> None:
+        self.container.close()
+        if self.object is not None:
+            self.object.close()
+
+
+def open_container(
+    path: str, index: int | None = None, version: tuple[str, int] | None = None
+) -> Demuxed:
+    """Open a file or an object; SourceError or StorageError say why when it cannot be.
+
+    version: of the object that is meant, as `Demuxed.version` told it; reading another raises ObjectChanged.
+    """
+    place = locate(path)
+    opened = _open_object(place, version) if isinstance(place, S3Url) else None
+    if opened is None:
+        _check_file(path)
     try:
-        container = av.open(path, metadata_errors="ignore")
+        container = av.open(opened or path, metadata_errors="ignore")  # type: ignore[call-overload]
     except av.FFmpegError as error:
         raise SourceError(f"{path}: not a video that can be read ({_reason(error)})") from None
+    demuxed = Demuxed(container, None, opened)
     try:
         stream = _pick_stream(container, path, index)
     except BaseException:
-        container.close()
+        demuxed.close()
         raise
     stream.codec_context.thread_type = "NONE"
     stream.codec_context.thread_count = 1
-    return container, stream
+    return demuxed._replace(stream=stream)
+
+
+def _open_object(url: S3Url, version: tuple[str, int] | None) -> SkimmedFile:
+    info = None if version is None else ObjectInfo(url.key, version[1], version[0])
+    file = ObjectFile(url, info)
+    if file.size == 0:
+        raise SourceError(f"{url}: the object is empty")
+    boxes = top_level_boxes(file)
+    fetch_index(file, boxes)
+    return SkimmedFile(file, boxes)
 
 
 def walk_packets(container: Any, stream: Any) -> Iterator[Any]:
@@ -36,8 +80,6 @@ def walk_packets(container: Any, stream: Any) -> Iterator[Any]:
 
 
 def _check_file(path: str) -> None:
-    if "://" in path:
-        raise SourceError(f"{path}: only files can be read; download it first")
     if not os.path.exists(path):
         raise SourceError(f"{path}: no such file")
     if os.path.isdir(path):

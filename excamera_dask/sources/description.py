@@ -50,6 +50,8 @@ NO_TIME = -(2**63)
 class SourceInfo:
     """What a source is and where its frames are.
 
+    path: of a file, or an object's URL; version: modification time in ns, or the object's ETag.
+
     width, height: pixels after rotation. all_times (T,) int64 presentation times of the whole film in units of
     time_base, strictly rising, 0 for the first frame; order (T,) int64 the ordinal of the packet that each frame comes
     from, in presentation order. skip and frame_count select the frames in use; frame numbers given to `read_frames`
@@ -58,7 +60,7 @@ class SourceInfo:
     """
 
     path: str
-    mtime_ns: int
+    version: str
     file_size: int
     container: str
     codec: str
@@ -85,9 +87,9 @@ class SourceInfo:
     frame_count: int
 
     @property
-    def identity(self) -> tuple[str, int, int]:
-        """What tells one version of a file from another: path, modification time (ns), size in bytes."""
-        return (self.path, self.mtime_ns, self.file_size)
+    def identity(self) -> tuple[str, str, int]:
+        """What tells one version of a source from another: path, version, size in bytes."""
+        return (self.path, self.version, self.file_size)
 
     @property
     def times(self) -> NDArray[np.int64]:
@@ -126,13 +128,27 @@ class SourceInfo:
 
     def __getstate__(self) -> dict[str, Any]:
         state = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        for name in ("all_times", "order"):
-            state[name] = zlib.compress(np.diff(state[name], prepend=0).tobytes(), 1)
-        return state
+        arrays = [state.pop("all_times"), state.pop("order"), *state.pop("anchors")]
+        return state | {
+            "arrays": self.__dict__.get("packed") or _pack(arrays),
+            "lengths": [*map(len, arrays)],
+        }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        for name in ("all_times", "order"):
-            differences = np.frombuffer(zlib.decompress(state[name]), np.int64)
-            state[name] = np.cumsum(differences, dtype=np.int64)
-        for name, value in state.items():
+        packed = state.pop("arrays")
+        times, order, *anchors = _unpack(packed, state.pop("lengths"))
+        values = state | {"all_times": times, "order": order, "anchors": Anchors(*anchors)}
+        for name, value in values.items():
             object.__setattr__(self, name, value)
+        self.__dict__["packed"] = packed  # a scheduler that passes it on need not pack again
+
+
+def _pack(arrays: list[NDArray[np.int64]]) -> bytes:
+    differences = (np.diff(array, prepend=0).astype(np.int64).tobytes() for array in arrays)
+    return zlib.compress(b"".join(differences), 6)
+
+
+def _unpack(data: bytes, lengths: list[int]) -> list[NDArray[np.int64]]:
+    differences = np.frombuffer(zlib.decompress(data), np.int64)
+    parts = np.split(differences, np.cumsum(lengths)[:-1])
+    return [np.cumsum(part, dtype=np.int64) for part in parts]

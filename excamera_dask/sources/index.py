@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 
 from excamera_dask.errors import SourceError
 from excamera_dask.sources import packets as packet_checks
-from excamera_dask.sources.demuxing import open_container, walk_packets
+from excamera_dask.sources.demuxing import Demuxed, open_container, walk_packets
 from excamera_dask.sources.description import NO_TIME, Anchors, SourceInfo
 from excamera_dask.sources.pixels import TAKEN_AS_IS, colour_of, orientation_of
 from excamera_dask.sources.y4m_walk import walk_places
+from excamera_dask.storage import full_name
 
 ANCHOR_SPACING = 12
 Y4M = "yuv4mpegpipe"
@@ -44,40 +45,51 @@ class PacketTable(NamedTuple):
 
 
 def open_source(path: str | os.PathLike[str]) -> SourceInfo:
-    """Describe a video file; costs one pass over its packets, and one over its frames where packets do not tell all.
+    """Describe a video, a file or an object; one pass over its packets, and one over its frames where packets do not
+    tell all. The media data of an MP4 object are not fetched where its index tells all; then nobody looks for damage.
 
-    Raises SourceError, one line, when there is no readable video frame.
+    Raises SourceError, one line, when there is no readable video frame; StorageError for the troubles of a store.
     """
-    name = os.path.abspath(os.fspath(path))
-    container, stream = open_container(name)
+    name = full_name(path)
+    demuxed = open_container(name)
     try:
-        first, table = _scan(name, container, stream)
-        order, counted, warnings = _presentation_order(name, stream, table)
-        return _describe(name, container, stream, first, table, order, counted, warnings)
+        first, table = _scan(name, demuxed)
+        order, counted, warnings = _presentation_order(name, demuxed, table)
+        return _describe(name, demuxed, first, table, order, counted, warnings)
     finally:
-        container.close()
+        demuxed.close()
 
 
-def _scan(path: str, container: Any, stream: Any) -> tuple[av.VideoFrame, PacketTable]:
+def _scan(path: str, demuxed: Demuxed) -> tuple[av.VideoFrame, PacketTable]:
     """Walk over all packets; decode only up to the first frame."""
+    stream, object_ = demuxed.stream, demuxed.object
     check = packet_checks.checker(stream)
+    skimmed = None if object_ is None or check.needs_data or not object_.can_skim else object_
     pts, positions, keys, shown = [], [], [], []
     doubts: set[str] = set(check.doubts)
     warnings: list[str] = []
     first: av.VideoFrame | None = None
+    sync: set[int] = set()
     end = 0
     try:
-        for packet in _packets(path, container, stream):
+        for packet in _packets(path, demuxed):
             pts.append(NO_TIME if packet.pts is None else packet.pts)
             positions.append(-1 if packet.pos is None else packet.pos)
             end = positions[-1] + packet.size
-            keys.append(packet.is_keyframe)
-            sound, visible = check(packet)
+            if skimmed is not None and skimmed.skims:  # the packet is zeros
+                keys.append(packet.pos in sync)
+                sound, visible = True, True
+            else:
+                keys.append(packet.is_keyframe)
+                sound, visible = check(packet)
             shown.append(visible and not packet.is_discard)
             if packet.is_corrupt or not sound:
                 doubts.add("damaged packets")
             if first is None:
                 first = _first_frame(stream.codec_context, packet)
+                if skimmed is not None and first is not None:
+                    skimmed.skims = True
+                    sync = {entry.pos for entry in stream.index_entries if entry.is_keyframe}
     except av.FFmpegError:
         warnings.append("the file breaks off; what can be read of it is used")
         doubts.add("breaks off")
@@ -97,9 +109,11 @@ def _scan(path: str, container: Any, stream: Any) -> tuple[av.VideoFrame, Packet
     return first, table
 
 
-def _packets(path: str, container: Any, stream: Any) -> Iterator[Any]:
-    packets = walk_packets(container, stream)
-    return walk_places(path, packets) if container.format.name == Y4M else packets
+def _packets(path: str, demuxed: Demuxed) -> Iterator[Any]:
+    packets = walk_packets(demuxed.container, demuxed.stream)
+    if demuxed.container.format.name != Y4M:
+        return packets
+    return walk_places(path, demuxed.object, packets)
 
 
 def _first_frame(context: Any, packet: Any) -> av.VideoFrame | None:
@@ -122,16 +136,17 @@ def _time_doubts(pts: NDArray[np.int64], keys: list[bool]) -> set[str]:
 
 
 def _presentation_order(
-    path: str, stream: Any, table: PacketTable
+    path: str, demuxed: Demuxed, table: PacketTable
 ) -> tuple[NDArray[np.int64], str, list[str]]:
     """Ordinals of the packets that give frames, in presentation order, and how they were found."""
+    stream = demuxed.stream
     warnings = list(table.warnings)
     if not table.doubts:
         shown = np.flatnonzero(table.shown)
         order = shown[np.argsort(table.pts[shown], kind="stable")]
         counted = "packets"
     else:
-        order, failures = _decode_order(path, stream.index)
+        order, failures = _decode_order(path, stream.index, demuxed.version)
         counted = "decoded"
         if failures:
             warnings.append(f"{failures} damaged packets could not be decoded")
@@ -140,16 +155,17 @@ def _presentation_order(
     announced = stream.frames
     if announced > len(table.pts):
         warnings.append(f"truncated: {len(order)} of {announced} frames can be read")
-    elif stream.container.format.name == Y4M and table.end < os.path.getsize(path):
+    elif demuxed.container.format.name == Y4M and table.end < demuxed.version[1]:
         warnings.append(f"truncated: the file breaks off within frame {len(order)}")
     if order.size == 0:
         raise SourceError(f"{path}: no video frame can be decoded")
     return order.astype(np.int64), counted, warnings
 
 
-def _decode_order(path: str, index: int) -> tuple[NDArray[np.int64], int]:
+def _decode_order(path: str, index: int, version: tuple[str, int]) -> tuple[NDArray[np.int64], int]:
     """Decode the whole film once; ordinals of the packets that gave frames, as the decoder emits them, and failures."""
-    container, stream = open_container(path, index)
+    demuxed = open_container(path, index, version)
+    container, stream = demuxed.container, demuxed.stream
     context = stream.codec_context
     emitted: list[int] = []
     failures = 0
@@ -164,7 +180,7 @@ def _decode_order(path: str, index: int) -> tuple[NDArray[np.int64], int]:
         pass
     with contextlib.suppress(av.FFmpegError, EOFError):
         emitted += [f.pts for f in context.decode(None) if f.pts is not None]
-    container.close()
+    demuxed.close()
     unique = dict.fromkeys(emitted)
     return np.fromiter(unique, np.int64, len(unique)), failures
 
@@ -218,15 +234,15 @@ def _anchors(table: PacketTable, order: NDArray[np.int64]) -> Anchors:
 
 def _describe(
     path: str,
-    container: Any,
-    stream: Any,
+    demuxed: Demuxed,
     first: av.VideoFrame,
     table: PacketTable,
     order: NDArray[np.int64],
     counted: str,
     warnings: list[str],
 ) -> SourceInfo:
-    status = os.stat(path)
+    container, stream = demuxed.container, demuxed.stream
+    version, size = demuxed.version
     orientation, rotation, right_angled = orientation_of(first)
     if not right_angled:
         warnings.append(f"rotation by {rotation} degrees is not a right angle; ignored")
@@ -241,8 +257,8 @@ def _describe(
     times, time_base = _times(stream, table, order, Fraction(rate))
     return SourceInfo(
         path=path,
-        mtime_ns=status.st_mtime_ns,
-        file_size=status.st_size,
+        version=version,
+        file_size=size,
         container=container.format.name,
         codec=stream.codec_context.codec.name,
         stream_index=stream.index,

@@ -12,10 +12,14 @@ ONE_FRAME_A_PACKET = {
 
 
 class Checker(NamedTuple):
-    """Tells of a packet (sound, shows a frame); doubts name what makes packets alone no proof of the frames."""
+    """Tells of a packet (sound, shows a frame); doubts name what makes packets alone no proof of the frames.
+
+    needs_data: whether a frame is shown stands in the packet's bytes.
+    """
 
     look: Callable[[bytes], tuple[bool, bool]]
     doubts: tuple[str, ...]
+    needs_data: bool = False
 
     def __call__(self, packet: Any) -> tuple[bool, bool]:
         return self.look(packet)
@@ -35,9 +39,9 @@ def checker(stream: Any) -> Checker:
         size = (extra[4 if name == "h264" else 21] & 3) + 1
         return Checker(lambda packet: (_units_fit(bytes(packet), size), True), doubts)
     if name in ("vp8", "libvpx"):
-        return Checker(lambda packet: (True, bool(bytes(packet)[0] & 0x10)), ())
+        return Checker(lambda packet: (True, bool(bytes(packet)[0] & 0x10)), (), True)
     if name in ("vp9", "libvpx-vp9"):
-        return Checker(lambda packet: (True, _vp9_shows(bytes(packet))), ())
+        return Checker(lambda packet: (True, _vp9_shows(bytes(packet))), (), True)
     if name in ONE_FRAME_A_PACKET:
         return Checker(_trust, ())
     return Checker(_trust, ("codec",))

@@ -21,11 +21,12 @@ from excamera_dask.errors import SourceError
 from excamera_dask.sources.demuxing import open_container, walk_packets
 from excamera_dask.sources.description import FULL_RANGE, NO_TIME, SourceInfo
 from excamera_dask.sources.pixels import to_image
+from excamera_dask.storage import StorageError, is_remote
 
 OPEN_READERS = 4
 LONGEST_REORDERING = 32
 
-_readers: OrderedDict[tuple[str, int, int], Reader] = OrderedDict()
+_readers: OrderedDict[tuple[str, str, int], Reader] = OrderedDict()
 _lock = threading.Lock()
 os.register_at_fork(
     after_in_child=_readers.clear
@@ -51,11 +52,15 @@ def iter_frames(source: SourceInfo, start: int = 0, count: int | None = None) ->
         yield from reader.read(source.skip + start, count)
     except GeneratorExit:
         raise
+    except StorageError:
+        reader.close()
+        raise
     except BaseException:
         reader.rewind()
         raise
     finally:
-        _put_reader(source, reader)
+        if not reader.closed:
+            _put_reader(source, reader)
 
 
 def _take_reader(source: SourceInfo) -> Reader:
@@ -79,16 +84,24 @@ class Reader:
     def __init__(self, source: SourceInfo) -> None:
         _check_unchanged(source)
         self.source = source
-        self.container, self.stream = open_container(source.path, source.stream_index)
+        self.closed = False
+        self._open()
         self.packets: Iterator[Any] = walk_packets(self.container, self.stream)
         self.next_packet: int = 0
         self.backlog: list[tuple[int, Any]] = []
         self.frames: Iterator[av.VideoFrame] | None = None
         self.next_frame = 0
 
+    def _open(self) -> None:
+        source = self.source
+        version = (source.version, source.file_size)
+        self.demuxed = open_container(source.path, source.stream_index, version)
+        self.container, self.stream = self.demuxed.container, self.demuxed.stream
+
     def close(self) -> None:
         self.rewind()
-        self.container.close()
+        self.demuxed.close()
+        self.closed = True
 
     def rewind(self) -> None:
         """Forget the position among the frames."""
@@ -108,11 +121,20 @@ class Reader:
             self.frames = self._frames_from(first)
             self.next_frame = int(anchors[first])
         assert self.frames is not None
+        self._expect(start + count - 1)
         while self.next_frame < start + count:
             frame = next(self.frames)
             self.next_frame += 1
             if self.next_frame > start:
                 yield self._image(frame)
+
+    def _expect(self, last: int) -> None:
+        """Let nothing be fetched ahead beyond what frame `last` needs."""
+        if self.demuxed.object is not None:
+            anchors = self.source.anchors
+            following = _segment(anchors.frames, last) + 1
+            known = following < len(anchors.frames) and int(anchors.positions[following]) > 0
+            self.demuxed.object.file.expect(int(anchors.positions[following]) if known else None)
 
     def _image(self, frame: av.VideoFrame) -> Image:
         source = self.source
@@ -219,8 +241,8 @@ class Reader:
             self.next_packet += 1
 
     def _reopen(self) -> None:
-        self.container.close()
-        self.container, self.stream = open_container(self.source.path, self.source.stream_index)
+        self.demuxed.close()
+        self._open()
         self.packets = walk_packets(self.container, self.stream)
         self.next_packet = 0
 
@@ -278,11 +300,14 @@ def _segment(anchors: Any, frame: int) -> int:
 
 
 def _check_unchanged(source: SourceInfo) -> None:
+    """An object tells at each read."""
+    if is_remote(source.path):
+        return
     try:
         status = os.stat(source.path)
     except OSError:
         raise SourceError(
             f"{source.path}: not found on this machine; workers must see the same files"
         ) from None
-    if (status.st_mtime_ns, status.st_size) != (source.mtime_ns, source.file_size):
+    if (str(status.st_mtime_ns), status.st_size) != (source.version, source.file_size):
         raise SourceError(f"{source.path}: changed since it was opened; start again")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
+
+from excamera_dask.storage.locations import locate
 
 LONGEST_FRAME_HEADER = 80
+USUAL_FRAME_HEADER = b"FRAME\n"
+SAMPLES = 3
 
 
 class Place(NamedTuple):
@@ -20,22 +23,46 @@ class Place(NamedTuple):
     is_corrupt: bool = False
 
 
-def walk_places(path: str, packets: Iterator[Any]) -> Iterator[Any]:
-    """The first packet as demuxed, then the places of the frames after it; a partial frame ends the walk."""
+def walk_places(path: str, object_: Any, packets: Iterator[Any]) -> Iterator[Any]:
+    """The first packet as demuxed, then the places of the frames after it; a partial frame ends the walk.
+
+    object_: the open object, where `path` is the URL of one.
+    """
     first = next(packets, None)
     if first is None:
         return
     yield first
     place = Place(first.pts, first.pos, first.size)
-    length = os.path.getsize(path)
-    with open(path, "rb", buffering=0) as file:
-        while True:
-            header_at = place.pos + place.size
-            header = os.pread(file.fileno(), LONGEST_FRAME_HEADER, header_at)
-            data_at = header_at + header.find(b"\n") + 1
-            if not header.startswith(b"FRAME") or data_at == header_at:
-                return
-            if data_at + place.size > length:
-                return
-            place = Place(place.pts + 1, data_at, place.size)
-            yield place
+    if object_ is not None:
+        yield from _evenly_spaced(object_, place) or _walk(object_, place)
+        return
+    with open(str(locate(path)), "rb", buffering=0) as file:
+        yield from _walk(file, place)
+
+
+def _walk(file: IO[bytes], place: Place) -> Iterator[Place]:
+    length = file.seek(0, 2)
+    while True:
+        header_at = place.pos + place.size
+        file.seek(header_at)
+        header = file.read(LONGEST_FRAME_HEADER)
+        data_at = header_at + header.find(b"\n") + 1
+        if not header.startswith(b"FRAME") or data_at == header_at:
+            return
+        if data_at + place.size > length:
+            return
+        place = Place(place.pts + 1, data_at, place.size)
+        yield place
+
+
+def _evenly_spaced(file: IO[bytes], first: Place) -> list[Place]:
+    """The frames after the first if they lie evenly, as samples show: no request a frame; else none."""
+    length = file.seek(0, 2)
+    step = len(USUAL_FRAME_HEADER) + first.size
+    count = (length - first.pos - first.size) // step
+    for sample in {count * part // SAMPLES for part in range(1, SAMPLES + 1)} if count else ():
+        file.seek(first.pos + sample * step - len(USUAL_FRAME_HEADER))
+        if file.read(len(USUAL_FRAME_HEADER)) != USUAL_FRAME_HEADER:
+            return []
+    numbers = range(1, count + 1)
+    return [Place(first.pts + n, first.pos + n * step, first.size) for n in numbers]

@@ -1,0 +1,61 @@
+"""A worker plugin that tells what the worker is doing: running which task, waiting for which, or idle."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from distributed import Worker, WorkerPlugin
+
+from executors.base import Key, kind_of
+
+Tell = Callable[[dict[str, Any]], None]
+
+
+class Activity(WorkerPlugin):
+    """Turns transitions of the worker's tasks into messages, each only when it says something new."""
+
+    name = "activity"
+
+    def __init__(self, tell: Tell) -> None:
+        self._tell = tell
+        self._running: dict[Key, None] = {}
+        self._waiting: dict[Key, None] = {}
+        self._told: Any = None
+
+    def setup(self, worker: Worker) -> None:
+        """Nothing to do before the first task."""
+
+    def transition(self, key: Key, start: str, finish: str, **kwargs: Any) -> None:
+        self._keep(self._running, key, finish in ("executing", "long-running"))
+        self._keep(self._waiting, key, finish in ("waiting", "fetch", "flight", "missing"))
+        message = self._message()
+        if message != self._told:
+            self._told = message
+            self._tell(message)
+
+    @staticmethod
+    def _keep(keys: dict[Key, None], key: Key, present: bool) -> None:
+        if present:
+            keys[key] = None
+        else:
+            keys.pop(key, None)
+
+    def _message(self) -> dict[str, Any]:
+        for op, keys in (("running", self._running), ("waiting", self._waiting)):
+            if keys:
+                key = next(iter(keys))
+                return {"op": op, "key": str(key), "stage": stage_of(key), "number": number_of(key)}
+        return {"op": "idle"}
+
+
+def stage_of(key: Key) -> str:
+    """The kind of task without the name of its job: "rebase" of ("rebase-1f3a", 7)."""
+    return kind_of(key).split("-")[0]
+
+
+def number_of(key: Key) -> int | None:
+    """Which of its kind a task is, where its key says so."""
+    if isinstance(key, tuple) and len(key) > 1 and isinstance(key[1], int):
+        return key[1]
+    return None

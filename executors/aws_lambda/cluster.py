@@ -1,0 +1,414 @@
+"""`LambdaCluster`: a Dask cluster whose workers are invocations of a Lambda function."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import secrets
+import time
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import dask
+from distributed import Scheduler
+from distributed.core import Status, rpc
+from distributed.deploy.cluster import Cluster
+
+from executors.aws_lambda import registration
+from executors.aws_lambda.attached import AttachedCluster, remove_access, write_access
+from executors.aws_lambda.backend import Backend, FunctionSpec, open_backend
+from executors.aws_lambda.config import DASK_CONFIG, WORKER_CONFIG, setting
+from executors.aws_lambda.coordinator import Coordinator
+from executors.aws_lambda.errors import NotDeployed
+from executors.aws_lambda.fleet import LIVE, Fleet, FleetSettings
+from executors.aws_lambda.fleet.clusters import ClusterFolder
+from executors.aws_lambda.invoker import Invoker
+from executors.aws_lambda.payload import Payload
+from executors.aws_lambda.post_mortem import PostMortem
+from executors.rendezvous import Authority, RelayProcess, RendezvousSecurity
+from executors.rendezvous.credentials import CONTROLLER
+
+COORDINATOR, SCHEDULER = "coordinator", "scheduler"
+CLOSE_GRACE = 10.0
+CLOCK_SKEW = 60.0
+RELAY_LOOK = 0.2
+
+
+class LambdaCluster(Cluster):  # type: ignore[misc]
+    """Lambda functions as Dask workers, behind a rendezvous; an interface like that of Dask's other cluster managers.
+
+    n_workers: invocations wanted.
+    region, function_name: the function, as `excamera lambda deploy` made it.
+    memory (MB), timeout (s), ephemeral_storage (MB), architecture, environment, tags: what the function must have, and
+        what it gets on the local backend.
+    security: an `Authority` or the folder of one; None makes one.
+    worker_options, scheduler_options: keywords of `distributed.Worker` and `distributed.Scheduler`.
+    fleet_options: fields of `fleet.FleetSettings`, how patient the coordinator is.
+    idle_timeout: seconds (or "60s") after which a worker without work is sent home.
+    overprovision: invoke so many times the workers wanted.
+    budget: dollars at which to stop.
+    backend: "aws", "local" (a Lambda on this machine) or the URL of a server of its API; backend_options: of the local
+        one, fields of `emulator.Settings`.
+    relay: "host:port" of a rendezvous that runs already, whose authority `security` is; several with commas between.
+    relays: how many to start here otherwise; workers are spread over them.
+    host, advertise: where a relay that is started here listens, and by which name workers reach it.
+
+    Defaults: `excamera.lambda` in Dask's configuration.
+
+    >>> with LambdaCluster(n_workers=1000) as cluster, cluster.get_client() as client:
+    ...     client.submit(sum, [1, 2]).result()
+
+    Raises: LambdaError (and so `executors.ExecutorError`) with one line when something is not as it must be.
+    """
+
+    def __init__(
+        self,
+        n_workers: int | None = None,
+        *,
+        region: str | None = None,
+        function_name: str | None = None,
+        memory: int | None = None,
+        timeout: float | None = None,
+        ephemeral_storage: int | None = None,
+        architecture: str | None = None,
+        environment: Mapping[str, str] | None = None,
+        tags: Mapping[str, str] | None = None,
+        security: Authority | str | Path | None = None,
+        worker_options: Mapping[str, Any] | None = None,
+        scheduler_options: Mapping[str, Any] | None = None,
+        fleet_options: Mapping[str, Any] | None = None,
+        idle_timeout: float | str | None = None,
+        overprovision: float | None = None,
+        budget: float | None = None,
+        backend: str | None = None,
+        backend_options: Mapping[str, Any] | None = None,
+        relay: str | None = None,
+        relays: int | None = None,
+        host: str | None = None,
+        advertise: str | None = None,
+        name: str | None = None,
+        asynchronous: bool = False,
+        loop: Any = None,
+        quiet: bool = True,
+    ) -> None:
+        self._wanted = int(setting("n-workers", n_workers))
+        self._function = FunctionSpec(
+            region=setting("region", region),
+            function_name=setting("function-name", function_name),
+            memory=setting("memory", memory),
+            timeout=setting("timeout", timeout),
+            ephemeral_storage=setting("ephemeral-storage", ephemeral_storage),
+            architecture=setting("architecture", architecture),
+            environment=dict(setting("environment", environment)),
+            tags=dict(setting("tags", tags)),
+        )
+        self._backend_spec = setting("backend", backend)
+        self._backend_options = dict(setting("backend-options", backend_options))
+        self._authority_spec = security if security is not None else setting("security")
+        self._worker_options = dict(setting("worker-options", worker_options))
+        self._scheduler_options = dict(setting("scheduler-options", scheduler_options))
+        self._fleet_options = dict(setting("fleet-options", fleet_options))
+        self._idle_timeout = setting("idle-timeout", idle_timeout)
+        self._overprovision = setting("overprovision", overprovision)
+        self._budget = setting("budget", budget)
+        self._relay_spec = setting("relay", relay)
+        self._relay_count = int(setting("relays", relays))
+        self._host = setting("host", host)
+        self._advertise = setting("advertise", advertise)
+        self._stack = contextlib.AsyncExitStack()
+        self._on_stop: list[Callable[[str], None]] = []
+        self._on_notice: list[Callable[[str], None]] = []
+        self._turn = itertools.count()
+        self._stop_reason: str | None = None
+        self.backend: Backend | None = None
+        self.scheduler: Scheduler | None = None
+        self.coordinator: Coordinator | None = None
+        self.relays: list[RelayProcess] = []
+        super().__init__(
+            asynchronous=asynchronous,
+            loop=loop,
+            name=name or f"excamera-{secrets.token_hex(4)}",
+            quiet=quiet,
+        )
+        if not self.called_from_running_loop:
+            self._loop_runner.start()
+            try:
+                self.sync(self._start)
+            except BaseException:
+                self._loop_runner.stop()
+                raise
+
+    far_apart = True
+    """What crosses between workers passes through the relay."""
+
+    @classmethod
+    def from_name(cls, name: str, **options: Any) -> AttachedCluster:
+        """Attach to a cluster of this machine that another process runs; options: asynchronous, loop.
+
+        Raises: UnknownCluster, LambdaError.
+        """
+        return AttachedCluster(name, **options)
+
+    # Starting and ending
+
+    def __await__(self) -> Any:
+        async def started() -> LambdaCluster:
+            if self.status == Status.created:
+                await self._start()
+            return self
+
+        return started().__await__()
+
+    async def _start(self) -> None:
+        self.status = Status.starting
+        try:
+            await self._open()
+            await super()._start()
+            assert self.coordinator is not None
+            self._folder.update(dashboard=self.dashboard_link or None)
+            self.coordinator.scale(self._wanted)
+        except BaseException:
+            self.status = Status.failed
+            await self._stack.aclose()
+            self.status = Status.closed
+            raise
+
+    async def _open(self) -> None:
+        """Backend, authority, relay, scheduler, coordinator; each is closed again with the stack, in reverse."""
+        enter, loop = self._stack, asyncio.get_running_loop()
+        self.backend = await loop.run_in_executor(
+            None,
+            open_backend,
+            self._backend_spec,
+            self._function,
+            max(1, self._wanted),
+            self._backend_options,
+        )
+        enter.push_async_callback(loop.run_in_executor, None, self.backend.close)
+        self._authority, self._relays = await self._meet()
+        credential = self._authority.issue(
+            COORDINATOR, names=(COORDINATOR, SCHEDULER), role=CONTROLLER
+        )
+        self.security = RendezvousSecurity(self._relays[0], credential, also=self._relays[1:])
+        enter.push_async_callback(self.security.close)
+        self.scheduler = await self._start_scheduler()
+        enter.push_async_callback(self.scheduler.close)
+        self._local_address = self.scheduler.listeners[1].contact_address
+        self.scheduler_comm = rpc(
+            self._local_address, connection_args=self.security.get_connection_args("client")
+        )
+        await self._start_coordinator()
+
+    async def _meet(self) -> tuple[Authority, list[str]]:
+        """The authority and the addresses of relays: those given, or new ones."""
+        spec = self._authority_spec
+        authority = spec if isinstance(spec, Authority) else Authority.load(spec) if spec else None
+        if self._relay_spec is not None:
+            if authority is None:
+                raise NotDeployed(
+                    f"relay {self._relay_spec}: give the folder of its authority too (security=...)"
+                )
+            return authority, [address.strip() for address in str(self._relay_spec).split(",")]
+        authority = authority or Authority.create()
+        for _ in range(self._relay_count):
+            await self._start_relay(authority)
+        return authority, [str(relay.address) for relay in self.relays]
+
+    async def _start_relay(self, authority: Authority) -> None:
+        assert self.backend is not None
+        host = self._host or self.backend.relay_host
+        relay = await RelayProcess.start(authority, host=host, advertise=self._advertise)
+        self.relays.append(relay)
+        self._stack.push_async_callback(relay.stop)
+        watch = asyncio.create_task(self._keep_relay(relay))
+        self._stack.callback(watch.cancel)
+
+    async def _keep_relay(self, relay: RelayProcess) -> None:
+        """Start the relay again whenever it has died; links come back to it, and their streams go on."""
+        while True:
+            await asyncio.sleep(RELAY_LOOK)
+            if not relay.is_running:
+                self._log("the rendezvous has ended; starting it again")
+                with contextlib.suppress(OSError):
+                    await relay.restart()
+
+    async def _start_scheduler(self) -> Scheduler:
+        registration.install()
+        with dask.config.set(DASK_CONFIG):
+            options = {"dashboard_address": "127.0.0.1:0", **self._scheduler_options}
+            places: dict[str, Any] = {
+                "protocol": ["rdv", "tls"],
+                "host": ["", "127.0.0.1"],
+                "port": [None, 0],
+            }
+            scheduler = await Scheduler(security=self.security, **places, **options)
+        arguments = self.security.get_listen_args("scheduler")
+        for relay in self._relays[1:]:
+            await scheduler.listen(f"rdv://{relay}/{SCHEDULER}", **arguments)
+        return scheduler
+
+    async def _start_coordinator(self) -> None:
+        """The fleet with its log, and the server that workers report to."""
+        assert self.backend is not None and self.scheduler is not None
+        backend = self.backend
+        self._settings = self._fleet_settings()
+        fleet = Fleet(self._settings)
+        self._folder = ClusterFolder.create(
+            self.name,
+            started=time.time(),
+            function=backend.function_name,
+            region=backend.region,
+            relay=",".join(self._relays),
+            scheduler=self._local_address,
+            backend=backend.name,
+            settings=self._settings.to_dict(),
+        )
+        self._stack.callback(lambda: self._folder.end(time.time(), self._stop_reason or "closed"))
+        write_access(self._folder.path, self._local_address, self._relays[0], self._authority)
+        self._stack.callback(remove_access, self._folder.path)
+        self.scheduler.handlers["lambda_scale"] = self._scale
+        self.scheduler.handlers["lambda_snapshot"] = lambda: fleet.snapshot().to_dict()
+        self.coordinator = Coordinator(
+            fleet,
+            scheduler=self.scheduler,
+            invoker=Invoker(backend.client, backend.function_name),
+            make_payload=self._payload,
+            on_log=self._folder.write,
+            on_notice=self._tell,
+            on_stop=self._stopped,
+            post_mortem=None
+            if backend.logs is None
+            else PostMortem(backend.logs, backend.function_name),
+        )
+        self._stack.push_async_callback(self.coordinator.close, "the cluster closes", CLOSE_GRACE)
+        await self.coordinator.start()
+        for relay in self._relays:
+            await self.coordinator.listen_at(relay, COORDINATOR, self.security)
+
+    def _fleet_settings(self) -> FleetSettings:
+        assert self.backend is not None
+        backend = self.backend
+        options: dict[str, Any] = {
+            "memory": backend.memory,
+            "timeout": backend.timeout,
+            "ephemeral_storage": backend.ephemeral_storage,
+            "architecture": backend.architecture,
+            "region": backend.region,
+            "concurrency": backend.concurrency,
+            "overprovision": self._overprovision,
+            "idle_timeout": self._idle_timeout,
+            "budget": self._budget,
+            "appear_timeout": setting("start-timeout"),
+            "deadline_margin": setting("margin"),
+            "threads": int(self._worker_options.get("nthreads", 1)),
+            "prefix": f"{self.name}-w",
+        }
+        return FleetSettings(**{**options, **self._fleet_options})
+
+    def _payload(self, name: str) -> bytes:
+        """The event of one invocation, with a credential of its own; called from threads."""
+        assert self.backend is not None
+        life = self.backend.timeout + setting("start-timeout") + CLOCK_SKEW
+        credential = self._authority.issue(name, lifetime=timedelta(seconds=life))
+        relay = self._relays[next(self._turn) % len(self._relays)]
+        return Payload(
+            invocation=name,
+            relay=relay,
+            credential=credential.to_dict(),
+            scheduler=f"rdv://{relay}/{SCHEDULER}",
+            coordinator=f"rdv://{relay}/{COORDINATOR}",
+            margin=self._settings.deadline_margin / 2,
+            worker_options=self._worker_options,
+            config=WORKER_CONFIG,
+        ).to_json()
+
+    async def _close(self) -> None:
+        if self.status in (Status.closing, Status.closed):
+            return
+        self.status = Status.closing
+        if self._adaptive is not None:
+            self._adaptive.stop()
+        await super()._close()
+        await self._stack.aclose()
+        self.status = Status.closed
+
+    def close(self, timeout: float | None = None) -> Any:
+        """End all workers, the scheduler and the relay that was started here."""
+        waiting = super().close(timeout)
+        if not self.asynchronous:
+            self._loop_runner.stop()
+        return waiting  # of an asynchronous cluster, to be awaited
+
+    # Scaling
+
+    @property
+    def target(self) -> int:
+        """Workers wanted."""
+        return self._wanted
+
+    @property
+    def worker_memory(self) -> int:
+        """Bytes of memory of one worker."""
+        assert self.backend is not None
+        return self.backend.memory << 20
+
+    def scale(self, n: int) -> Any:
+        """Want `n` workers; they come as Lambda allows, and surplus ones leave when their results are elsewhere."""
+        return self.sync(self._scale, n)
+
+    async def _scale(self, n: int) -> None:
+        self._wanted = int(n)
+        assert self.coordinator is not None
+        self.coordinator.scale(self._wanted)
+
+    def scale_up(self, n: int) -> Any:
+        """Dask's name for `scale`, as its adaptive scaling calls it."""
+        return self.scale(n)
+
+    async def scale_down(self, workers: Any) -> None:
+        """Want fewer workers by those named, which the scheduler has retired already."""
+        await self._scale(max(0, self._wanted - len(set(workers))))
+
+    @property
+    def plan(self) -> set[str]:
+        """Names of the workers that there are or will be."""
+        assert self.coordinator is not None
+        views = self.coordinator.fleet.snapshot().invocations
+        known = {view.name for view in views if view.state in LIVE}
+        missing = self._wanted - len(known)
+        return known | {f"to-come-{number}" for number in range(max(0, missing))}
+
+    @property
+    def requested(self) -> set[str]:
+        return self.plan
+
+    def on_stop(self, listener: Callable[[str], None]) -> None:
+        """Call `listener` with the reason when the cluster gives up: its budget is spent, or no worker can start."""
+        self._on_stop.append(listener)
+        if self._stop_reason is not None:
+            listener(self._stop_reason)
+
+    def last_failure(self) -> str | None:
+        """What went wrong with the worker that failed last, if any did."""
+        assert self.coordinator is not None
+        views = self.coordinator.fleet.snapshot().invocations
+        return next((view.error for view in reversed(views) if view.error), None)
+
+    def on_notice(self, listener: Callable[[str], None]) -> None:
+        """Call `listener` with each line that the coordinator has for the user; until then they are logged."""
+        self._on_notice.append(listener)
+
+    def _tell(self, text: str) -> None:
+        if not self._on_notice:
+            self._log(text)
+        for listener in self._on_notice:
+            listener(text)
+
+    def _stopped(self, reason: str) -> None:
+        self._stop_reason = reason
+        self._tell(f"stopped: {reason}")
+        for listener in self._on_stop:
+            listener(reason)

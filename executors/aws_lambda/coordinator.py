@@ -1,0 +1,356 @@
+"""Carries out what the fleet decides, and tells it what happens: Lambda's answers, control streams, the relay, the scheduler."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from distributed import Scheduler
+from distributed.comm import Comm, listen
+
+from executors.aws_lambda import invoker as lambda_answers
+from executors.aws_lambda.deploy.versions import installed, mismatch
+from executors.aws_lambda.fleet import Fleet, actions, events
+from executors.aws_lambda.invoker import Invoker
+from executors.aws_lambda.post_mortem import PostMortem
+from executors.rendezvous import Notice, RendezvousSecurity
+
+logger = logging.getLogger("distributed.excamera.coordinator")
+
+RETIRE_TIMEOUT = 10.0
+CLOSE_LOOK = 0.05
+WORK_LOOK = 0.5
+INQUESTS = frozenset({"lost", "expired"})
+INQUEST_PAUSES = (0.5, 4.0, 15.0)
+"""Seconds between looks into Lambda's logs, which lag behind."""
+MOST_INQUESTS = 50
+MAKE_PAYLOAD = Callable[[str], bytes]
+
+
+_BEGIN = time.time() - time.monotonic()
+
+
+def now() -> float:
+    """Seconds since the epoch, by a clock that never goes back."""
+    return _BEGIN + time.monotonic()
+
+
+class Coordinator:
+    """The server that launches the workers and controls them; `fleet` holds the logic, this does the talking.
+
+    Everything happens in the event loop of the scheduler. on_notice hears lines for the user, on_stop the reason for
+    which the fleet gave up, on_log the entries of the event log as they arise; post_mortem tells why workers were lost.
+    """
+
+    def __init__(
+        self,
+        fleet: Fleet,
+        *,
+        scheduler: Scheduler,
+        invoker: Invoker,
+        make_payload: MAKE_PAYLOAD,
+        on_log: Callable[[list[actions.LogEntry]], None],
+        on_notice: Callable[[str], None],
+        on_stop: Callable[[str], None],
+        post_mortem: PostMortem | None = None,
+    ) -> None:
+        self.fleet = fleet
+        self._scheduler = scheduler
+        self._invoker = invoker
+        self._make_payload = make_payload
+        self._on_log, self._on_notice, self._on_stop = on_log, on_notice, on_stop
+        self._post_mortem = post_mortem
+        self._inquests = 0
+        self._controls: dict[str, Comm] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._listeners: list[Any] = []
+        self._timer: asyncio.TimerHandle | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    async def start(self) -> None:
+        """Begin to watch; `listen_at` lets workers in."""
+        self._loop = asyncio.get_running_loop()
+        self._spawn(self._watch_work())
+        self._spawn(self._probe())
+
+    async def listen_at(self, relay: str, name: str, security: RendezvousSecurity) -> None:
+        """Listen for workers' control streams under `name` at a relay, and hear that relay's notices."""
+        arguments = security.get_listen_args("scheduler")
+        self._listeners.append(await listen(f"rdv://{relay}/{name}", self._serve, **arguments))
+        link = await security.link_to(relay)
+        link.on_notice.append(self.relay_notice)
+
+    def scale(self, workers: int) -> None:
+        """Want so many workers from now on."""
+        self.feed(events.TargetChanged(at=now(), workers=workers))
+
+    async def close(self, reason: str, grace: float) -> None:
+        """Tell all workers to exit and wait for them to be gone, `grace` seconds at most."""
+        self.feed(events.Stop(at=now(), reason=reason, drain=False))
+        end = time.monotonic() + grace
+        while self._controls and time.monotonic() < end:
+            await asyncio.sleep(CLOSE_LOOK)
+        if self._timer is not None:
+            self._timer.cancel()
+        self._invoker.close()
+        for task in list(self._tasks):
+            task.cancel()
+        for comm in list(self._controls.values()):
+            comm.abort()
+        for listener in self._listeners:
+            listener.stop()
+
+    # What happens
+
+    def feed(self, event: events.Event) -> None:
+        """Hand an event to the fleet and do what it wants done."""
+        entries = []
+        for action in self.fleet.handle(event, now()):
+            if isinstance(action, actions.LogEntry):
+                entries.append(action)
+                if action.to in INQUESTS and self._post_mortem is not None:
+                    self._spawn(self._inquire(str(action.invocation)))
+            else:
+                self._do(action)
+        if entries:
+            self._on_log(entries)
+        self._set_timer()
+
+    def relay_notice(self, notice: Notice) -> None:
+        """What the relay says of a name: "registered", "gone" or "refused"."""
+        name = notice.name
+        if self.fleet.get(name) is None:
+            return
+        if notice.event == "registered":
+            self.feed(events.LinkUp(at=now(), name=name))
+        elif notice.event == "gone":
+            self.feed(events.LinkDown(at=now(), name=name, why=notice.why))
+        elif notice.event == "refused":
+            self.feed(events.Refused(at=now(), name=name, why=notice.why))
+
+    async def _serve(self, comm: Comm) -> None:
+        """One worker's control stream, from its first message to its end."""
+        name = comm.peer_address.rpartition("/")[2]
+        try:
+            first = await comm.read()
+            if first.get("op") != "connected" or first.get("invocation") != name:
+                logger.warning("%s opened a control stream as %s", name, first.get("invocation"))
+                comm.abort()
+                return
+            self._controls[name] = comm
+            self._hear_connected(name, first)
+            while True:
+                self._hear(name, await comm.read())
+        except OSError:
+            pass  # the relay says why
+        finally:
+            if self._controls.get(name) is comm:
+                del self._controls[name]
+            comm.abort()
+
+    def _hear_connected(self, name: str, told: dict[str, Any]) -> None:
+        clock, at = name, told["clock"]
+        self.feed(
+            events.Connected(
+                at=at,
+                clock=clock,
+                name=name,
+                request_id=told["request_id"],
+                log_stream=told["log_stream"],
+                cold=told["cold"],
+                memory=told["memory"] >> 20,
+                remaining=told["remaining"],
+            )
+        )
+        wrong = mismatch(told["versions"], installed(), who=f"worker {name}")
+        if wrong is not None:
+            self.feed(events.Failed(at=now(), name=name, error=wrong))
+            self._send(name, {"op": "exit", "reason": wrong})
+
+    def _hear(self, name: str, told: dict[str, Any]) -> None:
+        make = _HEARD.get(told.get("op", ""))
+        if make is None:
+            logger.warning("%s said what nobody understands: %s", name, told.get("op"))
+            return
+        self.feed(make(now(), name, told))
+
+    # What is to be done
+
+    def _do(self, action: actions.Action) -> None:
+        if isinstance(action, actions.Invoke):
+            self._invoke(action.name)
+        elif isinstance(action, actions.Drain):
+            self._send(action.name, {"op": "drain", "reason": action.reason})
+        elif isinstance(action, actions.Exit):
+            self._send(action.name, {"op": "exit", "reason": action.reason})
+        elif isinstance(action, actions.Cut):
+            self._cut(action.name)
+        elif isinstance(action, actions.RetireFromScheduler):
+            self._spawn(self._retire(action.name))
+        elif isinstance(action, actions.RemoveFromScheduler):
+            self._spawn(self._remove(action.name))
+        elif isinstance(action, actions.Speculate):
+            self._spawn(self._replace_straggler(action))
+        elif isinstance(action, actions.Notice):
+            self._on_notice(action.text)
+        elif isinstance(action, actions.StopAll):
+            self._on_stop(action.reason)
+
+    def _invoke(self, name: str) -> None:
+        loop = self._loop
+        assert loop is not None
+        future = self._invoker.submit(lambda: self._make_payload(name))
+
+        def answered(done: Any) -> None:
+            if not done.cancelled():
+                with contextlib.suppress(RuntimeError):  # the loop is closed
+                    loop.call_soon_threadsafe(self._answered, name, done.result())
+
+        future.add_done_callback(answered)
+
+    def _answered(self, name: str, outcome: lambda_answers.Outcome) -> None:
+        if isinstance(outcome, lambda_answers.Accepted):
+            self.feed(events.Invoked(at=now(), name=name, request_id=outcome.request_id))
+        elif isinstance(outcome, lambda_answers.Throttled):
+            self.feed(events.InvokeThrottled(at=now(), name=name, reason=outcome.reason))
+        elif outcome.unanswered:
+            self.feed(events.InvokeUnanswered(at=now(), name=name, error=outcome.reason))
+        else:
+            self.feed(
+                events.InvokeRefused(at=now(), name=name, error=outcome.reason, fatal=outcome.fatal)
+            )
+
+    def _send(self, name: str, message: dict[str, Any]) -> None:
+        """Tell a worker something, if it listens."""
+        comm = self._controls.get(name)
+        if comm is not None:
+            self._spawn(_write(comm, message))
+
+    def _cut(self, name: str) -> None:
+        comm = self._controls.pop(name, None)
+        if comm is not None:
+            comm.abort()
+        self._spawn(self._remove(name))
+
+    async def _retire(self, name: str) -> None:
+        """Have results moved to other workers; then the worker may go."""
+        with contextlib.suppress(Exception):
+            await asyncio.wait_for(
+                self._scheduler.retire_workers(
+                    names=[name], close_workers=False, remove=True, stimulus_id=f"retire-{name}"
+                ),
+                RETIRE_TIMEOUT,
+            )
+        self.feed(events.Drained(at=now(), name=name))
+
+    async def _remove(self, name: str) -> None:
+        """Have the scheduler run a worker's tasks elsewhere, without counting it as their fault."""
+        address = self._scheduler.aliases.get(name)
+        if address is not None:
+            await self._scheduler.remove_worker(
+                address, stimulus_id=f"remove-{name}", expected=True, close=False
+            )
+
+    async def _replace_straggler(self, slow: actions.Speculate) -> None:
+        """Another worker takes over: results move away if they can, then the slow one is let go."""
+        logger.info("%s is slow at %s: another worker takes over", slow.name, slow.key)
+        await self._retire(slow.name)
+        await self._remove(slow.name)
+        self._send(slow.name, {"op": "exit", "reason": "slow"})
+
+    async def _inquire(self, name: str) -> None:
+        """Ask Lambda's logs why a worker is gone that did not say so itself; of many only the first are asked for."""
+        one = self.fleet.get(name)
+        if one is None or not one.log_stream or self._inquests >= MOST_INQUESTS:
+            return
+        self._inquests += 1
+        assert self._post_mortem is not None and self._loop is not None
+        for pause in INQUEST_PAUSES:
+            await asyncio.sleep(pause)
+            cause = await self._loop.run_in_executor(
+                None, self._post_mortem.cause, one.log_stream, one.request_id or ""
+            )
+            if cause is not None:
+                error, tail, billed = cause
+                self.feed(
+                    events.Failed(at=now(), name=name, error=error, log_tail=tail, billed=billed)
+                )
+                return
+
+    async def _probe(self) -> None:
+        """A function that cannot start at all is found out by running it once, while the first workers are on their way."""
+        assert self._loop is not None
+        wrong = await self._loop.run_in_executor(None, self._invoker.probe)
+        if wrong is not None and self.fleet.stopping is None:
+            self.feed(events.Stop(at=now(), reason=wrong.reason, drain=False))
+            self._on_stop(wrong.reason)
+
+    async def _watch_work(self) -> None:
+        """A fleet that sent idle workers home grows again when tasks wait."""
+        while True:
+            await asyncio.sleep(WORK_LOOK)
+            if self.fleet.stopping is None and self.fleet.target < self.fleet.asked:
+                waiting = self._waiting_tasks()
+                if waiting:
+                    self.feed(events.WorkArrived(at=now(), tasks=waiting))
+
+    def _waiting_tasks(self) -> int:
+        """Tasks that could run at once if there were workers."""
+        scheduler = self._scheduler
+        behind = (len(ws.processing) - ws.nthreads for ws in scheduler.workers.values())
+        unheld = len(scheduler.queued) + len(scheduler.unrunnable)
+        return unheld + sum(count for count in behind if count > 0)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _set_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        due = self.fleet.next_tick()
+        if due is not None and self._loop is not None:
+            delay = max(0.0, due - now())
+            self._timer = self._loop.call_later(delay, self._tick)
+
+    def _tick(self) -> None:
+        self.feed(events.Tick(at=now()))
+
+    def __repr__(self) -> str:
+        return repr(self.fleet.snapshot())
+
+    def _repr_html_(self) -> str:
+        return self.fleet.snapshot()._repr_html_()
+
+
+async def _write(comm: Comm, message: dict[str, Any]) -> None:
+    with contextlib.suppress(OSError):
+        await comm.write(message)
+
+
+_HEARD: dict[str, Callable[[float, str, dict[str, Any]], events.Event]] = {
+    "ready": lambda at, name, told: events.Ready(at=at, name=name, address=told["worker_address"]),
+    "running": lambda at, name, told: events.Running(
+        at=at, name=name, key=told["key"], stage=told["stage"], number=told["number"]
+    ),
+    "waiting": lambda at, name, told: events.Waiting(
+        at=at, name=name, key=told["key"], stage=told["stage"], number=told["number"]
+    ),
+    "idle": lambda at, name, told: events.Idle(at=at, name=name),
+    "heartbeat": lambda at, name, told: events.Heartbeat(at=at, name=name, rss=told["rss"]),
+    "draining": lambda at, name, told: events.Draining(
+        at=at, name=name, reason=told.get("reason", "")
+    ),
+    "finished": lambda at, name, told: events.Finished(
+        at=at, name=name, reason=told.get("reason", "")
+    ),
+    "failed": lambda at, name, told: events.Failed(
+        at=at, name=name, error=told["error"], log_tail=told.get("log_tail", "")
+    ),
+}

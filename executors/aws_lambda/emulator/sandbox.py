@@ -1,0 +1,176 @@
+"""What a new environment's process does to itself before it becomes the runtime: mounts, limits, network.
+
+It runs in a forked child of a process with one thread, and ends in `execve`. On Lambda the root and the code are
+read-only, /tmp is the environment's own and bounded, there is no /dev/shm, and a process has 1,024 descriptors.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import resource
+import signal
+from collections.abc import Sequence
+
+from executors.aws_lambda.emulator import kernel
+from executors.aws_lambda.emulator.quotas import DESCRIPTORS
+
+_DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
+_DEVICE_LINKS = {"fd": "", "stdin": "/0", "stdout": "/1", "stderr": "/2"}
+_FAILED = 126
+
+
+@dataclasses.dataclass(frozen=True)
+class Confinement:
+    """How the process of one environment is shut in.
+
+    mounts: have own mounts; user_namespace: get the right to them from a user namespace (for those who are not root).
+    tmp_bytes: size of its /tmp; visible: folders that must stay visible although they lie under /tmp.
+    groups: files of control groups to join; network: descriptor of the network namespace to enter.
+    """
+
+    mounts: bool
+    user_namespace: bool
+    tmp_bytes: int
+    visible: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
+    network: int | None = None
+
+
+def spawn(
+    confinement: Confinement,
+    arguments: Sequence[str],
+    environment: dict[str, str],
+    folder: str,
+    output: int,
+) -> int:
+    """Fork, confine the child, execute `arguments` there; returns the child's process id.
+
+    The child leads a session and a process group of its own; stdout and stderr go to the descriptor `output`. A child
+    that cannot be set up says why there, and exits with status 126.
+    """
+    parent = os.getpid()
+    child = os.fork()
+    if child:
+        return child
+    try:
+        os.dup2(output, 1)
+        os.dup2(output, 2)
+        os.setsid()
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+        if confinement.network is not None:
+            kernel.setns(confinement.network, kernel.CLONE_NEWNET)
+        os.closerange(
+            3, os.sysconf("SC_OPEN_MAX")
+        )  # the server's, which may be more than the limit
+        enter(confinement)
+        os.chdir(folder)
+        with open(os.devnull) as nothing:
+            os.dup2(nothing.fileno(), 0)
+        kernel.die_with_parent(parent)
+        os.execve(arguments[0], list(arguments), environment)
+    except BaseException as error:  # a forked copy of the server must end here, whatever happens
+        os.write(2, f"The environment cannot start: {error}\n".encode())
+    finally:
+        os._exit(_FAILED)
+
+
+def enter(confinement: Confinement) -> None:
+    """Shut this process in, but for its network.
+
+    Raises: OSError where the kernel refuses.
+    """
+    for path in confinement.groups:
+        with open(path, "w") as file:
+            file.write("0")
+    if confinement.mounts:
+        if confinement.user_namespace:
+            _enter_user_namespace()
+        kernel.unshare(kernel.CLONE_NEWNS)
+        _arrange_mounts(confinement)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (DESCRIPTORS, DESCRIPTORS))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if os.geteuid() == 0:
+        kernel.drop_capabilities(
+            keep=(kernel.CAP_DAC_OVERRIDE, kernel.CAP_DAC_READ_SEARCH, kernel.CAP_KILL)
+        )
+
+
+def _enter_user_namespace() -> None:
+    user, group = os.geteuid(), os.getegid()
+    kernel.unshare(kernel.CLONE_NEWUSER)
+    for name, text in (
+        ("setgroups", "deny"),
+        ("uid_map", f"{user} {user} 1"),
+        ("gid_map", f"{group} {group} 1"),
+    ):
+        with open(f"/proc/self/{name}", "w") as file:
+            file.write(text)
+
+
+def _arrange_mounts(confinement: Confinement) -> None:
+    kernel.mount("none", "/", flags=kernel.MS_REC | kernel.MS_PRIVATE)
+    kernel.make_read_only("/")
+    kept = {path: os.open(path, os.O_PATH) for path in _below("/tmp", confinement.visible)}
+    size = f"size={confinement.tmp_bytes},mode=1777"
+    kernel.mount("tmpfs", "/tmp", "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, size)
+    for path, descriptor in kept.items():
+        os.makedirs(path, exist_ok=True)
+        kernel.mount(f"/proc/self/fd/{descriptor}", path, flags=kernel.MS_BIND | kernel.MS_REC)
+        os.close(descriptor)
+    _arrange_devices()
+
+
+def _arrange_devices() -> None:
+    """A /dev with the usual devices but no shm, so that POSIX semaphores and shared memory fail as on Lambda."""
+    present = [name for name in _DEVICES if os.path.exists(f"/dev/{name}")]
+    kept = {name: os.open(f"/dev/{name}", os.O_PATH) for name in present}
+    kernel.mount("tmpfs", "/dev", "tmpfs", kernel.MS_NOSUID, "size=64k,mode=755")
+    for name, descriptor in kept.items():
+        os.close(os.open(f"/dev/{name}", os.O_CREAT | os.O_WRONLY, 0o666))
+        kernel.mount(f"/proc/self/fd/{descriptor}", f"/dev/{name}", flags=kernel.MS_BIND)
+        os.close(descriptor)
+    for name, tail in _DEVICE_LINKS.items():
+        os.symlink(f"/proc/self/fd{tail}", f"/dev/{name}")
+    kernel.make_read_only("/dev")
+
+
+def _below(folder: str, paths: Sequence[str]) -> list[str]:
+    """Those of the paths that lie in `folder`, outermost first, none inside another."""
+    inside: list[str] = []
+    for path in sorted({os.path.realpath(path) for path in paths}):
+        covered = any(path == other or path.startswith(other + "/") for other in inside)
+        if path.startswith(folder + "/") and os.path.exists(path) and not covered:
+            inside.append(path)
+    return inside
+
+
+def probe() -> tuple[Confinement | None, str]:
+    """The strongest confinement that works here, tried in a child; (None, why) where no mounts are to be had."""
+    why = "this is not Linux"
+    if kernel.supported():
+        for user_namespace in (False, True):
+            confinement = Confinement(True, user_namespace, 1 << 20)
+            failure = _try(confinement)
+            if failure is None:
+                return confinement, ""
+            why = failure
+    return None, why
+
+
+def _try(confinement: Confinement) -> str | None:
+    """Why `confinement` does not work; None if it does."""
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            enter(confinement)
+        except BaseException as error:
+            os.write(write, str(error).encode())
+        finally:
+            os._exit(0)
+    os.close(write)
+    with os.fdopen(read, "rb") as pipe:
+        failure = pipe.read().decode()
+    os.waitpid(child, 0)
+    return failure or None

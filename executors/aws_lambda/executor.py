@@ -1,0 +1,113 @@
+"""Run graphs on Lambda functions: a cluster of them that is ended with the executor."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from distributed import Client
+
+from executors.aws_lambda.cluster import LambdaCluster
+from executors.aws_lambda.errors import ClusterStopped, NotDeployed
+from executors.base import Graph, Key, OnCounts, OnResult, WorkerLost
+from executors.dask import DaskExecutor
+from executors.local import interrupts_wait
+
+DEFAULT_WORKERS = 100
+LOCAL_WORKERS = 2
+
+
+class LambdaExecutor(DaskExecutor):
+    """`workers` invocations of one function; options are LambdaCluster's."""
+
+    def __init__(
+        self,
+        workers: int | None = None,
+        *,
+        memory_per_worker: int | None = None,
+        warm_up: Callable[[], None] | None = None,
+        **options: Any,
+    ) -> None:
+        self._cluster: LambdaCluster | None = None
+        try:
+            with interrupts_wait():
+                self._cluster = LambdaCluster(workers or _default_workers(options), **options)
+                _check_memory(self._cluster, memory_per_worker)
+                super().__init__(Client(self._cluster, set_as_default=False), warm_up=warm_up)
+        except BaseException:
+            if self._cluster is not None:
+                with interrupts_wait():
+                    self._cluster.close()
+            raise
+        backend = self._cluster.backend
+        assert backend is not None
+        self.name = "lambda" if backend.name == "aws" else f"lambda ({backend.name})"
+        self._owns_client = True
+        self._stopped: str | None = None
+        self._cluster.on_stop(self._stop)
+
+    def _stop(self, reason: str) -> None:
+        self._stopped = reason
+        self.fail(ClusterStopped(reason))
+
+    def run(
+        self,
+        graph: Graph,
+        keys: Sequence[Key],
+        on_result: OnResult,
+        on_counts: OnCounts | None = None,
+    ) -> None:
+        """As every executor; raises ClusterStopped when the fleet gives up, now or before."""
+        if self._stopped is not None:
+            raise ClusterStopped(self._stopped)
+        try:
+            super().run(graph, keys, on_result, on_counts)
+        except WorkerLost as error:
+            cause = self.cluster.last_failure()
+            if cause is None:
+                raise
+            raise WorkerLost(f"{error}; the last one: {cause}") from error
+
+    @property
+    def cluster(self) -> LambdaCluster:
+        """The cluster, to look at its coordinator."""
+        assert self._cluster is not None
+        return self._cluster
+
+    @property
+    def workers(self) -> int:
+        """Invocations wanted; those that are on their way count as well."""
+        return max(1, self.cluster.target)
+
+    @property
+    def memory(self) -> int:
+        return self.workers * self.cluster.worker_memory
+
+    def on_notice(self, listener: Callable[[str], None]) -> None:
+        self.cluster.on_notice(listener)
+
+    @property
+    def spent(self) -> float | None:
+        coordinator = self.cluster.coordinator
+        return None if coordinator is None else coordinator.fleet.spent
+
+    def close(self) -> None:
+        with interrupts_wait():
+            super().close()
+            self.cluster.close()
+
+
+def _default_workers(options: dict[str, Any]) -> int:
+    from executors.aws_lambda.config import setting
+
+    configured = int(setting("n-workers"))
+    local = setting("backend", options.get("backend")) == "local"
+    return configured or (LOCAL_WORKERS if local else DEFAULT_WORKERS)
+
+
+def _check_memory(cluster: LambdaCluster, needed: int | None) -> None:
+    if needed is not None and needed > cluster.worker_memory:
+        raise NotDeployed(
+            f"a worker of this job may need {needed >> 20} MB, the function has {cluster.worker_memory >> 20} MB: "
+            "give it more (excamera lambda deploy --memory), or smaller chunks"
+        )

@@ -1,0 +1,297 @@
+"""What a fleet keeps of its invocations: roster, places, costs, failures, log; and what several effects have in common."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from executors.aws_lambda.fleet import actions as act
+from executors.aws_lambda.fleet import events as ev
+from executors.aws_lambda.fleet.breaker import Breaker, RetryLimit
+from executors.aws_lambda.fleet.details import detail_of
+from executors.aws_lambda.fleet.errors import UnknownPrice
+from executors.aws_lambda.fleet.invocation import Invocation, Roster, Task
+from executors.aws_lambda.fleet.ledger import Ledger
+from executors.aws_lambda.fleet.pacing import TokenBucket, jitter, pause
+from executors.aws_lambda.fleet.pricing import Prices, dearest, prices
+from executors.aws_lambda.fleet.settings import FleetSettings
+from executors.aws_lambda.fleet.slots import Slots
+from executors.aws_lambda.fleet.states import State
+from executors.aws_lambda.fleet.stragglers import Stragglers
+
+Outcome = State | None
+"""The state that an effect leads to; None: the invocation stays where it is."""
+
+DUPLICATE_SECONDS = 1.0
+"""What a second execution is taken to run before it has been turned away."""
+
+
+class Books:
+    """The state of a fleet, and changes of it that leave it in order."""
+
+    def __init__(self, settings: FleetSettings) -> None:
+        price = settings.prices or _prices(settings)
+        self.settings = settings
+        self.now = 0.0
+        self.asked = 0
+        """Workers asked for."""
+        self.target = 0
+        """Workers wanted now: less than asked for after idle ones were retired."""
+        self.stopping: str | None = None
+        self.roster = Roster(settings.remembered)
+        self.slots = Slots(settings.retries_per_slot, settings.retry_window)
+        self.bucket = TokenBucket(settings.burst, settings.rate)
+        self.ledger = Ledger(
+            price.per_second(settings.memory, settings.ephemeral_storage), price.request
+        )
+        self.stragglers = Stragglers(
+            settings.straggler_factor, settings.straggler_seconds, settings.straggler_samples
+        )
+        self.breaker = Breaker(settings.breaker)
+        self.retries = RetryLimit(settings.retry_window)
+        self.ghosts = 0
+        """Invocations that were given up and may run on, unseen, until their time is up."""
+        self.ghost_ends = 0.0
+        """The sum of those times."""
+        self.ever_connected = False
+        self.ever_ready = False
+        self.drain_timeout = settings.drain_timeout
+        self.exit_grace = settings.exit_grace
+        self._actions: list[act.Action] = []
+        self._throttle_told = False
+
+    # What the fleet does for all
+
+    def give_up(self, reason: str) -> None:
+        """Stop everything, for this one reason."""
+        raise NotImplementedError
+
+    def has_room_for(self, invocation: Invocation) -> bool:
+        """Whether one that comes late is still of use."""
+        raise NotImplementedError
+
+    def _do(self, action: act.Action) -> None:
+        self._actions.append(action)
+
+    @property
+    def spent(self) -> float:
+        """Estimated dollars until now."""
+        return self.ledger.spent(self.now)
+
+    def cost_of(self, one: Invocation) -> float:
+        """Estimated dollars of one invocation until now."""
+        if one.started_at is None:
+            return 0.0
+        end = one.ended_at if one.ended_at is not None else self.now
+        return self.ledger.request + self.ledger.rate * max(0.0, end - one.started_at)
+
+    def _lower_target(self, event: ev.Retire) -> None:
+        if event.lower_target:
+            self.target = max(0, self.target - 1)
+
+    def _heard(self, one: Invocation) -> None:
+        """A sign of life; with the first one its costs begin."""
+        one.last_seen = self.now
+        if one.linked_at is None:
+            one.linked_at = self.now
+            self.ever_connected = True
+            self._start_billing(one, self.now)
+            one.deadline = self.now + self.settings.timeout
+
+    def _became_ready(self, one: Invocation) -> None:
+        if one.ready_at is None:
+            one.ready_at = self.now
+            self.ever_ready = True
+
+    def _note_task(self, one: Invocation, event: ev.Running | ev.Waiting) -> None:
+        waiting = isinstance(event, ev.Waiting)
+        known = one.tasks.get(event.key)
+        if known is not None and known.waiting == waiting:
+            return
+        if known is None and self.settings.threads == 1:
+            self._end_tasks(one)
+        elif known is not None and not known.waiting:
+            self._end_task(known)
+        one.tasks[event.key] = Task(event.key, event.stage, event.number, self.now, waiting)
+
+    def _end_tasks(self, one: Invocation) -> None:
+        for task in one.tasks.values():
+            self._end_task(task)
+        one.tasks.clear()
+
+    def _end_task(self, task: Task | None) -> None:
+        if task is not None and not task.waiting:
+            self.stragglers.add(task.stage, self.now - task.since)
+
+    def _drain(self, one: Invocation, reason: str, told: bool = False) -> Outcome:
+        one.reason = reason
+        one.drain_until = self.now + self.drain_timeout
+        if one.deadline is not None:
+            one.drain_until = max(self.now, min(one.drain_until, one.deadline - self.exit_grace))
+        self._free_slot(one)
+        if not told:
+            self._do(act.Drain(one.name, reason))
+        if one.address is not None or one.ready_at is not None:
+            self._do(act.RetireFromScheduler(one.name, one.address))
+        return State.DRAINING
+
+    def _send_away(self, one: Invocation, reason: str) -> Outcome:
+        """It holds nothing: it may go at once."""
+        self._free_slot(one)
+        self._tell_exit(one, reason)
+        return State.DRAINING
+
+    def _tell_exit(self, one: Invocation, reason: str) -> None:
+        one.reason = one.reason or reason
+        one.exit_told = self.now
+        self._do(act.Exit(one.name, reason))
+
+    def _tell_to_leave(self, one: Invocation) -> None:
+        if one.exit_told is not None or one.ready_at is None:
+            self._tell_exit(one, one.reason)
+        else:
+            self._do(act.Drain(one.name, one.reason))
+
+    def _cut_off(self, one: Invocation) -> None:
+        """It does not answer. It may run on unseen until its time is up, and is paid for until then."""
+        if one.address is not None or one.ready_at is not None:
+            self._do(act.RemoveFromScheduler(one.name, one.address, one.reason))
+        if one.exit_told is None:
+            self._tell_exit(one, one.reason)
+        self._do(act.Cut(one.name, one.reason))
+        one.cut = True
+        if one.started_at is not None and one.deadline is not None and one.deadline > self.now:
+            one.ghost_until = one.deadline
+            self.ghosts += 1
+            self.ghost_ends += one.deadline
+
+    def _free_slot(self, one: Invocation, at: float | None = None) -> None:
+        if one.slot_held:
+            one.slot_held = False
+            self.slots.release(one.slot, at)
+
+    def _start_billing(self, one: Invocation, at: float) -> None:
+        if one.started_at is None:
+            one.started_at = at
+            self.ledger.start(at)
+
+    def _settle(self, one: Invocation, billed: float | None) -> None:
+        """Correct the costs of one that has ended, or ends now, by the seconds that Lambda bills."""
+        if billed is None:
+            return
+        if one.started_at is None:  # it ended without having been seen
+            self.ledger.add(billed, 1)
+            one.started_at = self.now - billed
+            one.ended_at = self.now
+        elif one.ended_at is None:
+            self.ledger.move_start(one.started_at, self.now - billed)
+            one.started_at = self.now - billed
+        else:
+            self.ledger.add(billed - (one.ended_at - one.started_at))
+            one.started_at = one.ended_at - billed
+
+    def _end_ghost(self, one: Invocation) -> None:
+        assert one.started_at is not None and one.ghost_until is not None
+        self.ghost_ends -= one.ghost_until
+        one.ended_at = min(self.now, one.ghost_until)
+        self.ledger.stop(one.started_at, one.ended_at)
+        one.ghost_until = None
+        self.ghosts -= 1
+
+    def _close(self, one: Invocation, state: State) -> None:
+        """It has just ended: its place is free, its costs end, and what went wrong is remembered."""
+        one.tasks.clear()
+        if one.started_at is not None and one.ended_at is None and one.ghost_until is None:
+            one.ended_at = self.now
+            self.ledger.stop(one.started_at, self.now)
+        elif one.ended_at is None and one.ghost_until is None:
+            one.ended_at = self.now
+        wrong = state in (State.LOST, State.FAILED, State.EXPIRED) and one.slot_held
+        if not wrong:
+            self._free_slot(one)
+            return
+        self.slots.fail(one.slot, self.now)
+        again = self.slots.failures(one.slot, self.now) - (1 if state is State.LOST else 0)
+        wait = 0.0
+        if again > 0:
+            share = jitter(self.settings.seed, one.name, again)
+            wait = pause(again, self.settings.backoff, self.settings.backoff_limit, share)
+        self._free_slot(one, self.now + wait)
+        if one.error is not None and one.ready_at is None:
+            self._judge(one.error)
+
+    def _judge(self, error: str) -> None:
+        if self.ever_ready:
+            return
+        count = self.breaker.fail(error)
+        if count is not None:
+            self.give_up(f"the first {count} invocations failed alike: {error.strip()}")
+
+    def _log(
+        self,
+        event: ev.Event,
+        one: Invocation | None,
+        origin: State | None,
+        to: State | None,
+        detail: dict[str, Any],
+    ) -> None:
+        name = request_id = None
+        if one is not None:
+            name, request_id = one.name, one.request_id
+        kind = type(event).__name__
+        self._do(
+            act.LogEntry(
+                event.at, event.clock, self.now, name, origin, to, kind, detail, request_id
+            )
+        )
+
+    def _note(self, one: Invocation, event: ev.InvocationEvent) -> None:
+        """A line for what is worth knowing, but changes no state."""
+        self._log(event, one, one.state, one.state, detail_of(event))
+
+    def _log_born(self, one: Invocation) -> None:
+        """The first line of an invocation."""
+        detail = {"slot": one.slot}
+        self._do(
+            act.LogEntry(
+                self.now, ev.COORDINATOR, self.now, one.name, None, one.state, "Invoke", detail
+            )
+        )
+
+    def _tell(self, text: str) -> None:
+        """A line for the user, and for the log."""
+        self._do(act.Notice(text))
+        self._log_own(None, "Notice", {"text": text})
+
+    def _log_own(self, one: Invocation | None, kind: str, detail: dict[str, Any]) -> None:
+        """A line for what the fleet does by itself."""
+        name = state = request_id = None
+        if one is not None:
+            name, state, request_id = one.name, one.state, one.request_id
+        self._do(
+            act.LogEntry(
+                self.now, ev.COORDINATOR, self.now, name, state, state, kind, detail, request_id
+            )
+        )
+
+    def _add_twin(
+        self, one: Invocation, event: ev.InvocationEvent, request_id: str | None, why: str
+    ) -> None:
+        one.twins += 1
+        twin = Invocation(f"{one.name}~{one.twins + 1}", one.slot, one.serial, self.now)
+        twin.state = State.DUPLICATE
+        twin.slot_held = False
+        twin.request_id = request_id
+        twin.reason = why
+        twin.started_at = twin.ended_at = self.now
+        self.roster.add(twin)
+        self.ledger.add(DUPLICATE_SECONDS, 1)
+        self._log(event, twin, None, State.DUPLICATE, {"of": one.name, "why": why})
+
+
+def _prices(settings: FleetSettings) -> Prices:
+    try:
+        return prices(settings.region, settings.architecture)
+    except UnknownPrice:
+        if settings.budget is not None:
+            raise
+        return dearest(settings.architecture)

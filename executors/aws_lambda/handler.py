@@ -1,0 +1,72 @@
+"""What Lambda calls: one invocation is one Dask worker, which connects first and is told everything else.
+
+Only what is needed to connect is imported before the link stands; Dask and whatever the tasks need follow.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import itertools
+import os
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from executors.aws_lambda.payload import PROBE, Payload
+
+PREPARE = "EXCAMERA_PREPARE"
+"""Environment variable that names a function "module:name", which each environment calls once, before heavy imports."""
+
+_starts = itertools.count()
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What Lambda says of an invocation; `deadline` in seconds of time.time(), memory in bytes."""
+
+    request_id: str
+    log_stream: str
+    function_version: str
+    memory: int
+    deadline: float
+    cold: bool
+
+
+def handle(event: Any, context: Any = None) -> dict[str, Any]:
+    """Serve as a worker until told to go; the answer says how it ended.
+
+    Raises InvalidPayload for an event that is not ours; everything later is reported to the coordinator.
+    """
+    facts = _facts(context, cold=next(_starts) == 0)
+    if facts.cold and os.environ.get(PREPARE):
+        _named(os.environ[PREPARE])()
+    if event == PROBE:
+        from executors.aws_lambda.deploy.versions import installed
+
+        return {"outcome": "ready", "versions": installed()}
+    payload = Payload.from_event(event)
+    from executors.aws_lambda.life import live
+
+    return asyncio.run(live(payload, facts))
+
+
+def _facts(context: Any, cold: bool) -> Facts:
+    remaining = context.get_remaining_time_in_millis() / 1000 if context is not None else 900.0
+    megabytes = getattr(context, "memory_limit_in_mb", None)
+    if megabytes is None:
+        megabytes = os.environ.get("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "0")
+    return Facts(
+        request_id=getattr(context, "aws_request_id", "") or "",
+        log_stream=getattr(context, "log_stream_name", "") or "",
+        function_version=getattr(context, "function_version", "") or "",
+        memory=int(megabytes) << 20,
+        deadline=time.time() + remaining,
+        cold=cold,
+    )
+
+
+def _named(spec: str) -> Any:
+    """The function that "module:name" names."""
+    module, _, name = spec.partition(":")
+    return getattr(importlib.import_module(module), name)

@@ -1,0 +1,237 @@
+"""The life of a worker within one invocation: link, control stream, Dask worker, until told to go."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import shutil
+import tempfile
+import time
+import traceback
+from typing import Any
+
+import psutil
+
+from executors.aws_lambda.handler import Facts
+from executors.aws_lambda.log_tail import LogTail
+from executors.aws_lambda.payload import Payload
+from executors.rendezvous import NameTaken, Refused, RendezvousSecurity
+
+LINK_TIMEOUT = 20.0
+HEARTBEAT = 5.0
+LAST_MOMENT = 3.0
+"""Seconds before the function's time limit at which a worker leaves whatever it is doing."""
+MEMORY_ALARM = 0.95
+MEMORY_LOOK = 0.25
+EXIT_GRACE = 2.0
+
+logger = logging.getLogger("distributed.excamera")
+
+
+async def live(payload: Payload, facts: Facts) -> dict[str, Any]:
+    """Connect, work, leave; returns how it ended: {"outcome": ..., "reason": ...}."""
+    from executors.rendezvous import Credential
+
+    security = RendezvousSecurity(payload.relay, Credential.from_dict(payload.credential))
+    try:
+        await asyncio.wait_for(security.link(), LINK_TIMEOUT)
+    except NameTaken as error:
+        return {"outcome": "duplicate", "reason": str(error)}
+    except (Refused, OSError, TimeoutError) as error:
+        return {"outcome": "unreachable", "reason": str(error) or type(error).__name__}
+    try:
+        with LogTail() as tail:
+            return await _Life(payload, facts, security, tail).run()
+    finally:
+        await security.close()
+
+
+class _Life:
+    """One worker under the coordinator's control."""
+
+    def __init__(
+        self, payload: Payload, facts: Facts, security: RendezvousSecurity, tail: LogTail
+    ) -> None:
+        self.payload, self.facts, self.security, self.tail = payload, facts, security, tail
+        self.control: Any = None
+        self.worker: Any = None
+        self.reason = "the worker closed"
+        self._messages: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+
+    async def run(self) -> dict[str, Any]:
+        from distributed.comm import connect
+
+        arguments = self.security.get_connection_args("worker")
+        self.control = await connect(self.payload.coordinator, timeout=LINK_TIMEOUT, **arguments)
+        watchers: list[asyncio.Task[None]] = []
+        try:
+            await self._say_connected()
+            watchers = [asyncio.create_task(f()) for f in (self._talk, self._obey)]
+            await self._work(watchers)
+            return await self._finish("finished", reason=self.reason)
+        except _Leave as leave:
+            return await self._finish("finished", reason=str(leave))
+        except Exception as error:
+            logger.exception("worker failed")
+            return await self._finish("failed", error=_one_line(error), log_tail=self.tail.text())
+        finally:
+            for watcher in watchers:
+                watcher.cancel()
+            await asyncio.gather(*watchers, return_exceptions=True)
+            self.control.abort()
+
+    async def _say_connected(self) -> None:
+        from executors.aws_lambda.deploy.versions import installed
+
+        facts = self.facts
+        await self.control.write(
+            {
+                "op": "connected",
+                "invocation": self.payload.invocation,
+                "request_id": facts.request_id,
+                "log_stream": facts.log_stream,
+                "function_version": facts.function_version,
+                "cold": facts.cold,
+                "memory": facts.memory,
+                "versions": installed(),
+                "clock": time.time(),
+                "remaining": facts.deadline - time.time(),
+                "pid": os.getpid(),
+            }
+        )
+
+    async def _work(self, watchers: list[asyncio.Task[None]]) -> None:
+        """Be a Dask worker until it is closed, whoever closes it."""
+        import dask
+        from distributed import Worker
+
+        from executors.aws_lambda.activity import Activity
+
+        folder = tempfile.mkdtemp(prefix="excamera-worker-")
+        try:
+            with dask.config.set(self.payload.config):
+                options: dict[str, Any] = {
+                    "nthreads": 1,
+                    "memory_limit": self.facts.memory or "auto",
+                    "dashboard": False,
+                    "death_timeout": LINK_TIMEOUT,
+                    **self.payload.worker_options,
+                }
+                self.worker = Worker(
+                    self.payload.scheduler,
+                    name=self.payload.invocation,
+                    protocol="rdv",
+                    security=self.security,
+                    local_directory=folder,
+                    **options,
+                )
+                await self.worker
+                await self.worker.plugin_add(Activity(self._messages.put_nowait), name="activity")
+                self._messages.put_nowait({"op": "ready", "worker_address": self.worker.address})
+                watchers += [
+                    asyncio.create_task(f())
+                    for f in (self._beat, self._watch_memory, self._watch_deadline)
+                ]
+                closed = asyncio.create_task(self.worker.finished())
+                await _first_of([closed, *watchers])
+        finally:
+            await self._close_worker()
+            shutil.rmtree(folder, ignore_errors=True)
+
+    async def _close_worker(self) -> None:
+        if self.worker is None:
+            return
+        with contextlib.suppress(Exception):
+            await asyncio.wait_for(
+                self.worker.close(timeout=EXIT_GRACE, executor_wait=False, reason=self.reason),
+                2 * EXIT_GRACE,
+            )
+
+    async def _talk(self) -> None:
+        """Send what there is to say, in order."""
+        while True:
+            await self.control.write(await self._messages.get())
+
+    async def _obey(self) -> None:
+        """Do what the coordinator says; ends with the control stream."""
+        while True:
+            try:
+                message = await self.control.read()
+            except OSError:
+                raise _Leave("the coordinator has gone") from None
+            op = message.get("op")
+            if op == "exit":
+                raise _Leave(message.get("reason", "told to exit"))
+            if op == "drain":
+                asyncio.get_running_loop().create_task(
+                    self._drain(message.get("reason", "told to drain"))
+                )
+
+    async def _drain(self, reason: str) -> None:
+        """Hand over results to other workers, then close."""
+        self.reason = reason
+        self._messages.put_nowait({"op": "draining"})
+        if self.worker is not None:
+            await self.worker.close_gracefully(reason=reason)
+
+    async def _beat(self) -> None:
+        while True:
+            self._messages.put_nowait({"op": "heartbeat", "rss": _memory_used()})
+            await asyncio.sleep(HEARTBEAT)
+
+    async def _watch_memory(self) -> None:
+        """Lambda kills without a word; say it a moment before."""
+        limit = self.facts.memory
+        while limit:
+            used = _memory_used()
+            if used > MEMORY_ALARM * limit:
+                raise MemoryError(f"out of memory: {used >> 20} of {limit >> 20} MB in use")
+            await asyncio.sleep(MEMORY_LOOK)
+
+    async def _watch_deadline(self) -> None:
+        """Drain before the time limit even if nobody says so, and leave at the last moment."""
+        await asyncio.sleep(max(0.0, self.facts.deadline - self.payload.margin - time.time()))
+        drained = asyncio.create_task(self._drain("the function's time limit is near"))
+        await asyncio.sleep(max(0.0, self.facts.deadline - LAST_MOMENT - time.time()))
+        drained.cancel()
+        raise _Leave("the function's time limit is reached")
+
+    async def _finish(self, op: str, **told: Any) -> dict[str, Any]:
+        """The last word to the coordinator, if it still listens, and the answer to Lambda."""
+        with contextlib.suppress(Exception):
+            await asyncio.wait_for(self.control.write({"op": op, **told}), EXIT_GRACE)
+            await asyncio.wait_for(self.control.close(), EXIT_GRACE)
+        told.pop("log_tail", None)
+        return {"outcome": op, **told}
+
+
+class _Leave(Exception):
+    """Leave now; the message says why."""
+
+
+async def _first_of(tasks: list[asyncio.Task[Any]]) -> None:
+    """Wait until one of the tasks ends, and raise what it raised."""
+    done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task in done:
+        task.result()
+
+
+def _memory_used() -> int:
+    """Resident bytes of this process and of what it started."""
+    process = psutil.Process()
+    used = process.memory_info().rss
+    for child in process.children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            used += child.memory_info().rss
+    return int(used)
+
+
+def _one_line(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    return (
+        text
+        if isinstance(error, MemoryError) and text
+        else "".join(traceback.format_exception_only(error)).strip().splitlines()[0]
+    )

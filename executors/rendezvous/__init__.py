@@ -1,0 +1,46 @@
+"""A rendezvous for peers that can call out but cannot be called: relays, links, credentials, and `rdv://` for Dask."""
+
+from executors.rendezvous.credentials import Authority, Credential
+from executors.rendezvous.errors import (
+    InvalidAddress,
+    InvalidCredential,
+    LinkClosed,
+    NameTaken,
+    PeerGone,
+    PeerUnknown,
+    ProtocolError,
+    Refused,
+    RendezvousError,
+    StreamBroken,
+)
+from executors.rendezvous.limits import Limits
+from executors.rendezvous.link import Link, Stream
+from executors.rendezvous.link_core import Notice
+from executors.rendezvous.names import PeerAddress, RelayAddress
+from executors.rendezvous.options import LinkOptions
+from executors.rendezvous.process import RelayProcess
+from executors.rendezvous.security import RendezvousSecurity
+
+__all__ = [
+    "Authority",
+    "Credential",
+    "InvalidAddress",
+    "InvalidCredential",
+    "Limits",
+    "Link",
+    "LinkClosed",
+    "LinkOptions",
+    "NameTaken",
+    "Notice",
+    "PeerAddress",
+    "PeerGone",
+    "PeerUnknown",
+    "ProtocolError",
+    "Refused",
+    "RelayAddress",
+    "RelayProcess",
+    "RendezvousError",
+    "RendezvousSecurity",
+    "Stream",
+    "StreamBroken",
+]

@@ -1,0 +1,82 @@
+"""Frames that wait for one connection: control frames first, then one frame of each stream in turn."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Generic, TypeVar
+
+from executors.rendezvous.frames import Buffer
+
+Owner = TypeVar("Owner")
+
+
+class FairQueue(Generic[Owner]):
+    """Lanes, one a stream, served round-robin; each frame has an owner, who is told when it leaves."""
+
+    __slots__ = ("_lanes", "_turn", "_urgent", "size")
+
+    def __init__(self) -> None:
+        self._urgent: deque[Buffer] = deque()
+        self._lanes: dict[int, deque[tuple[Buffer, Owner]]] = {}
+        self._turn: deque[int] = deque()
+        self.size = 0
+
+    def __bool__(self) -> bool:
+        return bool(self._urgent or self._turn)
+
+    def push_urgent(self, frame: Buffer) -> None:
+        """Queue a frame that goes before all data."""
+        self._urgent.append(frame)
+        self.size += len(frame)
+
+    def push(self, lane: int, frame: Buffer, owner: Owner) -> None:
+        """Queue a frame behind those of the same lane."""
+        waiting = self._lanes.get(lane)
+        if waiting is None:
+            waiting = self._lanes[lane] = deque()
+            self._turn.append(lane)
+        waiting.append((frame, owner))
+        self.size += len(frame)
+
+    def pop(self, budget: int, left: list[tuple[int, Owner]]) -> list[Buffer]:
+        """Frames of together about `budget` bytes, at least one; (size, owner) of each is put in `left`."""
+        frames: list[Buffer] = []
+        urgent = self._urgent
+        while urgent and budget > 0:
+            frame = urgent.popleft()
+            budget -= len(frame)
+            self.size -= len(frame)
+            frames.append(frame)
+        turn, lanes = self._turn, self._lanes
+        while turn and budget > 0:
+            lane = turn.popleft()
+            waiting = lanes[lane]
+            frame, owner = waiting.popleft()
+            if waiting:
+                turn.append(lane)
+            else:
+                del lanes[lane]
+            budget -= len(frame)
+            self.size -= len(frame)
+            frames.append(frame)
+            left.append((len(frame), owner))
+        return frames
+
+    def drop_lane(self, lane: int) -> list[tuple[int, Owner]]:
+        """Throw a stream's frames away; returns (size, owner) of each."""
+        waiting = self._lanes.pop(lane, None)
+        if waiting is None:
+            return []
+        self._turn.remove(lane)
+        dropped = [(len(frame), owner) for frame, owner in waiting]
+        self.size -= sum(size for size, _ in dropped)
+        return dropped
+
+    def clear(self) -> list[tuple[int, Owner]]:
+        """Throw everything away; returns (size, owner) of each frame that had one."""
+        dropped = [(len(f), owner) for lane in self._lanes.values() for f, owner in lane]
+        self._urgent.clear()
+        self._lanes.clear()
+        self._turn.clear()
+        self.size = 0
+        return dropped

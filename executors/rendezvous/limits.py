@@ -1,0 +1,29 @@
+"""What a relay allows, and how long it waits: bytes, counts and seconds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The limits of one relay; whatever exceeds them is refused and counted, and harms nobody else."""
+
+    connections: int = 20_000
+    pending_connections: int = 8_192  # in the TLS handshake or before their hello
+    handshake_timeout: float = 15.0
+    hello_timeout: float = 10.0
+    names_per_link: int = 64
+    streams_per_link: int = 20_000
+    pending_opens_per_link: int = 4_096
+    opens_per_second: float = 2_000.0
+    control_per_second: float = 200.0  # registrations, pings
+    held_bytes_per_link: int = 1 << 20  # stored for destinations that are not there yet
+    held_bytes: int = 64 << 20
+    hold: float = 60.0  # the longest wait for a destination that registers later
+    queued_bytes_per_link: int = 64 << 20  # sent by one link, not yet taken by its destinations
+    remembered_gone: int = 20_000
+    gone_memory: float = 3_600.0
+    ping_interval: float = 2.5
+    silence: float = 10.0  # a link that is silent for so long is dead
+    linger: float = 1.0  # a link whose connection broke may return for so long

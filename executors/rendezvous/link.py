@@ -1,0 +1,572 @@
+"""The link of one process to one relay: asyncio around `LinkCore`, with reconnection; and the streams on it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import secrets
+import ssl
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+from executors.rendezvous import frames as f
+from executors.rendezvous.credentials import Credential, relay_server_name
+from executors.rendezvous.errors import (
+    LinkClosed,
+    NameTaken,
+    PeerGone,
+    PeerUnknown,
+    ProtocolError,
+    Refused,
+    RendezvousError,
+    StreamBroken,
+)
+from executors.rendezvous.link_core import LinkCore, LinkState, Notice
+from executors.rendezvous.link_stream import LinkStream
+from executors.rendezvous.names import RelayAddress
+from executors.rendezvous.options import LinkOptions
+from executors.rendezvous.tls import link_context
+
+logger = logging.getLogger(__name__)
+
+WRITE_BATCH = 512 * 1024
+TICK = 0.5
+TURNED_AWAY = 3  # so many times in a row mean that the relay does not like our certificate
+Handler = Callable[["Stream"], None]
+
+
+class Stream:
+    """A byte stream to a peer. One reader and one writer at a time."""
+
+    def __init__(self, link: Link, core: LinkStream) -> None:
+        self.link = link
+        self.core = core
+        self._readable: asyncio.Future[None] | None = None
+        self._drained: asyncio.Future[None] | None = None
+        self._accepted: asyncio.Future[None] | None = None
+        self._closed = False
+        self.on_close: Callable[[], None] | None = None
+        core.waker = self
+
+    @property
+    def peer(self) -> str:
+        """The name of the other end."""
+        return self.core.peer
+
+    @property
+    def closed(self) -> bool:
+        """True once nothing can be read any more or we have closed it."""
+        core = self.core
+        return self._closed or core.error is not None or (core.end_received and not core.inbox)
+
+    async def read_into(self, buffer: memoryview) -> None:
+        """Fill `buffer`; raises StreamBroken, also where the stream ends before it is full."""
+        core, start, size = self.core, 0, buffer.nbytes
+        while start < size:
+            part = core.read(size - start)
+            if part is not None:
+                end = start + part.nbytes
+                buffer[start:end] = part
+                start = end
+                if not core.inbox:
+                    self.link._consumed(core)
+                continue
+            if core.error is not None or self._closed:
+                raise self._error()
+            if core.end_received:
+                raise StreamBroken(f"{core.peer} has closed the stream")
+            self._readable = asyncio.get_running_loop().create_future()
+            try:
+                await self._readable
+            finally:
+                self._readable = None
+        if core.inbox:
+            self.link._consumed(core)
+
+    async def write(self, buffers: list[memoryview]) -> None:
+        """Queue `buffers` (kept by reference until they have arrived); waits while too much is unsent."""
+        core = self.core
+        if core.error is not None or self._closed or core.end_received:
+            raise self._error()
+        self.link.core.write(core, buffers)
+        self.link._flush()
+        await self._drain(self.link.options.high_water)
+
+    async def _drain(self, most: int) -> None:
+        core = self.core
+        while core.unsent_bytes > most and core.error is None:
+            self._drained = asyncio.get_running_loop().create_future()
+            self._drain_below = most
+            self.link._drainers.add(self)
+            try:
+                await self._drained
+            finally:
+                self._drained = None
+                self.link._drainers.discard(self)
+        if core.error is not None:
+            raise self._error()
+
+    async def close(self, timeout: float = 5.0) -> None:
+        """End the stream once all that was written is sent; waits for that, at most `timeout` seconds."""
+        core = self.core
+        if self._closed or core.error is not None:
+            self._closed = True
+            return
+        self._closed = True
+        self.link.core.end(core)
+        self.link._flush()
+        self._wake_reader()
+        if core.unsent_bytes:
+            try:
+                async with asyncio.timeout(timeout):
+                    await self._drain(0)
+            except (TimeoutError, RendezvousError):
+                pass
+
+    def abort(self) -> None:
+        """End the stream at once; what was written may be lost."""
+        if not self._closed or self.core.unsent_bytes:
+            self._closed = True
+            if self.core.key in self.link.core.streams:
+                self.link.core.reset(self.core, f.Code.ABORTED, "aborted")
+                self.link._after()
+
+    def _error(self) -> RendezvousError:
+        if self.core.error is None:
+            return StreamBroken(f"the stream to {self.core.peer} is closed")
+        code, why = self.core.error
+        return stream_error(self.core.peer or self.core.target, code, why)
+
+    def _wake_reader(self) -> None:
+        if self._readable is not None and not self._readable.done():
+            self._readable.set_result(None)
+
+    def _on_readable(self) -> None:
+        self._wake_reader()
+        core = self.core
+        if core.end_received and not self._closed:
+            self.link.core.end(core)  # nobody half-closes: what we still have to say, nobody reads
+            if not core.inbox and self.on_close is not None:
+                self.on_close()
+
+    def _on_sent(self) -> None:
+        drained = self._drained
+        if (
+            drained is not None
+            and not drained.done()
+            and self.core.unsent_bytes <= self._drain_below
+        ):
+            drained.set_result(None)
+
+    def _on_accepted(self) -> None:
+        if self._accepted is not None and not self._accepted.done():
+            self._accepted.set_result(None)
+
+    def _on_broken(self) -> None:
+        self._wake_reader()
+        self._on_accepted()
+        if self._drained is not None and not self._drained.done():
+            self._drained.set_result(None)
+        if self.on_close is not None:
+            self.on_close()
+
+
+def stream_error(peer: str, code: f.Code, why: str) -> RendezvousError:
+    """The exception for a stream that was reset."""
+    tail = f": {why}" if why else ""
+    if code == f.Code.PEER_GONE:
+        return PeerGone(f"{peer} has gone{tail}")
+    if code in (f.Code.UNKNOWN_PEER, f.Code.NOT_LISTENING):
+        return PeerUnknown(f"nobody listens as {peer}{tail}")
+    if code == f.Code.CLOSED:
+        return LinkClosed(why or "the link to the relay is closed")
+    return StreamBroken(f"the stream to {peer} is broken ({code.name.lower()}){tail}")
+
+
+class _TurnedAway(ConnectionResetError):
+    """The relay has closed the connection after the TLS handshake, without a word."""
+
+
+class _Protocol(asyncio.Protocol):
+    """One connection of a link."""
+
+    def __init__(self, link: Link) -> None:
+        self.link = link
+        self.transport: Any = None
+        self.writable = True
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self.link._received(self, data)
+
+    def eof_received(self) -> None:
+        return None
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self.link._lost(self, error)
+
+    def pause_writing(self) -> None:
+        self.writable = False
+
+    def resume_writing(self) -> None:
+        self.writable = True
+        self.link._flush()
+
+
+class Link:
+    """One registered name at one relay; streams in and out of it survive short cuts of the connection.
+
+    It belongs to the event loop in which `connect` ran. `closed` is done once it has ended for good: with None
+    after `close`, else with the error.
+    """
+
+    def __init__(
+        self,
+        relay: RelayAddress | str,
+        credential: Credential,
+        options: LinkOptions | None = None,
+        *,
+        listens: bool = True,
+    ) -> None:
+        self.relay = RelayAddress.parse(relay)
+        self.credential = credential
+        self.options = options or LinkOptions.make()
+        self.core = LinkCore(
+            credential.name,
+            secrets.token_hex(16),
+            window=self.options.window,
+            first_stream=secrets.randbits(32) << 32 | 1,
+            listens=listens,
+        )
+        self.on_notice: list[Callable[[Notice], None]] = []
+        self.reconnections = 0
+        self._context = link_context(credential)
+        self._server_name = relay_server_name(credential.authority)
+        self._protocol: _Protocol | None = None
+        self._ready: asyncio.Future[None] | None = None
+        self._registering: dict[str, asyncio.Future[None]] = {}
+        self._handlers: dict[str, Handler] = {}
+        self._stopped: set[str] = set()
+        self._waiting: list[tuple[float, LinkStream]] = []
+        self._drainers: set[Stream] = set()
+        self._reconnecting: asyncio.Task[None] | None = None
+        self._ticker: asyncio.TimerHandle | None = None
+        self._last_tick = 0.0
+        self._closing = False
+
+    # Life
+
+    async def connect(self, timeout: float | None = None) -> None:
+        """Connect and register; raises NameTaken, Refused, or LinkClosed when no relay answers in time."""
+        self.loop = asyncio.get_running_loop()
+        self.closed: asyncio.Future[RendezvousError | None] = self.loop.create_future()
+        try:
+            await self._establish(self.options.connect_timeout if timeout is None else timeout)
+        except BaseException as error:
+            self._end(error if isinstance(error, RendezvousError) else LinkClosed("not connected"))
+            raise
+        self._last_tick = self.loop.time()
+        self._ticker = self.loop.call_later(TICK, self._tick)
+
+    async def close(self, timeout: float = 5.0) -> None:
+        """Send what is unsent, say goodbye, and leave; at most `timeout` seconds."""
+        if self._closing:
+            return
+        self._closing = True
+        deadline = self.loop.time() + timeout
+        for each in list(self.core.streams.values()):
+            self.core.end(each)
+        self._flush()
+        while self._is_up and not self.core.is_flushed and self.loop.time() < deadline:
+            await asyncio.sleep(0.01)
+        if self._is_up:
+            self.core.goodbye()
+            self._flush()
+        self._end(None)
+
+    def abort(self) -> None:
+        """Leave at once without a goodbye, as a killed process does (the relay sees a cut)."""
+        self._closing = True
+        if self._protocol is not None and self._protocol.transport is not None:
+            self._protocol.transport.abort()
+        self._end(LinkClosed("aborted"))
+
+    @property
+    def _is_up(self) -> bool:
+        return self._protocol is not None and self.core.state is LinkState.READY
+
+    def _end(self, error: RendezvousError | None) -> None:
+        self._closing = True
+        if self._ticker is not None:
+            self._ticker.cancel()
+        task = self._reconnecting
+        if task is not None and task is not asyncio.current_task():
+            task.cancel()
+        self.core.close(f.Code.CLOSED, str(error) if error else "the link was closed")
+        self._after()
+        for waiting in self._registering.values():
+            if not waiting.done():
+                waiting.set_exception(error or LinkClosed("the link was closed"))
+        if self._protocol is not None and self._protocol.transport is not None:
+            self._protocol.transport.close()
+        if not self.closed.done():
+            self.closed.set_result(error)
+
+    # Connecting
+
+    async def _establish(self, timeout: float) -> None:
+        """Try until it works, the relay refuses, or `timeout` seconds have passed."""
+        deadline = self.loop.time() + timeout
+        pause, turned_away = 0.02, 0
+        cause: BaseException | None = None
+        while self.loop.time() < deadline:
+            try:
+                async with asyncio.timeout_at(deadline):
+                    await self._attempt()
+                return
+            except TimeoutError:
+                break
+            except Refused:
+                raise
+            except ssl.SSLCertVerificationError as error:
+                text = f"{self.relay} is no relay of our authority: {error.verify_message}"
+                raise Refused(text) from error
+            except _TurnedAway as error:
+                cause, turned_away = error, turned_away + 1
+                if turned_away == TURNED_AWAY:
+                    raise Refused(self._turned_away()) from error
+            except (OSError, ProtocolError) as error:
+                cause, turned_away = error, 0
+            left = max(0.0, deadline - self.loop.time())
+            await asyncio.sleep(min(random.uniform(pause / 2, pause), left))
+            pause = min(0.5, pause * 2)
+        tail = f" ({cause})" if cause else ""
+        raise LinkClosed(f"no relay answers at {self.relay} within {timeout:g} s{tail}") from cause
+
+    def _turned_away(self) -> str:
+        """With TLS 1.3 a client learns that its certificate was not liked from the end of the connection alone."""
+        expires = self.credential.expires
+        reason = f" (it expired at {expires:%H:%M:%S} UTC)" if expires <= datetime.now(UTC) else ""
+        return f"the relay {self.relay} refuses the credential of {self.core.name}{reason}"
+
+    async def _attempt(self) -> None:
+        self._ready = self.loop.create_future()
+        protocol = _Protocol(self)
+        self._protocol = protocol
+        try:
+            await self.loop.create_connection(
+                lambda: protocol,
+                self.relay.host,
+                self.relay.port,
+                ssl=self._context,
+                server_hostname=self._server_name,
+            )
+            protocol.transport.set_write_buffer_limits(high=WRITE_BATCH)
+            self.core.connected(self.loop.time())
+            self._flush()
+            await self._ready
+        except BaseException:
+            self._protocol = None
+            if protocol.transport is not None:
+                protocol.transport.abort()
+            raise
+        finally:
+            self._ready = None
+
+    async def _reconnect(self) -> None:
+        try:
+            await self._establish(self.options.reconnect_timeout)
+            self.reconnections += 1
+            logger.info("%s is back at relay %s", self.credential.name, self.relay)
+        except RendezvousError as error:
+            self._reconnecting = None
+            self._end(error)
+            return
+        finally:
+            self._reconnecting = None
+        if self._protocol is None:  # lost again in the same moment
+            self._start_reconnecting()
+
+    def _start_reconnecting(self) -> None:
+        if not self._closing and self._reconnecting is None:
+            self._reconnecting = self.loop.create_task(self._reconnect())
+
+    def _lost(self, protocol: _Protocol, error: Exception | None) -> None:
+        if protocol is not self._protocol:
+            return
+        self._protocol = None
+        was_ready = self.core.state is LinkState.READY
+        refusal = self.core.refusal
+        self.core.lost(self.loop.time())
+        if self._ready is not None and not self._ready.done():
+            self._ready.set_exception(_TurnedAway("the relay closed the connection"))
+            return
+        if refusal is not None:
+            self._end(refusal)
+        elif was_ready:
+            self._start_reconnecting()
+
+    # Moving
+
+    def _received(self, protocol: _Protocol, data: bytes) -> None:
+        if protocol is not self._protocol:
+            return
+        try:
+            self.core.receive(data, self.loop.time())
+        except (ProtocolError, ValueError, TypeError) as error:
+            logger.warning("relay %s: %s", self.relay, error)
+            protocol.transport.abort()
+            return
+        self._after()
+
+    def _after(self) -> None:
+        """Tell the streams what has happened to them, and send what there is to send."""
+        core = self.core
+        if core.readable:
+            readable, core.readable = core.readable, set()
+            for stream in readable:
+                if stream.waker is not None:
+                    stream.waker._on_readable()  # type: ignore[attr-defined]
+        while core.accepted:
+            stream = core.accepted.pop()
+            if stream.waker is not None:
+                stream.waker._on_accepted()  # type: ignore[attr-defined]
+        while core.broken:
+            stream = core.broken.pop()
+            if stream.waker is not None:
+                stream.waker._on_broken()  # type: ignore[attr-defined]
+        while core.opened:
+            self._dispatch(core.opened.pop(0))
+        while core.notices:
+            notice = core.notices.pop(0)
+            for callback in list(self.on_notice):
+                callback(notice)
+        while core.registered:
+            self._registered(*core.registered.pop(0))
+        if core.state is LinkState.READY and self._ready is not None and not self._ready.done():
+            self._ready.set_result(None)
+        elif core.refusal is not None and self._ready is not None and not self._ready.done():
+            self._ready.set_exception(core.refusal)
+        self._flush()
+
+    def _flush(self) -> None:
+        protocol = self._protocol
+        if protocol is None or protocol.transport is None:
+            return
+        core, now = self.core, self.loop.time()
+        while protocol.writable and core.has_output:
+            buffers = core.take_output(WRITE_BATCH, now)
+            if not buffers:
+                break
+            if len(buffers) == 1:
+                protocol.transport.write(buffers[0])
+            else:
+                protocol.transport.writelines(buffers)
+        for stream in self._drainers:
+            stream._on_sent()
+
+    def _consumed(self, stream: LinkStream) -> None:
+        self.core.consumed(stream)
+        if self.core.has_output:
+            self._flush()
+
+    def _tick(self) -> None:
+        now = self.loop.time()
+        late = now - self._last_tick > 2 * TICK + self.options.ping_interval
+        self._last_tick = now
+        self._ticker = self.loop.call_later(TICK, self._tick)
+        if (
+            late
+        ):  # this process was stopped or busy: that nothing was heard says nothing of the relay
+            self.core.heard = now
+        protocol = self._protocol
+        if protocol is not None and self._is_up and now - self.core.heard >= self.options.silence:
+            logger.warning("relay %s has been silent for %.1f s", self.relay, now - self.core.heard)
+            protocol.transport.abort()
+            self._lost(protocol, None)
+        self.core.tick(now, self.options.resume_timeout)
+        for deadline, stream in [w for w in self._waiting if w[0] <= now]:
+            self._waiting.remove((deadline, stream))
+            self.core.reset(stream, f.Code.NOT_LISTENING, "nobody listens under this name")
+        self._after()
+
+    # Streams and names
+
+    async def open(self, name: str, timeout: float | None = None) -> Stream:
+        """A stream to the peer `name`; waits up to `timeout` seconds for it to register and accept.
+
+        Raises PeerGone at once for one that has gone, PeerUnknown where nobody registered in time.
+        """
+        if self._closing:
+            raise LinkClosed(f"the link of {self.core.name} is closed")
+        patience = self.options.connect_timeout if timeout is None else timeout
+        stream = Stream(self, self.core.open(name, patience, self.loop.time()))
+        stream._accepted = self.loop.create_future()
+        self._flush()
+        try:
+            async with asyncio.timeout(patience):
+                await stream._accepted
+        except TimeoutError:
+            stream.abort()
+            raise PeerUnknown(f"{name} did not answer within {patience:g} s") from None
+        except BaseException:
+            stream.abort()
+            raise
+        if stream.core.error is not None:
+            raise stream._error()
+        return stream
+
+    async def listen(self, name: str, handler: Handler) -> None:
+        """Register `name` unless it is ours already, and call `handler` for each stream that is opened to it."""
+        if name in self._handlers:
+            raise NameTaken(f"this process listens as {name} already")
+        self._handlers[name] = handler
+        self._stopped.discard(name)
+        if name not in self.core.ids.values():
+            registering: asyncio.Future[None] = self.loop.create_future()
+            self._registering[name] = registering
+            self.core.register(name)
+            self._flush()
+            try:
+                await registering
+            except BaseException:
+                del self._handlers[name]
+                raise
+            finally:
+                del self._registering[name]
+        waiting, self._waiting = self._waiting, []
+        for deadline, stream in waiting:
+            if stream.target == name:
+                self._dispatch(stream)
+            else:
+                self._waiting.append((deadline, stream))
+        self._flush()
+
+    def stop_listening(self, name: str) -> None:
+        """Refuse streams to `name` from now on; those that are open stay."""
+        if self._handlers.pop(name, None) is not None:
+            self._stopped.add(name)
+
+    def _dispatch(self, stream: LinkStream) -> None:
+        handler = self._handlers.get(stream.target)
+        if handler is not None:
+            self.core.accept(stream)
+            handler(Stream(self, stream))
+        elif stream.target in self._stopped:
+            self.core.reset(stream, f.Code.NOT_LISTENING, "its listener has stopped")
+        else:
+            self._waiting.append((self.loop.time() + self.options.listen_patience, stream))
+
+    def _registered(self, name: str, code: f.Code, why: str) -> None:
+        waiting = self._registering.get(name)
+        if waiting is None or waiting.done():
+            if code:
+                logger.warning("relay %s refuses the name %s: %s", self.relay, name, why)
+        elif code:
+            waiting.set_exception((NameTaken if code == f.Code.NAME_TAKEN else Refused)(why))
+        else:
+            waiting.set_result(None)

@@ -1,0 +1,158 @@
+"""One stream as one of its ends sees it: what is sent and not yet acknowledged, what has come in and is not yet read.
+
+Offsets count the bytes of one direction from 0. The sender keeps what it sent until the other *end* acknowledges it,
+so that a stream outlives the connections and even the relay under it: after a cut both ends say how much they have,
+and go on from there.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+from executors.rendezvous.frames import EARLY_CREDIT, OPENER, Code
+
+
+def stream_key(number: int, *, opened_here: bool) -> int:
+    """Where a link keeps one of its ends of a stream; a stream of a peer to itself has both here."""
+    return number if opened_here else ~number
+
+
+class LinkStream:
+    """The state of one stream; `LinkCore` moves it."""
+
+    __slots__ = (
+        "accepted", "acked", "acked_received", "consumed", "end_received", "end_sent", "ended", "error", "flags", "granted",
+        "inbox", "key", "local_id", "next", "number", "opened_here", "patience", "peer", "peer_id", "queued", "received",
+        "send_limit", "stalled_since", "target", "unacked", "unsent", "waker", "window", "written",
+    )  # fmt: skip
+
+    def __init__(
+        self, number: int, local_id: int, peer_id: int, peer: str, window: int, *, opened_here: bool
+    ) -> None:
+        self.number = number
+        self.key = stream_key(number, opened_here=opened_here)
+        self.flags = OPENER if opened_here else 0
+        self.local_id = local_id
+        self.peer_id = peer_id
+        self.peer = peer
+        self.target = ""
+        self.window = window
+        self.opened_here = opened_here
+        self.accepted = not opened_here
+        self.patience = 0.0
+        self.unsent: deque[memoryview] = deque()
+        self.unacked: deque[memoryview] = deque()
+        self.acked = 0  # all before it has arrived at the other end
+        self.next = 0  # the offset of the head of `unsent`
+        self.written = 0  # the offset behind all that was written
+        self.send_limit = EARLY_CREDIT
+        self.ended = False  # nothing more will be written
+        self.end_sent = False
+        self.inbox: deque[memoryview] = deque()
+        self.received = 0
+        self.acked_received = 0  # what the last acknowledgement said
+        self.consumed = 0
+        self.granted = window if opened_here else EARLY_CREDIT
+        self.end_received = False
+        self.error: tuple[Code, str] | None = None
+        self.stalled_since: float | None = None  # waits for the other end to say what it has
+        self.queued = False  # in the round of streams that can send
+        self.waker: object = None  # the adapter's own
+
+    @property
+    def unsent_bytes(self) -> int:
+        return self.written - self.next
+
+    @property
+    def can_send(self) -> bool:
+        """True if a frame could go out now."""
+        if self.stalled_since is not None or self.error is not None or self.end_sent:
+            return False
+        if self.next < self.written:
+            return self.next < self.send_limit
+        return self.ended and self.accepted
+
+    @property
+    def is_finished(self) -> bool:
+        """True once both directions have ended and all is acknowledged or could be."""
+        return self.end_sent and self.end_received
+
+    def write(self, buffers: list[memoryview]) -> None:
+        """Queue bytes; they are kept by reference until acknowledged."""
+        for buffer in buffers:
+            if buffer.nbytes:
+                self.unsent.append(buffer)
+                self.written += buffer.nbytes
+
+    def take(self, most: int) -> tuple[int, list[memoryview], int]:
+        """(offset, parts, their size): the next at most `most` bytes within the credit, now sent."""
+        offset = self.next
+        room = min(most, self.send_limit - offset)
+        parts: list[memoryview] = []
+        unsent = self.unsent
+        while room > 0 and unsent:
+            part = unsent.popleft()
+            if part.nbytes > room:
+                unsent.appendleft(part[room:])
+                part = part[:room]
+            parts.append(part)
+            room -= part.nbytes
+        self.unacked.extend(parts)
+        self.next = offset + sum(part.nbytes for part in parts)
+        return offset, parts, self.next - offset
+
+    def acknowledge(self, offset: int) -> None:
+        """The other end has all before `offset`: forget it, even where it was about to be sent again."""
+        if not self.acked < offset <= self.written:
+            return
+        drop = offset - self.acked
+        self.acked = offset
+        self.next = max(self.next, offset)
+        while drop:
+            queue = self.unacked or self.unsent
+            part = queue.popleft()
+            if part.nbytes > drop:
+                queue.appendleft(part[drop:])
+                return
+            drop -= part.nbytes
+
+    def rewind(self, offset: int) -> None:
+        """Send again from `offset`, which the other end says is all it has."""
+        self.acknowledge(offset)
+        self.unsent.extendleft(reversed(self.unacked))
+        self.unacked.clear()
+        self.next = self.acked
+        self.end_sent = False
+
+    def deliver(self, offset: int, data: memoryview) -> bool:
+        """Take data that came in, unless it is a repetition; False if something before it is missing."""
+        behind = self.received - offset
+        if behind < 0:
+            return False
+        if behind < data.nbytes:
+            if behind:
+                data = data[behind:]
+            self.inbox.append(data)
+            self.received += data.nbytes
+        return True
+
+    def read(self, most: int) -> memoryview | None:
+        """Up to `most` bytes that have come in, None if there are none."""
+        inbox = self.inbox
+        if not inbox:
+            return None
+        part = inbox.popleft()
+        if part.nbytes > most:
+            inbox.appendleft(part[most:])
+            part = part[:most]
+        self.consumed += part.nbytes
+        return part
+
+    @property
+    def wants_window(self) -> bool:
+        """True if it is time to tell the other end what was received and what it may send."""
+        step = self.window // 4
+        return (
+            self.received - self.acked_received >= step
+            or self.consumed + self.window - self.granted >= step
+        )

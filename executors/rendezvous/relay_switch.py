@@ -1,0 +1,319 @@
+"""Frames between registered peers: streams, credit, queues, and what is stored for those who are not there yet."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+from executors.rendezvous import frames as f
+from executors.rendezvous.errors import ProtocolError
+from executors.rendezvous.limits import Limits
+from executors.rendezvous.names import peer_id
+from executors.rendezvous.relay_records import Connection, Peer, Stats, Stream
+
+COPY_BELOW = 64 * 1024
+
+
+class RelaySwitch:
+    """The half of a relay that moves frames; `RelayCore` decides who takes part."""
+
+    def __init__(self, limits: Limits | None = None) -> None:
+        self.limits = limits or Limits()
+        self.peers: dict[int, Peer] = {}  # by every id they have registered
+        self.gone: OrderedDict[int, tuple[str, str, float]] = OrderedDict()
+        self.streams: dict[int, Stream] = {}
+        self.held: dict[int, dict[int, Stream]] = {}  # destination id -> its waiting streams
+        self.held_bytes = 0
+        self.dirty: set[Connection] = set()
+        self.flow_changed: set[Connection] = set()
+        self.stats = Stats()
+
+    def take_output(self, connection: Connection, budget: int, now: float) -> list[f.Buffer]:
+        """Frames to send now, of about `budget` bytes; empty when nothing waits."""
+        left: list[tuple[int, Peer]] = []
+        frames = connection.out.pop(budget, left)
+        if left:
+            self._release(left)
+        if frames:
+            connection.said = now
+        return frames
+
+    def _data(
+        self,
+        peer: Peer,
+        frame: f.Buffer,
+        flags: int,
+        source: int,
+        destination: int,
+        number: int,
+        end: int,
+    ) -> None:
+        stream = self.streams.get(number)
+        if stream is None:
+            self._send_reset(peer, flags, source, destination, number, f.Code.UNKNOWN_STREAM)
+            return
+        other = stream.other(peer, flags, source, destination)
+        if end > (stream.opener_limit if flags & f.OPENER else stream.acceptor_limit):
+            self._reset(number, stream, f.Code.OVERRUN, "data beyond the credit")
+            return
+        stats = self.stats
+        stats.frames += 1
+        stats.bytes += len(frame)
+        if other is None:
+            self._hold(number, stream, bytes(frame))
+            return
+        connection = other.connection
+        if connection is None:
+            return  # it is away for a moment; what it missed is sent again when it is back
+        if connection.blocked and len(frame) < COPY_BELOW:
+            frame = bytes(frame)  # a small view would keep a large buffer alive
+        self._queue(connection, number, frame, peer)
+        if peer.queued > self.limits.queued_bytes_per_link:
+            own = peer.connection
+            if own is not None and not own.muted:
+                own.muted = True
+                self.flow_changed.add(own)
+
+    def _stream_frame(
+        self, peer: Peer, kind: int, flags: int, frame: f.Buffer, source: int, destination: int, number: int,
+        offset: int, now: float,
+    ) -> None:  # fmt: skip
+        stream = self.streams.get(number)
+        if stream is None:
+            if kind == f.OPEN:
+                self._open(peer, frame, source, destination, number, offset, now)
+                return
+            if kind in (f.ACCEPT, f.END):
+                self._send_reset(peer, flags, source, destination, number, f.Code.UNKNOWN_STREAM)
+            if kind != f.RESUME:
+                return
+            stream = self._adopt(peer, flags, source, destination, number)
+            if stream is None:
+                return
+        other = stream.other(peer, flags, source, destination)
+        if kind in (f.ACCEPT, f.WINDOW, f.RESUME):
+            self._credit(stream, kind, flags, frame)
+        connection = other.connection if other is not None else None
+        if kind == f.RESET:
+            if connection is not None:
+                self._send(connection, bytes(frame))
+            self._forget(number, stream)
+        elif other is None:
+            if kind in (f.END, f.OPEN):
+                self._hold(number, stream, bytes(frame))
+        elif connection is not None and kind == f.END:
+            self._queue(connection, number, bytes(frame), peer)
+            stream.ends |= 1 if flags & f.OPENER else 2
+            if stream.ends == 3:
+                self._forget(number, stream, keep_queued=True)
+        elif connection is not None:
+            self._send(connection, bytes(frame))
+
+    def _credit(self, stream: Stream, kind: int, flags: int, frame: f.Buffer) -> None:
+        """A frame says how far its receiver may send."""
+        if len(frame) != f.HEADER_SIZE + f.LIMIT.size:
+            raise ProtocolError("a window frame of a wrong size")
+        (limit,) = f.LIMIT.unpack_from(frame, f.HEADER_SIZE)
+        if flags & f.OPENER:
+            stream.acceptor_limit = max(stream.acceptor_limit, limit)
+            return
+        stream.opener_limit = max(stream.opener_limit, limit)
+        if kind != f.WINDOW and not stream.accepted:
+            stream.accepted = True
+            if stream.opener is not None:
+                stream.opener.pending -= 1
+
+    def _open(
+        self, peer: Peer, frame: f.Buffer, source: int, destination: int, number: int, offset: int, now: float
+    ) -> None:  # fmt: skip
+        limits = self.limits
+        request = f.parse_json(memoryview(frame)[f.HEADER_SIZE :])
+        target, patience = request.get("to"), request.get("patience", limits.hold)
+        if (
+            not isinstance(target, str)
+            or peer_id(target) != destination
+            or peer.ids[source] != request.get("from")
+            or not isinstance(patience, (int, float))
+            or not patience >= 0
+        ):
+            raise ProtocolError("an OPEN whose names are not those of its header")
+        other = self.peers.get(destination)
+        refusal = self._refusal(peer, other, destination, target, now)
+        if refusal is not None:
+            self._send_reset(peer, f.OPENER, source, destination, number, *refusal)
+            return
+        stream = Stream(peer, source, destination)
+        stream.acceptor_limit = offset
+        self.streams[number] = stream
+        peer.streams.add(number)
+        peer.pending += 1
+        self.stats.opened += 1
+        if other is not None and other.connection is not None:
+            stream.acceptor = other
+            other.streams.add(number)
+            self._send(other.connection, bytes(frame))
+            return
+        stream.held = []
+        stream.held_until = now + min(float(patience), limits.hold)
+        self.held.setdefault(destination, {})[number] = stream
+        self.stats.held += 1
+        self._hold(number, stream, bytes(frame))
+
+    def _refusal(
+        self, peer: Peer, other: Peer | None, destination: int, target: str, now: float
+    ) -> tuple[f.Code, str] | None:
+        """Why a stream from `peer` to `target` cannot be; None if it can."""
+        limits = self.limits
+        if (
+            len(peer.streams) >= limits.streams_per_link
+            or peer.pending >= limits.pending_opens_per_link
+            or not peer.opens.take(now)
+        ):
+            return f.Code.LIMIT, "too many streams"
+        gone = self.gone.get(destination)
+        if gone is not None and gone[0] == target:
+            return f.Code.PEER_GONE, gone[1]
+        if other is not None and (other.ids[destination] != target or not other.listens):
+            return f.Code.UNKNOWN_PEER, ""
+        if other is not None and len(other.streams) >= limits.streams_per_link:
+            return f.Code.LIMIT, "too many streams to it"
+        return None
+
+    def _adopt(
+        self, peer: Peer, flags: int, source: int, destination: int, number: int
+    ) -> Stream | None:
+        """A stream that this relay does not know, resumed by one of its ends: the relay was restarted."""
+        other = self.peers.get(destination)
+        gone = self.gone.get(destination)
+        if other is None and gone is not None:
+            self._tell_gone(peer, destination, gone[0], gone[1])
+            return None
+        if other is None or len(peer.streams) >= self.limits.streams_per_link:
+            return None
+        if flags & f.OPENER:
+            stream = Stream(peer, source, destination)
+            stream.acceptor = other
+        else:
+            stream = Stream(other, destination, source)
+            stream.acceptor = peer
+        stream.accepted = True
+        self.streams[number] = stream
+        peer.streams.add(number)
+        other.streams.add(number)
+        return stream
+
+    def _hold(self, number: int, stream: Stream, frame: bytes) -> None:
+        """Store a frame for a destination that may register later."""
+        limits, peer = self.limits, stream.opener
+        if stream.held is None or peer is None:
+            return
+        if (
+            peer.held_bytes + len(frame) > limits.held_bytes_per_link
+            or self.held_bytes + len(frame) > limits.held_bytes
+        ):
+            text = "too much is stored for peers that are not there"
+            self._reset(number, stream, f.Code.LIMIT, text)
+            return
+        stream.held.append(frame)
+        peer.held_bytes += len(frame)
+        self.held_bytes += len(frame)
+
+    def _deliver(self, number: int, stream: Stream, peer: Peer) -> None:
+        """The destination has registered: hand over what was stored for it."""
+        frames = self._unhold(number, stream)
+        connection, opener = peer.connection, stream.opener
+        if (
+            connection is None
+            or opener is None
+            or not peer.listens
+            or len(peer.streams) >= self.limits.streams_per_link
+        ):
+            self._reset(number, stream, f.Code.UNKNOWN_PEER, "nobody listens under this name")
+            return
+        stream.acceptor = peer
+        peer.streams.add(number)
+        for frame in frames:
+            if frame[4] == f.OPEN:
+                self._send(connection, frame)
+            else:
+                self._queue(connection, number, frame, opener)
+                stream.ends |= frame[4] == f.END
+
+    def _unhold(self, number: int, stream: Stream) -> list[bytes]:
+        frames, stream.held = stream.held or [], None
+        size = sum(map(len, frames))
+        if stream.opener is not None:
+            stream.opener.held_bytes -= size
+        self.held_bytes -= size
+        waiting = self.held.get(stream.acceptor_id)
+        if waiting is not None and waiting.pop(number, None) is not None and not waiting:
+            del self.held[stream.acceptor_id]
+        return frames
+
+    def _expire_held(self, now: float) -> None:
+        for waiting in list(self.held.values()):
+            for number, stream in list(waiting.items()):
+                if stream.held_until <= now:
+                    text = "nobody registered under this name"
+                    self._reset(number, stream, f.Code.UNKNOWN_PEER, text)
+
+    # What goes out
+
+    def _send(self, connection: Connection, frame: f.Buffer) -> None:
+        connection.out.push_urgent(frame)
+        self.dirty.add(connection)
+
+    def _queue(self, connection: Connection, number: int, frame: f.Buffer, sender: Peer) -> None:
+        connection.out.push(number, frame, sender)
+        sender.queued += len(frame)
+        self.dirty.add(connection)
+
+    def _release(self, left: list[tuple[int, Peer]]) -> None:
+        """Bytes have left the queues: their senders may send more."""
+        low = self.limits.queued_bytes_per_link // 2
+        for size, owner in left:
+            owner.queued -= size
+            connection = owner.connection
+            if connection is not None and connection.muted and owner.queued <= low:
+                connection.muted = False
+                self.flow_changed.add(connection)
+
+    def _tell_gone(self, peer: Peer, number: int, name: str, reason: str) -> None:
+        if peer.connection is not None:
+            frame = f.serialize_json(f.GONE, {"name": name, "why": reason}, source=number)
+            self._send(peer.connection, frame)
+
+    def _send_reset(
+        self, peer: Peer, flags: int, source: int, destination: int, number: int, code: f.Code, text: str = ""
+    ) -> None:  # fmt: skip
+        """Answer `peer`, who sent a frame with these flags from `source` to `destination`, with a reset."""
+        self.stats.resets[code.name] += 1
+        if peer.connection is not None:
+            frame = f.serialize_frame(
+                f.RESET, text.encode(), source=destination, destination=source, stream=number, code=code,
+                flags=~flags & f.OPENER,
+            )  # fmt: skip
+            self._send(peer.connection, frame)
+
+    def _reset(self, number: int, stream: Stream, code: f.Code, text: str) -> None:
+        """End a stream from the relay's side, towards both ends."""
+        self._forget(number, stream)
+        opener, acceptor = stream.opener, stream.acceptor
+        ids = stream.opener_id, stream.acceptor_id
+        if opener is not None:
+            self._send_reset(opener, f.OPENER, *ids, number, code, text)
+        if acceptor is not None:
+            self._send_reset(acceptor, 0, *ids[::-1], number, code, text)
+
+    def _forget(self, number: int, stream: Stream, *, keep_queued: bool = False) -> None:
+        if self.streams.pop(number, None) is None:
+            return
+        if stream.held is not None:
+            self._unhold(number, stream)
+        if not stream.accepted and stream.opener is not None:
+            stream.accepted = True
+            stream.opener.pending -= 1
+        for peer in (stream.opener, stream.acceptor):
+            if peer is not None:
+                peer.streams.discard(number)
+                if not keep_queued and peer.connection is not None:
+                    self._release(peer.connection.out.drop_lane(number))

@@ -1,0 +1,265 @@
+"""The relay's adapter: a TLS server around `RelayCore`."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import ssl
+import time
+from typing import Any
+
+from executors.rendezvous import frames as f
+from executors.rendezvous.arena import Arena
+from executors.rendezvous.credentials import read_identity
+from executors.rendezvous.errors import InvalidCredential
+from executors.rendezvous.limits import Limits
+from executors.rendezvous.relay_core import Connection, RelayCore
+
+logger = logging.getLogger(__name__)
+
+WRITE_BATCH = 256 * 1024
+JOIN = 32 * 1024
+TICK = 0.25
+BACKLOG = 4096
+ACCEPTS = 64  # connections accepted before others get their turn
+_EXPIRED = 10  # OpenSSL's X509_V_ERR_CERT_HAS_EXPIRED
+
+
+class RelayServer:
+    """Listens, and moves bytes between the connections and the core."""
+
+    def __init__(self, context: ssl.SSLContext, limits: Limits | None = None) -> None:
+        self.limits = limits or Limits()
+        self.core = RelayCore(self.limits)
+        self.arena = Arena()
+        self.by_connection: dict[Connection, _Connected] = {}
+        self._context = context
+        self._shaking: set[asyncio.Task[None]] = set()
+        self._socket: socket.socket | None = None
+        self._ticker: asyncio.TimerHandle | None = None
+
+    async def start(self, host: str, port: int) -> tuple[str, int]:
+        """Listen; returns the address that was bound."""
+        self.loop = asyncio.get_running_loop()
+        found = await self.loop.getaddrinfo(
+            host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+        family, _, _, _, address = found[0]
+        self._socket = socket.create_server(address[:2], family=family, backlog=BACKLOG)
+        self._socket.setblocking(False)
+        self.loop.add_reader(self._socket, self._accept)
+        self._ticker = self.loop.call_later(TICK, self._tick)
+        bound = self._socket.getsockname()
+        return bound[0], bound[1]
+
+    async def stop(self) -> None:
+        """Close the listening socket and every connection."""
+        if self._ticker is not None:
+            self._ticker.cancel()
+        if self._socket is not None:
+            self.loop.remove_reader(self._socket)
+            self._socket.close()
+        for task in list(self._shaking):
+            task.cancel()
+        for protocol in list(self.by_connection.values()):
+            protocol.transport.abort()
+        await asyncio.sleep(0)
+
+    def stats(self) -> dict[str, Any]:
+        """What has been counted since the start, as JSON can carry it."""
+        return {**self.core.counts(), "handshaking": len(self._shaking)}
+
+    def _accept(self) -> None:
+        """Begin TLS on the connections that wait, unless there are too many."""
+        listening, limits, core = self._socket, self.limits, self.core
+        assert listening is not None
+        for _ in range(ACCEPTS):
+            try:
+                accepted, address = listening.accept()
+            except (BlockingIOError, ConnectionAbortedError):
+                return
+            except OSError as error:  # out of file descriptors: let some go first
+                logger.error("cannot accept: %s", error)
+                self.loop.remove_reader(listening)
+                self.loop.call_later(1.0, self._accept_again)
+                return
+            shaking = len(self._shaking)
+            if (
+                shaking + core.strangers >= limits.pending_connections
+                or shaking + len(core.connections) >= limits.connections
+            ):
+                core.stats.refused["CONNECTIONS"] += 1
+                accepted.close()
+                continue
+            accepted.setblocking(False)
+            accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            task = self.loop.create_task(self._shake_hands(accepted, address))
+            self._shaking.add(task)
+            task.add_done_callback(self._shaking.discard)
+
+    def _accept_again(self) -> None:
+        if self._socket is not None and self._socket.fileno() >= 0:
+            self.loop.add_reader(self._socket, self._accept)
+
+    async def _shake_hands(self, accepted: socket.socket, address: Any) -> None:
+        try:
+            await self.loop.connect_accepted_socket(
+                lambda: _Connected(self),
+                accepted,
+                ssl=self._context,
+                ssl_handshake_timeout=self.limits.handshake_timeout,
+            )
+        except ssl.SSLCertVerificationError as error:
+            expired = error.verify_code == _EXPIRED
+            self.refused("EXPIRED" if expired else "CREDENTIAL", address, error)
+        except (OSError, TimeoutError) as error:  # of which ssl.SSLError is one
+            self.refused("HANDSHAKE", address, error)
+        except asyncio.CancelledError:
+            accepted.close()
+            raise
+
+    def refused(self, kind: str, address: Any, error: Exception) -> None:
+        """Count a connection that did not come to its hello."""
+        self.core.stats.refused[kind] += 1
+        logger.info("refused a connection of %s: %s", address, error)
+
+    def flush(self) -> None:
+        """Send, close, pause and resume as the core wants it."""
+        core, protocols = self.core, self.by_connection
+        while core.dirty or core.flow_changed:
+            dirty, core.dirty = core.dirty, set()
+            for connection in dirty:
+                protocol = protocols.get(connection)
+                if protocol is not None:
+                    protocol.send()
+            changed, core.flow_changed = core.flow_changed, set()
+            for connection in changed:
+                protocol = protocols.get(connection)
+                if protocol is not None:
+                    protocol.mute(connection.muted)
+        if core.closing:
+            closing, core.closing = core.closing, set()
+            for connection in closing:
+                protocol = protocols.get(connection)
+                if protocol is not None:
+                    protocol.close()
+
+    def _tick(self) -> None:
+        now = self.loop.time()
+        self._ticker = self.loop.call_later(TICK, self._tick)
+        self.core.tick(now)
+        self.core.expire(time.time(), now)
+        self.flush()
+
+
+class _Connected(asyncio.BufferedProtocol):
+    """A connection after the TLS handshake."""
+
+    __slots__ = ("_tail", "_view", "connection", "server", "transport", "writable")
+
+    def __init__(self, server: RelayServer) -> None:
+        self.server = server
+        self.transport: Any = None
+        self.connection: Connection | None = None
+        self.writable = True
+        self._tail = b""
+        self._view: memoryview | None = None
+
+    def connection_made(self, transport: Any) -> None:
+        server = self.server
+        self.transport = transport
+        try:
+            identity = read_identity(transport.get_extra_info("peercert") or {})
+        except InvalidCredential as error:
+            server.refused("CREDENTIAL", transport.get_extra_info("peername"), error)
+            transport.abort()
+            return
+        transport.set_write_buffer_limits(high=WRITE_BATCH)
+        self.connection = server.core.connect(identity, server.loop.time())
+        server.by_connection[self.connection] = self
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        self._view = self.server.arena.place(self._tail)
+        return self._view[len(self._tail) :] if self._tail else self._view
+
+    def buffer_updated(self, nbytes: int) -> None:
+        view, self._view = self._view, None
+        if view is None:
+            return
+        size = len(self._tail) + nbytes
+        view = view[:size]
+        self._tail = b""
+        self.server.arena.keep(size)
+        self._cut(view)
+        del view
+        self.server.flush()
+
+    def _cut(self, view: memoryview) -> None:
+        """Give the whole frames in `view` to the core, and keep the rest."""
+        server, connection = self.server, self.connection
+        if connection is None:
+            return
+        core, now = server.core, server.loop.time()
+        start, end = 0, len(view)
+        while end - start >= f.HEADER_SIZE:
+            (length,) = f.LENGTH.unpack_from(view, start)
+            if length > f.MAX_CONTROL and not core.admits(connection, view[start + 4], length, now):
+                return
+            stop = start + f.HEADER_SIZE + length
+            if stop > end:
+                break
+            core.receive(connection, view[start:stop], now)
+            start = stop
+        if start < end:
+            self._tail = bytes(view[start:])
+
+    def send(self) -> None:
+        """Hand frames to TLS while it takes them."""
+        connection = self.connection
+        if connection is None:
+            return
+        core, now = self.server.core, self.server.loop.time()
+        while self.writable and connection.out:
+            frames = core.take_output(connection, WRITE_BATCH, now)
+            if len(frames) == 1:
+                self.transport.write(frames[0])
+            elif sum(map(len, frames)) <= JOIN:
+                self.transport.write(b"".join(frames))
+            else:
+                self.transport.writelines(frames)
+
+    def close(self) -> None:
+        """Send what there is, if the other side takes it, and close."""
+        self.transport.close()
+        if not self.writable:
+            self.transport.abort()
+
+    def mute(self, muted: bool) -> None:
+        if muted:
+            self.transport.pause_reading()
+        else:
+            self.transport.resume_reading()
+
+    def pause_writing(self) -> None:
+        self.writable = False
+        if self.connection is not None:
+            self.connection.blocked = True
+
+    def resume_writing(self) -> None:
+        self.writable = True
+        if self.connection is not None:
+            self.connection.blocked = False
+            self.send()
+            self.server.flush()
+
+    def eof_received(self) -> None:
+        return None
+
+    def connection_lost(self, error: Exception | None) -> None:
+        server = self.server
+        connection, self.connection = self.connection, None
+        if connection is not None:
+            server.by_connection.pop(connection, None)
+            server.core.disconnect(connection, "lost", server.loop.time())
+            server.flush()

@@ -1,0 +1,139 @@
+"""A relay on its own, for `python -m executors.rendezvous` and `excamera rendezvous`.
+
+Its folder holds the authority (`authority.pem`, `authority.key`) and the relay's certificate (`relay.pem`,
+`relay.key`); what is missing is made, keys with mode 0600. A relay that finds its own certificate does not need the
+key of the authority, which may then stay on another machine.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from cryptography import x509
+
+from executors.rendezvous.credentials import (
+    CERTIFICATE_FILE,
+    KEY_FILE,
+    Authority,
+    make_relay_key,
+    write_private,
+)
+from executors.rendezvous.errors import InvalidCredential, RendezvousError
+from executors.rendezvous.limits import Limits
+from executors.rendezvous.names import RelayAddress
+from executors.rendezvous.server import RelayServer
+from executors.rendezvous.tls import relay_context
+
+logger = logging.getLogger(__name__)
+
+RELAY_CERTIFICATE_FILE = "relay.pem"
+RELAY_KEY_FILE = "relay.key"
+RENEW_BEFORE = timedelta(days=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a standalone relay is told; `advertise` is the host under which peers reach it."""
+
+    folder: Path
+    host: str = "0.0.0.0"
+    port: int = 8785
+    advertise: str | None = None
+    limits: Limits = field(default_factory=Limits)
+    interval: float = 10.0  # seconds between two lines of statistics
+
+
+def serve(settings: Settings, say: Callable[[dict[str, Any]], None]) -> None:
+    """Serve until SIGINT or SIGTERM; `say` gets the address, then statistics. Raises RendezvousError."""
+    import uvloop
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_serve(settings, say))
+
+
+async def _serve(settings: Settings, say: Callable[[dict[str, Any]], None]) -> None:
+    server = RelayServer(relay_context(*load_relay(settings.folder)), settings.limits)
+    try:
+        host, port = await server.start(settings.host, settings.port)
+    except OSError as error:
+        raise RendezvousError(
+            f"cannot listen on {settings.host}:{settings.port}: {error.strerror or error}"
+        ) from error
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    address = RelayAddress(settings.advertise or host, port)
+    say({"event": "listening", "address": str(address), "authority": str(settings.folder)})
+    while not stop.is_set():
+        try:
+            async with asyncio.timeout(settings.interval):
+                await stop.wait()
+        except TimeoutError:
+            say({"event": "stats", **server.stats()})
+    say({"event": "stopped", **server.stats()})
+    await server.stop()
+
+
+def load_relay(folder: Path) -> tuple[str, str, str]:
+    """(certificate, key, authority's certificate), all PEM, from `folder`; makes what is missing."""
+    certificate, key = folder / RELAY_CERTIFICATE_FILE, folder / RELAY_KEY_FILE
+    if (
+        certificate.exists()
+        and key.exists()
+        and (folder / CERTIFICATE_FILE).exists()
+        and _is_good(certificate)
+    ):
+        return certificate.read_text(), key.read_text(), (folder / CERTIFICATE_FILE).read_text()
+    if not (folder / KEY_FILE).exists():
+        if (folder / CERTIFICATE_FILE).exists():
+            raise InvalidCredential(
+                f"{folder}: the relay's certificate is missing or old, and {KEY_FILE}, which could sign one, is not here"
+            )
+        logger.warning("making a new authority in %s", folder)
+        Authority.create().save(folder)
+    authority = Authority.load(folder)
+    private, request = make_relay_key()
+    write_private(key, private)
+    certificate.write_text(authority.certify_relay(request))
+    return certificate.read_text(), private, authority.certificate
+
+
+def _is_good(path: Path) -> bool:
+    try:
+        certificate = x509.load_pem_x509_certificate(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise InvalidCredential(f"{path}: not a certificate: {error}") from error
+    return certificate.not_valid_after_utc > datetime.now(UTC) + RENEW_BEFORE
+
+
+def parse_limits(pairs: tuple[str, ...] | list[str]) -> Limits:
+    """Limits from `NAME=NUMBER` pairs; raises RendezvousError for one that is none."""
+    known = {each.name: each.type for each in fields(Limits)}
+    limits = Limits()
+    for pair in pairs:
+        name, _, text = pair.partition("=")
+        name = name.strip().replace("-", "_")
+        if name not in known:
+            raise RendezvousError(f"no limit {name!r}: there are {', '.join(sorted(known))}")
+        try:
+            number = int(text) if known[name] == "int" else float(text)
+        except ValueError as error:
+            raise RendezvousError(f"limit {name}: {text!r} is not a number") from error
+        if not 0 <= number < float("inf"):
+            raise RendezvousError(f"limit {name}: {text} is out of range")
+        limits = replace(limits, **{name: number})  # type: ignore[arg-type]
+    return limits
+
+
+def as_line(value: dict[str, Any]) -> str:
+    """One JSON line."""
+    return json.dumps(value)

@@ -1,0 +1,86 @@
+"""The transition table: every pair is decided, every effect exists, the diagram in the docs is the table's."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+
+import pytest
+
+from executors.aws_lambda.fleet import Fleet, ImpossibleTransition, State, events
+from executors.aws_lambda.fleet.diagram import mermaid, with_diagram
+from executors.aws_lambda.fleet.lifecycle import Lifecycle
+from executors.aws_lambda.fleet.states import LIVE, TERMINAL
+from executors.aws_lambda.fleet.transitions import (
+    ANSWERS,
+    EVENTS,
+    IGNORE,
+    IMPOSSIBLE,
+    TABLE,
+    TIMERS,
+)
+
+PAGE = Path(__file__).parents[1] / "docs" / "coordinator.md"
+
+
+def every_event() -> set[type]:
+    kinds = (kind for _, kind in inspect.getmembers(events, inspect.isclass))
+    bases = (events.Event, events.InvocationEvent)
+    return {
+        kind for kind in kinds if issubclass(kind, events.InvocationEvent) and kind not in bases
+    }
+
+
+def test_every_event_in_every_state_is_decided() -> None:
+    assert set(EVENTS) == every_event()
+    assert set(TABLE) == {(state, event) for state in State for event in EVENTS}
+
+
+def test_every_effect_exists_and_every_method_is_used() -> None:
+    named = {rule.do for rule in TABLE.values()} - {IGNORE, IMPOSSIBLE}
+    assert all(callable(getattr(Lifecycle, name, None)) for name in named)
+    effects = {
+        name
+        for name, value in vars(Lifecycle).items()
+        if inspect.isfunction(value)
+        and not name.startswith("_")
+        and name not in ("give_up", "has_room_for")
+    }
+    assert effects == named
+
+
+def test_states_are_live_or_ended_and_every_live_one_can_end() -> None:
+    assert set(State) == LIVE | TERMINAL and not LIVE & TERMINAL
+    for state in LIVE:
+        assert any(to in TERMINAL for event in EVENTS for to in TABLE[state, event].to)
+
+
+def test_what_is_ignored_or_impossible_leads_nowhere() -> None:
+    assert all(not rule.to for rule in TABLE.values() if rule.do in (IGNORE, IMPOSSIBLE))
+
+
+def test_only_our_own_answers_and_timers_can_be_impossible() -> None:
+    impossible = {event for (_, event), rule in TABLE.items() if rule.do == IMPOSSIBLE}
+    assert impossible <= {*ANSWERS, *TIMERS}
+
+
+def test_a_second_answer_to_one_call_is_an_error_of_ours() -> None:
+    fleet = Fleet()
+    fleet.handle(events.TargetChanged(1, at=0.0))
+    fleet.handle(events.Invoked("worker-0-0", at=0.1))
+    with pytest.raises(ImpossibleTransition, match="Invoked for worker-0-0, which is invoked"):
+        fleet.handle(events.Invoked("worker-0-0", at=0.2))
+
+
+def test_the_diagram_in_the_docs_is_up_to_date() -> None:
+    page = PAGE.read_text()
+    assert with_diagram(page) == page, f"run: python -m executors.aws_lambda.fleet.diagram {PAGE}"
+
+
+def test_the_diagram_shows_every_state_and_every_change() -> None:
+    drawn = mermaid()
+    for state in State:
+        assert state in drawn
+    for event in EVENTS:
+        leads = any(TABLE[state, event].to for state in State)
+        assert (event.__name__ in drawn) == (leads or event is events.Refused)

@@ -1,0 +1,229 @@
+"""LambdaCluster as Dask users know clusters, on the Lambda of this machine."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from distributed import Client
+
+from executors import open_executor
+from executors.aws_lambda import ClusterStopped, LambdaCluster, LambdaError, NotDeployed
+from executors.aws_lambda.fleet import UnknownCluster
+from executors.aws_lambda.fleet.clusters import ClusterFolder
+
+pytest.importorskip("awslambdaric", reason="needs AWS's runtime client: pip install awslambdaric")
+
+HERE = Path(__file__).parent
+ENVIRONMENT = {"PYTHONPATH": f"{HERE.parent}:{HERE}"}
+
+
+def local_cluster(workers: int = 0, **options: Any) -> LambdaCluster:
+    return LambdaCluster(workers, backend="local", environment=ENVIRONMENT, **options)
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[LambdaCluster]:
+    with local_cluster(2) as opened:
+        yield opened
+
+
+@pytest.fixture
+def client(cluster: LambdaCluster) -> Iterator[Client]:
+    with Client(cluster, set_as_default=False) as opened:
+        opened.wait_for_workers(2, timeout=30)
+        yield opened
+
+
+def eventually(condition: Callable[[], Any], seconds: float = 20.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come to pass"
+        time.sleep(0.05)
+
+
+def square(value: int) -> int:
+    return value * value
+
+
+def sleep_and_return(seconds: float) -> float:
+    time.sleep(seconds)
+    return seconds
+
+
+def test_submit_map_and_gather(client: Client) -> None:
+    assert client.submit(square, 7).result(timeout=20) == 49
+    assert client.gather(client.map(square, range(20))) == [i * i for i in range(20)]
+
+
+def test_data_travels_between_workers(client: Client) -> None:
+    first, second = client.scheduler_info()["workers"]
+    block = client.submit(os.urandom, 40_000_000, workers=[first], pure=False)
+    size = client.submit(len, block, workers=[second])
+    assert size.result(timeout=60) == 40_000_000
+    assert len(block.result(timeout=60)) == 40_000_000
+
+
+def test_scatter(client: Client) -> None:
+    future = client.scatter(b"x" * 1_000_000, broadcast=True)
+    assert len(client.who_has(future)[future.key]) == 2
+
+
+def test_what_it_shows(cluster: LambdaCluster, client: Client) -> None:
+    assert "LambdaCluster" in repr(cluster)
+    assert "workers=2" in repr(cluster)
+    assert cluster._repr_html_()
+    shot = cluster.coordinator.fleet.snapshot()
+    assert (shot.target, shot.at_work) == (2, 2)
+    assert shot.spent > 0
+    assert "<table" in cluster.coordinator._repr_html_()
+    assert {view.name for view in shot.invocations} >= set(cluster.observed)
+
+
+def test_the_coordinator_sees_what_workers_do(cluster: LambdaCluster, client: Client) -> None:
+    future = client.submit(sleep_and_return, 1.0, key=("napping-1f", 12))
+
+    def napping() -> bool:
+        views = cluster.coordinator.fleet.snapshot().invocations
+        return any(
+            (view.state, view.stage, view.number) == ("running", "napping", 12) for view in views
+        )
+
+    eventually(napping)
+    assert future.result(timeout=20) == 1.0
+
+
+def test_logs(cluster: LambdaCluster, client: Client) -> None:
+    logs = cluster.get_logs()
+    assert "Scheduler" in logs
+    assert sum(name.startswith("rdv://") for name in logs) == 2
+
+
+def test_the_event_log_and_the_card(cluster: LambdaCluster, client: Client) -> None:
+    folder = ClusterFolder.open(cluster.name)
+    assert folder.is_alive()
+    assert folder.card.relay and folder.card.backend == "local"
+    ways: dict[str, list[str]] = {}
+    for record in folder.read():
+        if record.invocation and record.to:
+            ways.setdefault(record.invocation, []).append(record.to)
+    assert len(ways) == 2
+    for way in ways.values():
+        assert way[0] in ("requested", "invoked")
+        assert {"connected", "ready"} <= set(way)
+
+
+def test_attach_by_name(cluster: LambdaCluster) -> None:
+    with LambdaCluster.from_name(cluster.name) as attached, attached.get_client() as client:
+        assert client.submit(square, 3).result(timeout=20) == 9
+        assert attached.snapshot()["target"] == 2
+    with pytest.raises(UnknownCluster, match="no cluster 'nobody'"):
+        LambdaCluster.from_name("nobody")
+
+
+def test_scale_up_and_down() -> None:
+    with local_cluster(1) as cluster, cluster.get_client() as client:
+        client.wait_for_workers(1, timeout=30)
+        kept = client.submit(os.urandom, 1000, pure=False)
+        content = kept.result(timeout=20)
+        cluster.scale(3)
+        client.wait_for_workers(3, timeout=30)
+        cluster.scale(1)
+        eventually(lambda: len(client.scheduler_info(n_workers=-1)["workers"]) == 1)
+        assert kept.result(timeout=20) == content
+        cluster.scale(0)
+        eventually(lambda: not client.scheduler_info(n_workers=-1)["workers"])
+    assert cluster.coordinator.fleet.snapshot().counts["finished"] == 3
+
+
+def test_several_relays() -> None:
+    with local_cluster(3, relays=2) as cluster, cluster.get_client() as client:
+        client.wait_for_workers(3, timeout=30)
+        workers = list(client.scheduler_info(n_workers=-1)["workers"])
+        assert len({address.partition("/excamera")[0] for address in workers}) == 2
+        blocks = [
+            client.submit(os.urandom, 1_000_000, workers=[each], pure=False) for each in workers
+        ]
+        sizes = client.submit(lambda *blocks: sum(map(len, blocks)), *blocks)
+        assert sizes.result(timeout=30) == 3_000_000
+
+
+def test_adapt() -> None:
+    with local_cluster() as cluster, cluster.get_client() as client:
+        cluster.adapt(minimum=0, maximum=2, interval="200ms", wait_count=2, target_duration="1s")
+        assert client.gather(client.map(sleep_and_return, [0.3] * 8, pure=False)) == [0.3] * 8
+        eventually(lambda: not client.scheduler_info(n_workers=-1)["workers"], 30)
+
+
+def test_idle_workers_go_home_and_come_back_when_needed() -> None:
+    with local_cluster(2, idle_timeout=1.0) as cluster, cluster.get_client() as client:
+        client.wait_for_workers(2, timeout=30)
+        eventually(lambda: not client.scheduler_info(n_workers=-1)["workers"])
+        assert client.submit(square, 5, pure=False).result(timeout=30) == 25
+
+
+def test_asynchronous() -> None:
+    async def use() -> int:
+        async with (
+            local_cluster(1, asynchronous=True) as cluster,
+            Client(cluster, asynchronous=True, set_as_default=False) as client,
+        ):
+            return await client.submit(square, 6)
+
+    assert asyncio.run(use()) == 36
+
+
+def test_workers_of_other_versions_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    from executors.aws_lambda import coordinator
+
+    theirs = coordinator.installed() | {"distributed": "1.0.0"}
+    monkeypatch.setattr(coordinator, "installed", lambda: theirs)
+    stopped: list[str] = []
+    with local_cluster(2, fleet_options={"breaker": 2, "backoff": 0.1}) as cluster:
+        cluster.on_stop(stopped.append)
+        eventually(lambda: stopped)
+    assert "distributed" in stopped[0] and "excamera lambda build" in stopped[0]
+
+
+def test_a_handler_that_cannot_start_stops_the_cluster() -> None:
+    environment = {**ENVIRONMENT, "EXCAMERA_PREPARE": "no_such_module:prepare"}
+    with (
+        open_executor("lambda", workers=2, backend="local", environment=environment) as executor,
+        pytest.raises(ClusterStopped, match=r"cannot start: .*no_such_module"),
+    ):
+        eventually(lambda: executor._stopped, 20)
+        executor.run({}, [("a", 0)], print)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"backend": "nowhere"}, "unknown backend 'nowhere'"),
+        ({"backend": "http://127.0.0.1:9"}, "cannot be reached"),
+        (
+            {"backend": "aws", "region": "moon-north-1"},
+            "no AWS region moon-north-1|no AWS credentials",
+        ),
+        ({"backend": "aws"}, "no AWS (credentials|region)"),
+    ],
+)
+def test_bad_configuration_is_one_line(
+    options: dict[str, Any], says: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    if options["backend"].startswith("http"):
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "x")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "y")
+        monkeypatch.setenv("AWS_REGION", "us-east-1")
+    with pytest.raises(NotDeployed, match=says) as caught:
+        LambdaCluster(1, **options)
+    assert "\n" not in str(caught.value)
+    assert isinstance(caught.value, LambdaError)

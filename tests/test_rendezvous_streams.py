@@ -1,0 +1,247 @@
+"""Streams between links, without sockets: order, credit, and that no byte is lost or doubled by any cut."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from rendezvous_simulation import Network, cut_frames, read_all
+
+from executors.rendezvous import frames as f
+from executors.rendezvous.limits import Limits
+from executors.rendezvous.link_core import LinkCore
+from executors.rendezvous.link_stream import LinkStream
+
+
+def pair(network: Network) -> tuple[LinkCore, LinkStream, LinkCore, LinkStream]:
+    """Two links, and a stream from one to the other."""
+    left, right = network.add("left"), network.add("right")
+    taken: list[LinkStream] = []
+
+    def take(link: LinkCore, stream: LinkStream) -> None:
+        taken.append(stream)
+        link.accept(stream)
+
+    network.on_opened = take
+    network.settle()
+    near = left.open("right", 10.0, network.now)
+    network.settle()
+    assert near.accepted
+    return left, near, right, taken[0]
+
+
+def test_bytes_arrive_in_order_both_ways() -> None:
+    network = Network()
+    left, near, right, far = pair(network)
+    left.write(near, [memoryview(b"question"), memoryview(b" two")])
+    right.write(far, [memoryview(b"answer")])
+    network.settle()
+    assert read_all(right, far) == b"question two"
+    assert read_all(left, near) == b"answer"
+
+
+def test_sender_stops_at_the_credit_and_goes_on_when_bytes_are_read() -> None:
+    network = Network(window=64 * 1024)
+    left, near, right, far = pair(network)
+    data = random.Random(1).randbytes(1_000_000)
+    left.write(near, [memoryview(data)])
+    network.settle()
+    assert far.received == 64 * 1024
+    assert network.relay.counts()["streams"] == 1
+    got = bytearray()
+    while len(got) < len(data):
+        part = read_all(right, far)
+        assert part, "the stream stands still"
+        got += part
+        network.settle()
+    assert bytes(got) == data
+
+
+def test_end_follows_the_data_and_forgets_the_stream() -> None:
+    network = Network()
+    left, near, right, far = pair(network)
+    left.write(near, [memoryview(b"x" * 100_000)])
+    left.end(near)
+    network.settle()
+    got = read_all(right, far)
+    network.settle()
+    got += read_all(right, far)
+    assert got == b"x" * 100_000
+    assert far.end_received
+    right.end(far)
+    network.settle()
+    assert near.end_received
+    assert not left.streams and not right.streams and not network.relay.streams
+
+
+def test_reset_breaks_the_other_end() -> None:
+    network = Network()
+    left, near, right, far = pair(network)
+    left.reset(near, f.Code.ABORTED, "enough")
+    network.settle()
+    assert far.error == (f.Code.ABORTED, "enough")
+    assert not right.streams and not network.relay.streams
+
+
+def test_data_for_a_forgotten_stream_is_answered_by_a_reset() -> None:
+    network = Network()
+    left, near, right, far = pair(network)
+    right.end(far)
+    right.streams.pop(far.key)
+    network.relay.streams.pop(near.number)
+    left.write(near, [memoryview(b"?")])
+    network.settle()
+    assert near.error is not None and near.error[0] == f.Code.UNKNOWN_STREAM
+
+
+def test_peer_that_does_not_return_breaks_its_streams() -> None:
+    network = Network(limits=Limits(linger=1.0))
+    _, near, _, _ = pair(network)
+    network.cut("right")
+    network.now += 0.5
+    network.relay.tick(network.now)
+    network.settle()
+    assert near.error is None
+    network.now += 0.6
+    network.relay.tick(network.now)
+    network.settle()
+    assert near.error is not None and near.error[0] == f.Code.PEER_GONE
+
+
+def test_stream_whose_other_end_never_returns_after_a_restart_times_out() -> None:
+    network = Network()
+    left, near, _, _ = pair(network)
+    network.restart()
+    network.connect("left")
+    network.settle()
+    left.tick(network.now + 5, 10.0)
+    assert near.error is None
+    left.tick(network.now + 10, 10.0)
+    assert near.error is not None and near.error[0] == f.Code.TIMEOUT
+
+
+def test_stream_of_a_process_that_was_replaced_is_refused_by_its_successor() -> None:
+    network = Network()
+    left, near, _, _ = pair(network)
+    network.restart()
+    network.connect("left")
+    del network.links["right"]
+    network.add("right")
+    network.settle()
+    network.cut("left")
+    network.connect("left")
+    network.settle()
+    assert near.error is not None and near.error[0] == f.Code.UNKNOWN_STREAM
+    assert not left.streams
+
+
+def test_open_waits_for_a_destination_that_registers_later() -> None:
+    network = Network()
+    left = network.add("left")
+    network.settle()
+    stream = left.open("late", 10.0, network.now)
+    left.write(stream, [memoryview(b"early words")])
+    network.settle()
+    assert not stream.accepted
+    taken: list[LinkStream] = []
+
+    def take(link: LinkCore, stream: LinkStream) -> None:
+        taken.append(stream)
+        link.accept(stream)
+
+    network.on_opened = take
+    late = network.add("late")
+    network.settle()
+    assert stream.accepted
+    assert read_all(late, taken[0]) == b"early words"
+
+
+@pytest.mark.parametrize("moment", range(12))
+def test_open_survives_a_restart_at_any_moment(moment: int) -> None:
+    network = Network(seed=moment)
+    left, right = network.add("left"), network.add("right")
+    taken: list[LinkStream] = []
+
+    def take(link: LinkCore, stream: LinkStream) -> None:
+        taken.append(stream)
+        link.accept(stream)
+
+    network.on_opened = take
+    network.settle()
+    stream = left.open("right", 10.0, network.now)
+    left.write(stream, [memoryview(b"hello")])
+    for _ in range(moment):
+        network.step()
+    network.restart()
+    network.reconnect_all()
+    network.settle()
+    assert stream.accepted and stream.error is None
+    assert len(taken) == 1
+    assert read_all(right, taken[0]) == b"hello"
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    seed=st.integers(0, 2**32),
+    events=st.lists(
+        st.sampled_from(["cut left", "cut right", "restart", "read", "tick", "late left"]),
+        max_size=25,
+    ),
+)
+def test_no_byte_is_lost_or_doubled_whatever_is_cut(seed: int, events: list[str]) -> None:
+    network = Network(seed=seed)
+    left, near, right, far = pair(network)
+    there = random.Random(seed).randbytes(400_000)
+    back = random.Random(seed + 1).randbytes(150_000)
+    left.write(
+        near, [memoryview(there[:1]), memoryview(there[1:200_000]), memoryview(there[200_000:])]
+    )
+    right.write(far, [memoryview(back)])
+    got_there, got_back = bytearray(), bytearray()
+    for event in events:
+        for _ in range(network.random.randint(0, 40)):
+            network.step()
+        if event in ("cut left", "cut right"):
+            network.cut(event.split()[1])
+            network.reconnect_all()
+        elif event == "late left":
+            network.cut("left")
+            for _ in range(20):
+                network.step()
+            network.reconnect_all()
+        elif event == "restart":
+            network.restart()
+            for name in network.random.sample(["left", "right"], 2):
+                network.connect(name)
+                for _ in range(network.random.randint(0, 10)):
+                    network.step()
+        elif event == "tick":
+            left.tick(network.now, 1e9)
+            right.tick(network.now, 1e9)
+        got_there += read_all(right, far)
+        got_back += read_all(left, near)
+    left.end(near)
+    right.end(far)
+    for _ in range(100):
+        network.settle()
+        got_there += read_all(right, far)
+        got_back += read_all(left, near)
+    assert near.error is None and far.error is None
+    assert bytes(got_there) == there
+    assert bytes(got_back) == back
+    assert near.end_received and far.end_received
+
+
+def test_two_streams_share_a_slow_connection() -> None:
+    network = Network(window=1 << 20)
+    left, _, _, _ = pair(network)
+    fast = left.open("right", 10.0, network.now)
+    slow = left.open("right", 10.0, network.now)
+    network.settle()
+    left.write(fast, [memoryview(bytes(1 << 20))])
+    left.write(slow, [memoryview(b"short")])
+    sent = cut_frames(b"".join(left.take_output(1 << 30, 0.0)))
+    order = [f.parse_header(frame).stream for frame in sent]
+    assert order.index(slow.number) <= 2

@@ -1,0 +1,280 @@
+"""Outputs in a store: whole or not at all, whatever happens; and the small values beside them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import stores
+
+from excamera_dask.errors import ContainerError
+from excamera_dask.journal import Journal, fingerprint
+from excamera_dask.storage import (
+    AccessDenied,
+    NoSuchBucket,
+    S3Url,
+    StorageError,
+    StoreUnavailable,
+    locate,
+    open_output,
+)
+from excamera_dask.storage import folder as folders
+from excamera_dask.storage.bucket import Patience, open_bucket
+from excamera_dask.storage.checks import claim_object, object_exists
+from excamera_dask.storage.folder import FileFolder, open_folder
+from excamera_dask.storage.multipart import PART_BYTES
+
+MANY_BYTES = 2 * PART_BYTES + 12345
+
+
+def bytes_of(count: int, seed: int = 1) -> bytes:
+    return np.random.default_rng(seed).integers(0, 256, count, dtype=np.uint8).tobytes()
+
+
+def url_of(store: stores.Store, key: str) -> S3Url:
+    place = locate(store.url(key))
+    assert isinstance(place, S3Url)
+    return place
+
+
+@pytest.fixture(params=["file", "object"])
+def place(request, s3, tmp_path):
+    """Where an output goes, and how to look at it from outside."""
+    if request.param == "file":
+        return tmp_path / "out.bin", lambda: (tmp_path / "out.bin").read_bytes()
+    return s3.url("out.bin"), lambda: s3.get("out.bin")
+
+
+@pytest.mark.parametrize("size", [0, 1000, PART_BYTES, PART_BYTES + 1, MANY_BYTES])
+def test_the_head_can_be_patched_at_the_end(place, size):
+    path, look = place
+    data = bytearray(bytes_of(size))
+    output = open_output(path)
+    for start in range(0, size, 1 << 20):
+        output.file.write(data[start : start + (1 << 20)])
+    if size >= 1000:
+        output.file.seek(10)
+        assert output.file.read(4) == data[10:14]
+        output.file.seek(100)
+        output.file.write(b"patched")
+        data[100:107] = b"patched"
+        output.file.seek(0, 2)
+        output.file.write(b"end")
+        data += b"end"
+        assert output.file.tell() == len(data)
+    output.commit()
+    output.discard()
+    assert look() == bytes(data)
+
+
+def test_bytes_that_were_sent_cannot_be_written_again(s3):
+    output = open_output(s3.url("out.bin"))
+    output.file.write(bytes(MANY_BYTES))
+    output.file.seek(PART_BYTES + 5)
+    with pytest.raises(OSError, match="cannot be written again"):
+        output.file.write(b"x")
+    output.discard()
+
+
+@pytest.mark.parametrize("size", [1000, MANY_BYTES])
+def test_what_is_discarded_leaves_the_old_object_and_nothing_else(s3, size):
+    s3.put("out.bin", b"precious")
+    output = open_output(s3.url("out.bin"))
+    output.file.write(bytes(size))
+    assert s3.uploads() == (["out.bin"] if size > PART_BYTES else [])
+    output.discard()
+    assert s3.get("out.bin") == b"precious"
+    assert s3.uploads() == []
+    assert s3.names() == ["out.bin"]
+
+
+@pytest.fixture
+def proxy(s3, monkeypatch):
+    with stores.Proxy(s3.endpoint) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
+        yield proxy
+
+
+def test_parts_are_sent_again_when_the_store_falters(s3, proxy):
+    data = bytes_of(MANY_BYTES)
+    proxy.once(stores.s3_error(503, "SlowDown"), times=2, method="PUT")
+    output = open_output(s3.url("out.bin"))
+    output.file.write(data)
+    output.commit()
+    assert s3.get("out.bin") == data
+
+
+def test_a_part_that_is_refused_ends_the_output(s3, proxy):
+    output = open_output(s3.url("out.bin"))
+    proxy.fault = lambda r: stores.s3_error(403, "AccessDenied") if r.method == "PUT" else None
+    output.file.write(bytes(MANY_BYTES))
+    with pytest.raises(AccessDenied, match=r"out.bin: access denied"):
+        output.commit()
+    proxy.fault = lambda r: None
+    output.discard()
+    assert (s3.names(), s3.uploads()) == ([], [])
+
+
+def test_an_upload_that_was_ended_from_elsewhere(s3, proxy):
+    output = open_output(s3.url("out.bin"))
+    proxy.fault = lambda r: stores.s3_error(404, "NoSuchUpload") if r.method == "PUT" else None
+    output.file.write(bytes(MANY_BYTES))
+    with pytest.raises(StorageError, match="does another job write it"):
+        output.commit()
+    output.discard()
+
+
+def test_leftovers_of_a_killed_job_are_removed_by_the_next(s3):
+    for key in ("out.bin", "out.bin", "out.bin.other"):
+        s3.client.create_multipart_upload(Bucket=s3.bucket, Key=key)
+    claim_object(url_of(s3, "out.bin"))
+    assert s3.uploads() == ["out.bin.other"]
+
+
+def test_what_cannot_be_written_is_found_out_before(s3, proxy):
+    with pytest.raises(NoSuchBucket, match="no bucket no-such-bucket"):
+        claim_object(S3Url("no-such-bucket", "out.bin"))
+    url = url_of(s3, "out.bin")
+    proxy.fault = lambda r: stores.s3_error(403, "AccessDenied") if r.method == "POST" else None
+    with pytest.raises(AccessDenied, match="no right to it"):
+        claim_object(url)
+    assert not object_exists(url)
+    s3.put("out.bin", b"")
+    assert object_exists(url)
+
+
+def test_a_folder_that_does_not_exist(tmp_path):
+    with pytest.raises(ContainerError, match="cannot write there"):
+        open_output(tmp_path / "absent" / "out.bin")
+
+
+# Folders of small values
+
+
+@pytest.fixture(params=["files", "objects"])
+def parent(request, s3, tmp_path):
+    return str(tmp_path / "out.excamera") if request.param == "files" else s3.url("out.excamera")
+
+
+def test_values_come_back(parent):
+    folder = open_folder(parent, "a")
+    values = {f"{n:03d}": bytes_of(1000 + n, n) for n in range(40)}
+    for name, data in values.items():
+        folder.write(name, data)
+    folder.write("000", b"again")
+    values["000"] = b"again"
+    folder.close()
+    fresh = open_folder(parent, "a")
+    assert fresh.names() == {name: len(data) for name, data in values.items()}
+    assert {name: fresh.read(name) for name in reversed(values)} == values
+    assert fresh.read("absent") is None
+    fresh.drop("003")
+    assert fresh.read("003") is None
+    assert "003" not in open_folder(parent, "a").names()
+    assert open_folder(parent, "b").names() == {}
+
+
+def test_removal_takes_ours_and_leaves_the_rest(parent, s3, tmp_path):
+    for name in ("a", "b", "stranger"):
+        folder = open_folder(parent, name)
+        folder.write("x", b"1")
+        folder.close()
+    open_folder(parent, "a").remove_all(lambda name: name in ("a", "b"))
+    assert open_folder(parent, "a").names() == {}
+    assert open_folder(parent, "stranger").names() == {"x": 1}
+
+
+def test_an_empty_folder_goes(parent, s3, tmp_path):
+    open_folder(parent, "a").close()
+    assert list(tmp_path.iterdir()) == []
+    assert s3.names() == []
+
+
+def test_a_folder_that_cannot_be_made(tmp_path):
+    (tmp_path / "out").write_bytes(b"a file")
+    with pytest.raises(folders.CannotKeep, match="cannot keep finished chunks"):
+        open_folder(tmp_path / "out", "a")
+
+
+def test_memory_of_values_on_their_way_is_bounded(s3, monkeypatch):
+    monkeypatch.setattr(folders, "WRITING_BYTES", 10_000)
+    monkeypatch.setattr(folders, "KEPT_BYTES", 5_000)
+    folder = open_folder(s3.url("out.excamera"), "a")
+    for n in range(30):
+        folder.write(f"{n:03d}", bytes(3000))
+        assert sum(size for _, size in folder._writing.values()) <= 10_000
+        assert sum(map(len, folder._kept.values())) <= 5_000
+    assert list(folder._kept) == ["000"], "what is read first is kept"
+    folder.close()
+    assert len(open_folder(s3.url("out.excamera"), "a").names()) == 30
+
+
+def test_a_write_that_fails_is_told_by_one_of_the_next(s3, proxy):
+    open_bucket(s3.bucket).patience = Patience(2, 5)
+    folder = open_folder(s3.url("out.excamera"), "a")
+    proxy.fault = lambda r: stores.s3_error(503, "SlowDown") if r.method == "PUT" else None
+    with pytest.raises(StoreUnavailable, match="SlowDown"):
+        for n in range(100):
+            folder.write(f"{n:03d}", b"x")
+
+
+def test_listing_is_one_request_and_reading_one_each(s3, proxy):
+    parent = s3.url("out.excamera")
+    folder = open_folder(parent, "a")
+    for n in range(20):
+        folder.write(f"{n:03d}", b"x")
+    folder.close()
+    proxy.seen.clear()
+    fresh = open_folder(parent, "a")
+    assert len(fresh.names()) == 20
+    assert len(proxy.seen) == 1
+    for n in range(20):
+        assert fresh.read(f"{n:03d}") == b"x"
+    assert len(proxy.seen) == 21
+
+
+# The journal over both
+
+
+@pytest.fixture(params=["file", "object"])
+def out(request, s3, tmp_path):
+    return str(tmp_path / "out.webm") if request.param == "file" else s3.url("out.webm")
+
+
+def test_a_journal_keeps_chunks(out):
+    name = fingerprint("a job")
+    journal = Journal(out, name)
+    chunks = {n: (bytes_of(500, n), b"", bytes_of(20, n)) for n in (0, 3, 12)}
+    for n, packets in chunks.items():
+        journal.write(n, packets)
+    journal.close()
+    again = Journal(out, name)
+    assert again.chunks() == dict.fromkeys(chunks, 532)
+    assert {n: again.read(n) for n in chunks} == chunks
+    assert again.read(1) is None
+    assert Journal(out, fingerprint("another")).chunks() == {}
+    again.remove()
+    assert Journal(out, name).chunks() == {}
+
+
+def test_a_damaged_chunk_counts_as_missing(out):
+    name = fingerprint("a job")
+    journal = Journal(out, name)
+    for n in range(4):
+        journal.write(n, [bytes_of(100, n)])
+    journal.close()
+    folder = open_folder(out + ".excamera", name)
+    data = folder.read("00000001.chunk")
+    folder.write("00000001.chunk", data[:-1] + bytes([data[-1] ^ 1]))
+    folder.write("00000002.chunk", b"foreign")
+    folder.write("readme.txt", bytes(100))
+    folder.close()
+    journal = Journal(out, name)
+    assert set(journal.chunks()) - {1} == {0, 3}
+    assert (journal.read(1), journal.read(2)) == (None, None)
+    assert set(Journal(out, name).chunks()) == {0, 3}
+
+
+def test_a_folder_is_where_an_output_may_grow(tmp_path):
+    folder = open_folder(tmp_path / "x.excamera", "a")
+    assert isinstance(folder, FileFolder)
+    assert folder.local == tmp_path / "x.excamera" / "a"
