@@ -7,6 +7,7 @@ Names are loaded when they are first used, so that importing this package costs 
 from __future__ import annotations
 
 import importlib
+import threading
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -47,14 +48,26 @@ __all__ = [
     "decode",
     "encode_given_state",
     "encode_key_frame",
+    "import_kernels",
     "parse",
     "replace_key_frame",
     "serialize",
 ]
 
 
+_importing = threading.RLock()
+
+
+def import_kernels() -> None:
+    """Import all modules with kernels, for programs of several threads: numba fails where two begin to import it."""
+    with _importing:
+        for module in ("decoder", "encoder", "quality", "rebase"):
+            importlib.import_module(f"codec.{module}")
+
+
 def __getattr__(name: str) -> Any:
     for home, names in _HOMES.items():
         if name in names:
-            return getattr(importlib.import_module(home), name)
+            with _importing:
+                return getattr(importlib.import_module(home), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -9,7 +9,6 @@ import numpy as np
 
 import codec
 from codec.frame import Image
-from codec.quality import mean_squared_error
 from codec.state import DecoderState
 
 STILL_WEIGHT, MOVING_WEIGHT = 0.95, 0.75
@@ -36,6 +35,9 @@ def chunk_motion(images: Sequence[Image], packets: Sequence[bytes]) -> float:
     following = [packet for packet in packets[1:] if packet]
     if not following:
         return math.inf
+    codec.import_kernels()
+    from codec.quality import mean_squared_error
+
     state: DecoderState | None = None
     shown: list[Image] = []
     for packet in packets:

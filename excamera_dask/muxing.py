@@ -15,6 +15,7 @@ from excamera_dask.report import EncodeReport
 from excamera_dask.sources import SourceInfo
 from excamera_dask.stages import ChunkResult
 from excamera_dask.storage import open_output
+from excamera_dask.webm import stated_rate
 
 
 class EncodedVideo(NamedTuple):
@@ -72,7 +73,7 @@ class Muxer:
             source.height,
             source.time_base,
             expected_frames=source.frame_count,
-            average_rate=source.average_rate,
+            average_rate=stated_rate(source.times, source.time_base, source.average_rate),
             colour=source.colour,
             sample_aspect=source.sample_aspect,
             folder=folder,

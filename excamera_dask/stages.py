@@ -276,6 +276,7 @@ def replace(
     kf_q_weight: 1 takes the quantizer of the key frame that is replaced, 0 that of the frame after it; a picture that
     is alone in its chunk takes the latter, since no frame of the chunk gains by a better one.
     """
+    codec.import_kernels()
     from codec.encoder import REFRESH_ALL, encode_given_state
 
     begin = time.perf_counter()
@@ -288,6 +289,7 @@ def replace(
 
 def replace_first(pictures: Pictures, first_pass: FirstPass) -> Replaced:
     """Encode a batch's first picture as a key frame of our own, as finely as its chunk says it pays."""
+    codec.import_kernels()
     from codec.encoder import encode_key_frame
 
     begin = time.perf_counter()
@@ -298,6 +300,7 @@ def replace_first(pictures: Pictures, first_pass: FirstPass) -> Replaced:
 
 def _q_index(first_pass: FirstPass, weight: float) -> int:
     """The quantizer index between those of the first pass's key frame (weight 1) and of the frame after it."""
+    codec.import_kernels()
     from codec.encoder import frame_q_index, weighted_q_index
 
     of_key_frame = frame_q_index(first_pass.packets[0])
@@ -323,6 +326,7 @@ def rebase(
     what the chunk before became (`previous` itself where that stays as it is). Without these two
     `replaced` is a key frame, onto which the rest of the chunk is moved.
     """
+    codec.import_kernels()
     from codec.rebase import rebase as rebase_frame
 
     begin = time.perf_counter()

@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+import codec
 from codec.frame import Image
 from codec.kernel_cache import INTERPRETED, cache_directory, cache_root
 from excamera_dask.allocation import keep_freed_memory
@@ -49,6 +50,7 @@ def compile_kernels(notice: Callable[[str], None]) -> None:
 
 def rebase_tiny_frames() -> None:
     """Decode a libvpx stream of two frames, and rebase the second."""
+    codec.import_kernels()
     from codec.decoder import decode
     from codec.rebase import rebase
 
@@ -62,6 +64,7 @@ def rebase_tiny_frames() -> None:
 
 def encode_tiny_frames() -> None:
     """Encode a key frame, and an inter frame in place of another; measure an error."""
+    codec.import_kernels()
     from codec.encoder import encode_key_frame, replace_key_frame
     from codec.quality import mean_squared_error
 

@@ -7,6 +7,8 @@ from fractions import Fraction
 from typing import IO, NamedTuple
 
 import av
+import numpy as np
+from numpy.typing import NDArray
 
 from excamera_dask.display_size import DISPLAY_PLACEHOLDER, write_display_size
 from excamera_dask.ivf import IVF_FRAME_HEADER, is_key_frame, ivf_header
@@ -16,7 +18,7 @@ WEBM_TIME_BASE = Fraction(1, 1000)
 
 
 class Track(NamedTuple):
-    """A video track: size in pixels, unit of its times, mean frames a second (None: not told), tags."""
+    """A video track: size in pixels, unit of its times, frames a second to be stated (None: not told), tags."""
 
     width: int
     height: int
@@ -24,6 +26,18 @@ class Track(NamedTuple):
     average_rate: Fraction | None
     colour: Colour
     sample_aspect: Fraction
+
+
+def stated_rate(times: NDArray[np.int64], time_base: Fraction, average_rate: Fraction) -> Fraction:
+    """Frames a second that a file states: the mean, or that of the shortest frame where times are so uneven that two
+    frames would share a time at the mean rate, as ffmpeg counts (and complains).
+    """
+    moments = np.rint(times * float(time_base / WEBM_TIME_BASE))
+    ticks = np.rint(moments * float(average_rate * WEBM_TIME_BASE))
+    if len(times) < 2 or np.diff(ticks).min() > 0:
+        return average_rate
+    shortest = max(1, int(np.diff(moments).min()))
+    return max(average_rate, 1 / (shortest * WEBM_TIME_BASE))
 
 
 class WebmFormat:

@@ -25,12 +25,14 @@ from excamera_dask.containers import (
 )
 from excamera_dask.errors import ContainerError
 from excamera_dask.sources import Colour, open_source, read_frames
+from excamera_dask.webm import stated_rate
 
 SHARED = Path(os.environ.get("EXCAMERA_SHARED", Path(__file__).parents[1].parent / "shared"))
 needs_shared = pytest.mark.skipif(not (SHARED / "vp8").exists(), reason="needs ../shared/vp8")
 needs_vpxdec = pytest.mark.skipif(shutil.which("vpxdec") is None, reason="needs vpxdec")
 needs_ffmpeg = pytest.mark.skipif(shutil.which("ffprobe") is None, reason="needs ffmpeg")
 TICK = Fraction(1, 24)
+NTSC = Fraction(30000, 1001)
 
 
 @pytest.fixture(scope="module")
@@ -136,6 +138,27 @@ def test_variable_times(tmp_path: Path, packets: list[Packet]) -> None:
     uneven = [Packet(p.data, t) for p, t in zip(shown, (0, 7, 8), strict=True)]
     path = write(tmp_path / "out.webm", uneven)
     assert [p.pts for p in read_packets(path)] == [0, 292, 333]
+
+
+@needs_ffmpeg
+def test_ffmpeg_has_nothing_to_say_of_uneven_times(tmp_path: Path, packets: list[Packet]) -> None:
+    shown = [p for p in packets if is_shown(p.data)][:8]
+    times = np.array([0, 1400, 1415, 3600, 3615, 3630, 3644, 3660])
+    uneven = [Packet(p.data, int(t)) for p, t in zip(shown, times, strict=True)]
+    millisecond, mean = Fraction(1, 1000), Fraction(2)
+    for rate, complains in (mean, True), (stated_rate(times, millisecond, mean), False):
+        path = tmp_path / "out.webm"
+        with Writer(path, 80, 48, millisecond, average_rate=rate) as writer:
+            writer.write_all(uneven)
+        command = ["ffmpeg", "-v", "error", "-i", path, "-f", "null", "-"]
+        said = subprocess.run(command, capture_output=True, text=True).stderr
+        assert ("non monotonically" in said) == complains
+
+
+def test_even_times_state_the_mean_rate() -> None:
+    assert stated_rate(np.arange(90), 1 / NTSC, NTSC) == NTSC
+    assert stated_rate(np.array([0]), TICK, 1 / TICK) == 1 / TICK
+    assert stated_rate(np.array([0, 1, 24, 25]), TICK, Fraction(2)) == Fraction(1000, 42)
 
 
 @pytest.mark.parametrize("suffix", ["ivf", "webm"])

@@ -20,7 +20,7 @@ from excamera_dask.key_frames import (
     chunk_motion,
     key_frame_weight,
 )
-from excamera_dask.stages import FirstPass, PassedState, Pictures
+from excamera_dask.stages import FirstPass, Pictures
 
 SETTINGS = FirstPassSettings(encoder="libvpx", cq_level=32)
 
@@ -88,8 +88,7 @@ def test_a_frame_alone_in_its_chunk_is_no_better_than_its_neighbours():
 
 
 def test_where_the_rate_is_controlled_a_lone_frame_follows_the_key_frame():
-    state = PassedState(codec.decode(None, chunk(scene(1))[1].packets[0])[0])
-    previous = stages.Decoded(state, (), {}, {})
+    previous = stages.final_state(chunk(scene(4))[1])
     pictures, first_pass = chunk(scene(1, seed=9))
     alone = stages.replace(pictures, first_pass._replace(q_index=None), previous)
     assert frame_q_index(alone.packet) == frame_q_index(first_pass.packets[0])

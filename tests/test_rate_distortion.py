@@ -10,6 +10,8 @@ import pytest
 from codec import rate_distortion as rd
 from codec import tables
 from codec.bool_coder import BoolWriter
+from codec.frame import Image, picture_from_image
+from codec.masking import activity_masking
 
 CATEGORIES = (
     tables.DCT_CAT1_PROBS,
@@ -175,3 +177,16 @@ def test_rate_multiplier_follows_the_quantizer() -> None:
     # libvpx: 0.028 q^2 squared errors a bit
     cost = rd.rate_distortion_cost(0, 256, rd.rate_multiplier(100))
     assert cost / (1 << rd.DISTORTION_SHIFT) / 16 == pytest.approx(0.028 * 100**2, rel=0.001)
+
+
+def test_masking_follows_the_root_of_the_variance() -> None:
+    rng = np.random.default_rng(4)
+    contrasts = np.array([[0, 2, 8], [20, 60, 120]])
+    luma = 128 + contrasts.repeat(16, 0).repeat(16, 1) * (rng.random((32, 48)) - 0.5)
+    luma = luma.astype(np.uint8)
+    picture = picture_from_image(Image(luma, luma[::2, ::2], luma[::2, ::2]))
+    quarters = luma.reshape(4, 8, 6, 8).swapaxes(1, 2).reshape(2, 2, 3, 2, 64).astype(float)
+    activity = 64 * quarters.var(axis=-1).sum(axis=(1, 3))
+    roots = np.sqrt(activity + 4096)
+    expected = np.clip(roots / roots.mean(), 0.2, 5)
+    assert activity_masking(picture) / 256 == pytest.approx(expected, abs=0.02)

@@ -20,6 +20,7 @@ import pytest
 from codec.frame import Image
 from excamera_dask.errors import SourceError
 from excamera_dask.sources import SourceInfo, iter_frames, open_source, read_frames, reading, spans
+from excamera_dask.sources.index import _repaired_times
 
 SHARED = Path(os.environ.get("EXCAMERA_SHARED", Path(__file__).parents[1].parent / "shared"))
 FOOTAGE = SHARED / "footage"
@@ -174,6 +175,43 @@ def test_select(tmp_path: Path) -> None:
     assert source.select(limit=10).select(skip=4, limit=99).frame_count == 6
     with pytest.raises(SourceError, match="asked for"):
         read_frames(part, 38, 3)
+
+
+def test_streams_put_one_behind_another_go_on(tmp_path: Path) -> None:
+    part = make_clip(tmp_path / "part.ts", frames=30).read_bytes()
+    both = tmp_path / "both.ts"
+    both.write_bytes(part + part)
+    source = open_source(both)
+    seconds = [t * source.time_base for t in source.times.tolist()]
+    assert seconds == [Fraction(n, 25) for n in range(source.frame_count)]
+    assert source.frame_count > 50
+
+
+def test_times_out_of_place_for_a_moment_are_moved() -> None:
+    times = np.array([10, 20, 30, 29, 50, 60, 60, 80])
+    assert _repaired_times(times).tolist() == [0, 10, 20, 21, 40, 50, 51, 70]
+
+
+@needs_ffmpeg
+def test_side_data_of_unknown_types(tmp_path: Path) -> None:
+    """A TIFF file's frames carry its tags, which PyAV has no name for."""
+    path = tmp_path / "one.tiff"
+    command = [
+        "ffmpeg",
+        "-v",
+        "error",
+        "-f",
+        "lavfi",
+        "-i",
+        "testsrc2=size=32x16",
+        "-frames:v",
+        "1",
+        path,
+    ]
+    subprocess.run(command, check=True)
+    source = open_source(path)
+    assert (source.width, source.height, source.frame_count) == (32, 16, 1)
+    assert len(read_frames(source, 0, 1)) == 1
 
 
 @pytest.mark.parametrize("angle", [0, 90, 180, 270])

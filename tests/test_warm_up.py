@@ -1,5 +1,7 @@
 """Compiling the kernels: told once before, and told where they cannot be kept."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -30,3 +32,28 @@ def test_a_cache_that_cannot_be_written_is_told(
     warm_up.compile_kernels(said.append)
     assert len(said) == 2
     assert "cannot be kept" in said[1] and "EXCAMERA_CACHE_DIR" in said[1]
+
+
+@pytest.mark.parametrize("module", ["stages", "scene_cuts", "graph", "key_frames"])
+def test_what_a_worker_unpickles_tasks_with_imports_no_kernels(module: str) -> None:
+    """It is imported in the thread that talks to the scheduler, while another loads the kernels."""
+    code = f"import sys, excamera_dask.{module}; sys.exit('numba' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_threads_may_import_the_kernels_at_once() -> None:
+    code = """
+import threading, codec
+failures = []
+def run(act):
+    try:
+        act()
+    except Exception as error:
+        failures.append(error)
+acts = [codec.import_kernels, lambda: codec.decode, lambda: codec.encode_key_frame, codec.import_kernels]
+threads = [threading.Thread(target=run, args=[act]) for act in acts]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+assert not failures, failures
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)

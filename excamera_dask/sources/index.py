@@ -25,6 +25,10 @@ Y4M = "yuv4mpegpipe"
 LARGEST_SIDE = 16383
 
 
+SOON_RIGHT = 3
+"""Frames within which times that fell back catch up, if only some frames were out of place."""
+
+
 class PacketTable(NamedTuple):
     """One entry a packet, in decoding order: pts and positions int64, flags bool.
 
@@ -196,8 +200,18 @@ def _times(
 
 
 def _repaired_times(pts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Rising times: where they begin anew, as in files put one behind another, the film goes on at its usual pace;
+    frames that are out of place for a moment come right after the one before.
+    """
+    changes = np.diff(pts)
+    usual = int(np.median(changes[changes > 0])) if np.any(changes > 0) else 1
+    moved = pts.copy()
+    for before in np.flatnonzero(changes < 0).tolist():
+        after = pts[before + 2 : before + 2 + SOON_RIGHT]
+        if not np.any(after > pts[before]):
+            moved[before + 1 :] += usual - changes[before]
     steps = np.arange(pts.size)
-    return np.maximum.accumulate(pts - steps) + steps - pts[0]
+    return np.maximum.accumulate(moved - steps) + steps - pts[0]
 
 
 def _anchors(table: PacketTable, order: NDArray[np.int64]) -> Anchors:

@@ -39,7 +39,10 @@ def orientation_of(frame: av.VideoFrame) -> tuple[Orientation, int, bool]:
 
     The matrix maps (column, row) to (a x + c y, b x + d y), 16.16 fixed point.
     """
-    side_data: Any = frame.side_data
+    try:
+        side_data: Any = list(frame.side_data)
+    except ValueError:  # of a type that PyAV does not know, as in some pictures
+        side_data = []
     for data in side_data:
         if data.type.name == "DISPLAYMATRIX":
             a, b, _, c, d = (int(v) for v in np.frombuffer(bytes(data), np.int32)[:5])

@@ -41,7 +41,8 @@ class _PreviewReader(Reader):
         yield from super()._emitted(number, last)
 
     def _image(self, frame: av.VideoFrame) -> Image:
-        luma = _luma(frame)
+        whole = (frame.width, frame.height) == (self.source.coded_width, self.source.coded_height)
+        luma = _luma(frame) if whole else None
         if luma is None:
             luma = super()._image(frame).y
         return Image(_reduced(luma), _NO_CHROMA, _NO_CHROMA)
