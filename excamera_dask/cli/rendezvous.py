@@ -48,6 +48,7 @@ import click
     type=click.Choice(["debug", "info", "warning", "error"]),
     default="warning",
     show_default=True,
+    help="Of the relay's own messages.",
 )
 def rendezvous(
     host: str,
