@@ -341,6 +341,8 @@ def _executor(
 
         compile_kernels(lambda text: on_event(Notice(text)))
         load = prepare_own_process if spec == "local" else load_kernels
+        if spec == "lambda":
+            from excamera_dask.shipped_kernels import load
     chunk = min(settings.chunk_frames, source.frame_count)
     need = ENCODER_MEMORY + (PICTURES_A_TASK + 2 * chunk) * source.frame_bytes
     with open_executor(

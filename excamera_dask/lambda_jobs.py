@@ -51,7 +51,9 @@ def options_for(options: Mapping[str, Any], source: SourceInfo) -> dict[str, Any
 def with_means(options: Mapping[str, Any], folders: Sequence[str] = ()) -> dict[str, Any]:
     """Options of a cluster, with what functions on this machine need; folders: that they must see."""
     if setting("backend", options.get("backend")) != LOCAL:
-        return dict(options)
+        from excamera_dask.lambda_image import versions
+
+        return {"versions": versions(), **options}
     given = dict(setting("environment", options.get("environment")))
     local = dict(setting("backend-options", options.get("backend_options")))
     local["visible"] = (*local.get("visible", ()), *folders, os.getcwd(), str(cache_root()))

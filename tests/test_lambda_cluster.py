@@ -14,6 +14,7 @@ from distributed import Client
 
 from executors import open_executor
 from executors.aws_lambda import ClusterStopped, LambdaCluster, LambdaError, NotDeployed
+from executors.aws_lambda.deploy.versions import installed
 from executors.aws_lambda.fleet import UnknownCluster
 from executors.aws_lambda.fleet.clusters import ClusterFolder
 
@@ -178,13 +179,10 @@ def test_asynchronous() -> None:
     assert asyncio.run(use()) == 36
 
 
-def test_workers_of_other_versions_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    from executors.aws_lambda import coordinator
-
-    theirs = coordinator.installed() | {"distributed": "1.0.0"}
-    monkeypatch.setattr(coordinator, "installed", lambda: theirs)
+def test_workers_of_other_versions_are_refused() -> None:
+    ours = installed() | {"distributed": "1.0.0"}
     stopped: list[str] = []
-    with local_cluster(2, fleet_options={"breaker": 2, "backoff": 0.1}) as cluster:
+    with local_cluster(2, versions=ours) as cluster:
         cluster.on_stop(stopped.append)
         eventually(lambda: stopped)
     assert "distributed" in stopped[0] and "excamera lambda build" in stopped[0]

@@ -68,7 +68,9 @@ WORKER = "executors.aws_lambda.handler.handle"
     show_default=True,
     help="Seconds here for a second of AWS's delays.",
 )
-@click.option("--region", default="us-east-1", show_default=True, help="Region that it claims to be.")
+@click.option(
+    "--region", default="us-east-1", show_default=True, help="Region that it claims to be."
+)
 @click.option(
     "--network",
     type=click.Choice(["host", "isolated"]),

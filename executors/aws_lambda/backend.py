@@ -10,7 +10,6 @@ from executors.aws_lambda.deploy import Place, Target, preflight
 from executors.aws_lambda.deploy.quotas import read_limits
 from executors.aws_lambda.deploy.session import client as make_client
 from executors.aws_lambda.deploy.session import open_session
-from executors.aws_lambda.deploy.versions import installed
 from executors.aws_lambda.errors import NotDeployed
 from executors.aws_lambda.invoker import invoke_config
 
@@ -23,7 +22,7 @@ LOCAL_MEMORY, LOCAL_TIMEOUT, LOCAL_STORAGE = 1769, 900.0, 512
 class FunctionSpec:
     """The function that a cluster wants; None where it takes what the function has.
 
-    memory, ephemeral_storage: MB; timeout: seconds.
+    memory, ephemeral_storage: MB; timeout: seconds; versions: what its packages must be.
     """
 
     function_name: str = "excamera"
@@ -34,6 +33,7 @@ class FunctionSpec:
     architecture: str | None = None
     environment: dict[str, str] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def _open_remote(spec: str, function: FunctionSpec, workers: int) -> Backend:
         workers=workers,
         memory=function.memory or 0,
         timeout=int(function.timeout or 0),
-        versions=installed(),
+        versions=function.versions,
     )
     for problem in preflight(target):
         raise NotDeployed(str(problem))

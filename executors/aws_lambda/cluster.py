@@ -22,6 +22,7 @@ from executors.aws_lambda.attached import AttachedCluster, remove_access, write_
 from executors.aws_lambda.backend import Backend, FunctionSpec, open_backend
 from executors.aws_lambda.config import DASK_CONFIG, WORKER_CONFIG, setting
 from executors.aws_lambda.coordinator import Coordinator
+from executors.aws_lambda.deploy.versions import installed
 from executors.aws_lambda.errors import NotDeployed
 from executors.aws_lambda.fleet import LIVE, Fleet, FleetSettings
 from executors.aws_lambda.fleet.clusters import ClusterFolder
@@ -54,7 +55,9 @@ class LambdaCluster(Cluster):  # type: ignore[misc]
         one, fields of `emulator.Settings`.
     relay: "host:port" of a rendezvous that runs already, whose authority `security` is; several with commas between.
     relays: how many to start here otherwise; workers are spread over them.
-    host, advertise: where a relay that is started here listens, and by which name workers reach it.
+    host, port, advertise: where the relays that are started here listen (from that port on; 0: any free ones), and by
+        which name workers reach them.
+    versions: what the packages of workers must be; by default those that run tasks, as they are here.
 
     Defaults: `excamera.lambda` in Dask's configuration.
 
@@ -87,6 +90,8 @@ class LambdaCluster(Cluster):  # type: ignore[misc]
         backend_options: Mapping[str, Any] | None = None,
         relay: str | None = None,
         relays: int | None = None,
+        port: int | None = None,
+        versions: Mapping[str, str] | None = None,
         host: str | None = None,
         advertise: str | None = None,
         name: str | None = None,
@@ -104,6 +109,7 @@ class LambdaCluster(Cluster):  # type: ignore[misc]
             architecture=setting("architecture", architecture),
             environment=dict(setting("environment", environment)),
             tags=dict(setting("tags", tags)),
+            versions=dict(installed() if versions is None else versions),
         )
         self._backend_spec = setting("backend", backend)
         self._backend_options = dict(setting("backend-options", backend_options))
@@ -116,6 +122,7 @@ class LambdaCluster(Cluster):  # type: ignore[misc]
         self._budget = setting("budget", budget)
         self._relay_spec = setting("relay", relay)
         self._relay_count = int(setting("relays", relays))
+        self._port = int(setting("port", port))
         self._host = setting("host", host)
         self._advertise = setting("advertise", advertise)
         self._stack = contextlib.AsyncExitStack()
@@ -220,7 +227,8 @@ class LambdaCluster(Cluster):  # type: ignore[misc]
     async def _start_relay(self, authority: Authority) -> None:
         assert self.backend is not None
         host = self._host or self.backend.relay_host
-        relay = await RelayProcess.start(authority, host=host, advertise=self._advertise)
+        port = self._port and self._port + len(self.relays)
+        relay = await RelayProcess.start(authority, host=host, port=port, advertise=self._advertise)
         self.relays.append(relay)
         self._stack.push_async_callback(relay.stop)
         watch = asyncio.create_task(self._keep_relay(relay))
@@ -274,8 +282,9 @@ class LambdaCluster(Cluster):  # type: ignore[misc]
         self.coordinator = Coordinator(
             fleet,
             scheduler=self.scheduler,
-            invoker=Invoker(backend.client, backend.function_name),
+            invoker=Invoker(backend.client, backend.function_name, self._function.versions),
             make_payload=self._payload,
+            versions=self._function.versions,
             on_log=self._folder.write,
             on_notice=self._tell,
             on_stop=self._stopped,

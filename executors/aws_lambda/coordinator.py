@@ -6,14 +6,14 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
 from distributed import Scheduler
 from distributed.comm import Comm, listen
 
 from executors.aws_lambda import invoker as lambda_answers
-from executors.aws_lambda.deploy.versions import installed, mismatch
+from executors.aws_lambda.deploy.versions import mismatch
 from executors.aws_lambda.fleet import Fleet, actions, events
 from executors.aws_lambda.invoker import Invoker
 from executors.aws_lambda.post_mortem import PostMortem
@@ -42,8 +42,9 @@ def now() -> float:
 class Coordinator:
     """The server that launches the workers and controls them; `fleet` holds the logic, this does the talking.
 
-    Everything happens in the event loop of the scheduler. on_notice hears lines for the user, on_stop the reason for
-    which the fleet gave up, on_log the entries of the event log as they arise; post_mortem tells why workers were lost.
+    Everything happens in the event loop of the scheduler. versions: what workers' packages must be. on_notice hears lines
+    for the user, on_stop the reason for which the fleet gave up, on_log the entries of the event log as they arise;
+    post_mortem tells why workers were lost.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class Coordinator:
         scheduler: Scheduler,
         invoker: Invoker,
         make_payload: MAKE_PAYLOAD,
+        versions: Mapping[str, str],
         on_log: Callable[[list[actions.LogEntry]], None],
         on_notice: Callable[[str], None],
         on_stop: Callable[[str], None],
@@ -62,6 +64,7 @@ class Coordinator:
         self._scheduler = scheduler
         self._invoker = invoker
         self._make_payload = make_payload
+        self._versions = versions
         self._on_log, self._on_notice, self._on_stop = on_log, on_notice, on_stop
         self._post_mortem = post_mortem
         self._inquests = 0
@@ -166,7 +169,7 @@ class Coordinator:
                 remaining=told["remaining"],
             )
         )
-        wrong = mismatch(told["versions"], installed(), who=f"worker {name}")
+        wrong = mismatch(told["versions"], self._versions, who=f"worker {name}")
         if wrong is not None:
             self.feed(events.Failed(at=now(), name=name, error=wrong))
             self._send(name, {"op": "exit", "reason": wrong})

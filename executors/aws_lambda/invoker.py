@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
 
-from executors.aws_lambda.deploy.versions import installed, mismatch
+from executors.aws_lambda.deploy.versions import mismatch
 from executors.aws_lambda.payload import PROBE
 
 THREADS = 32
@@ -64,10 +64,17 @@ Outcome = Accepted | Throttled | Failed
 
 
 class Invoker:
-    """Sends Event invocations of one function in a pool of threads."""
+    """Sends Event invocations of one function in a pool of threads; versions: what its packages must be."""
 
-    def __init__(self, client: Any, function_name: str, qualifier: str | None = None) -> None:
+    def __init__(
+        self,
+        client: Any,
+        function_name: str,
+        versions: Mapping[str, str],
+        qualifier: str | None = None,
+    ) -> None:
         self._client = client
+        self._versions = versions
         self._arguments: dict[str, Any] = {"FunctionName": function_name, "InvocationType": "Event"}
         if qualifier is not None:
             self._arguments["Qualifier"] = qualifier
@@ -103,7 +110,7 @@ class Invoker:
         except Exception:  # slow or cut: the fleet will find out by itself
             return None
         if "FunctionError" not in answer:
-            wrong = mismatch(told.get("versions", {}), installed(), who=f"function {name}")
+            wrong = mismatch(told.get("versions", {}), self._versions, who=f"function {name}")
             return None if wrong is None else Failed(wrong, fatal=True)
         kind, text = (
             told.get("errorType", "error"),

@@ -23,7 +23,7 @@ class Payload:
 
     invocation: the name that its credential lets it claim; relay: "host:port"; credential: short-lived, as
     `Credential.to_dict` gives it; scheduler, coordinator: rdv:// addresses; worker_options: keywords of
-    `distributed.Worker`; config: Dask configuration to set; versions: packages of the client, which must match;
+    `distributed.Worker`; config: Dask configuration to set;
     margin: seconds before the function's time limit at which a worker leaves by itself.
     """
 
@@ -35,7 +35,6 @@ class Payload:
     margin: float = 15.0
     worker_options: dict[str, Any] = field(default_factory=dict)
     config: dict[str, Any] = field(default_factory=dict)
-    versions: dict[str, str] = field(default_factory=dict)
 
     def to_json(self) -> bytes:
         """The bytes that Lambda is given."""
