@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import os
 import resource
@@ -70,10 +71,8 @@ async def register(workers: int, processes: int) -> dict[str, float]:
         message = await comm.read()
         seen.add(message["invocation"])
         await comm.write({"op": "welcome"})
-        try:
+        with contextlib.suppress(CommClosedError):
             await comm.read()
-        except CommClosedError:
-            pass
 
     address = f"rdv://{relay.address}/coordinator"
     listener = await listen(address, welcome, **boss.get_listen_args("scheduler"))
@@ -88,7 +87,7 @@ async def register(workers: int, processes: int) -> dict[str, float]:
             relay.address,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
-        )  # fmt: skip
+        )
         for _ in range(processes)
     ]
     for number, child in enumerate(children):

@@ -12,7 +12,7 @@ import json
 import logging
 import signal
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -48,7 +48,7 @@ class Settings:
     host: str = "0.0.0.0"
     port: int = 8785
     advertise: str | None = None
-    limits: Limits = Limits()
+    limits: Limits = field(default_factory=Limits)
     interval: float = 10.0  # seconds between two lines of statistics
 
 
@@ -87,11 +87,11 @@ async def _serve(settings: Settings, say: Callable[[dict[str, Any]], None]) -> N
 def load_relay(folder: Path) -> tuple[str, str, str]:
     """(certificate, key, authority's certificate), all PEM, from `folder`; makes what is missing."""
     certificate, key = folder / RELAY_CERTIFICATE_FILE, folder / RELAY_KEY_FILE
-    if certificate.exists() and key.exists() and (folder / CERTIFICATE_FILE).exists():
-        if _is_good(certificate):
-            return certificate.read_text(), key.read_text(), (folder / CERTIFICATE_FILE).read_text()
+    authority_file = folder / CERTIFICATE_FILE
+    if all(path.exists() for path in (certificate, key, authority_file)) and _is_good(certificate):
+        return certificate.read_text(), key.read_text(), authority_file.read_text()
     if not (folder / KEY_FILE).exists():
-        if (folder / CERTIFICATE_FILE).exists():
+        if authority_file.exists():
             raise InvalidCredential(
                 f"{folder}: the relay's certificate is missing or old, and {KEY_FILE}, which could sign one, is not here"
             )
