@@ -181,8 +181,7 @@ class Network:
 
 def read_all(link: LinkCore, stream: LinkStream) -> bytes:
     """Everything that can be read now."""
-    out = bytearray()
-    while (part := stream.read(1 << 20)) is not None:
-        out += part
+    buffer = bytearray(stream.received - stream.consumed)
+    assert stream.want(memoryview(buffer))
     link.consumed(stream)
-    return bytes(out)
+    return bytes(buffer)

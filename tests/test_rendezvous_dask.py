@@ -58,7 +58,7 @@ class Cluster:
         return RendezvousSecurity(self.relay.address, credential, **options)
 
     async def begin(self, workers: int) -> None:
-        scheduler = Scheduler(protocol="rdv", security=self.boss, dashboard=False)
+        scheduler = Scheduler(protocol="rdv", security=self.boss, dashboard_address=":0")
         self.scheduler = await self.stack.enter_async_context(scheduler)
         for number in range(workers):
             await self.add_worker(f"worker-{number}")
@@ -185,7 +185,7 @@ def test_tls_for_a_local_client_beside_rdv() -> None:
             local = RendezvousSecurity(relay.address, AUTHORITY.issue("client"))
             listening = {"protocol": ["rdv", "tls"], "host": [None, "127.0.0.1"], "port": [None, 0]}
             async with (
-                Scheduler(**listening, security=boss, dashboard=False) as scheduler,
+                Scheduler(**listening, security=boss, dashboard_address=":0") as scheduler,
                 Worker(scheduler.address, protocol="rdv", security=own),
                 Client(
                     scheduler.listeners[1].contact_address, security=local, asynchronous=True

@@ -234,6 +234,26 @@ def test_no_byte_is_lost_or_doubled_whatever_is_cut(seed: int, events: list[str]
     assert near.end_received and far.end_received
 
 
+def test_waiting_reader_is_filled_across_frames_and_cuts() -> None:
+    network = Network(seed=3)
+    left, near, right, far = pair(network)
+    data = random.Random(7).randbytes(300_000)
+    buffers = [bytearray(100_000), bytearray(200_000)]
+    assert not far.want(memoryview(buffers[0]))
+    left.write(near, [memoryview(data)])
+    for _ in range(4):
+        for _ in range(30):
+            network.step()
+        network.cut("left")
+        network.reconnect_all()
+    network.settle()
+    assert far.wanted is None and buffers[0] == data[:100_000]
+    if not far.want(memoryview(buffers[1])):
+        right.consumed(far)
+        network.settle()
+    assert far.wanted is None and buffers[1] == data[100_000:]
+
+
 def test_two_streams_share_a_slow_connection() -> None:
     network = Network(window=1 << 20)
     left, _, _, _ = pair(network)

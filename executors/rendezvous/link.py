@@ -7,6 +7,7 @@ import logging
 import random
 import secrets
 import ssl
+import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
@@ -32,6 +33,7 @@ from executors.rendezvous.tls import link_context
 logger = logging.getLogger(__name__)
 
 WRITE_BATCH = 512 * 1024
+READ_BUFFER = 256 * 1024
 TICK = 0.5
 TURNED_AWAY = 3  # so many times in a row mean that the relay does not like our certificate
 Handler = Callable[["Stream"], None]
@@ -63,27 +65,21 @@ class Stream:
 
     async def read_into(self, buffer: memoryview) -> None:
         """Fill `buffer`; raises StreamBroken, also where the stream ends before it is full."""
-        core, start, size = self.core, 0, buffer.nbytes
-        while start < size:
-            part = core.read(size - start)
-            if part is not None:
-                end = start + part.nbytes
-                buffer[start:end] = part
-                start = end
-                if not core.inbox:
-                    self.link._consumed(core)
-                continue
-            if core.error is not None or self._closed:
-                raise self._error()
-            if core.end_received:
-                raise StreamBroken(f"{core.peer} has closed the stream")
-            self._readable = asyncio.get_running_loop().create_future()
-            try:
-                await self._readable
-            finally:
-                self._readable = None
-        if core.inbox:
+        core = self.core
+        full = core.want(buffer)
+        try:
             self.link._consumed(core)
+            while not full:
+                if core.error is not None or self._closed:
+                    raise self._error()
+                if core.end_received:
+                    raise StreamBroken(f"{core.peer} has closed the stream")
+                self._readable = asyncio.get_running_loop().create_future()
+                await self._readable
+                full = core.wanted is None
+        finally:
+            core.wanted = None
+            self._readable = None
 
     async def write(self, buffers: list[memoryview]) -> None:
         """Queue `buffers` (kept by reference until they have arrived); waits while too much is unsent."""
@@ -144,8 +140,9 @@ class Stream:
             self._readable.set_result(None)
 
     def _on_readable(self) -> None:
-        self._wake_reader()
         core = self.core
+        if core.wanted is None or core.end_received:
+            self._wake_reader()
         if core.end_received and not self._closed:
             self.link.core.end(core)  # nobody half-closes: what we still have to say, nobody reads
             if not core.inbox and self.on_close is not None:
@@ -189,8 +186,10 @@ class _TurnedAway(ConnectionResetError):
     """The relay has closed the connection after the TLS handshake, without a word."""
 
 
-class _Protocol(asyncio.Protocol):
-    """One connection of a link."""
+class _Protocol(asyncio.BufferedProtocol):
+    """One connection of a link. All those of a thread read into one buffer: what they read is copied at once."""
+
+    _buffers = threading.local()
 
     def __init__(self, link: Link) -> None:
         self.link = link
@@ -200,8 +199,15 @@ class _Protocol(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport
 
-    def data_received(self, data: bytes) -> None:
-        self.link._received(self, data)
+    def get_buffer(self, sizehint: int) -> memoryview:
+        try:
+            return self._buffers.view  # type: ignore[no-any-return]
+        except AttributeError:
+            self._buffers.view = memoryview(bytearray(READ_BUFFER))
+            return self._buffers.view
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self.link._received(self, self._buffers.view[:nbytes])
 
     def eof_received(self) -> None:
         return None
@@ -412,7 +418,7 @@ class Link:
 
     # Moving
 
-    def _received(self, protocol: _Protocol, data: bytes) -> None:
+    def _received(self, protocol: _Protocol, data: memoryview) -> None:
         if protocol is not self._protocol:
             return
         try:

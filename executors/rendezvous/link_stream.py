@@ -23,7 +23,7 @@ class LinkStream:
     __slots__ = (
         "accepted", "acked", "acked_received", "consumed", "end_received", "end_sent", "ended", "error", "flags", "granted",
         "inbox", "key", "local_id", "next", "number", "opened_here", "patience", "peer", "peer_id", "queued", "received",
-        "send_limit", "stalled_since", "target", "unacked", "unsent", "waker", "window", "written",
+        "send_limit", "stalled_since", "target", "unacked", "unsent", "waker", "wanted", "window", "written",
     )  # fmt: skip
 
     def __init__(
@@ -49,6 +49,7 @@ class LinkStream:
         self.ended = False  # nothing more will be written
         self.end_sent = False
         self.inbox: deque[memoryview] = deque()
+        self.wanted: memoryview | None = None  # what the waiting reader still has to be given
         self.received = 0
         self.acked_received = 0  # what the last acknowledgement said
         self.consumed = 0
@@ -125,28 +126,44 @@ class LinkStream:
         self.end_sent = False
 
     def deliver(self, offset: int, data: memoryview) -> bool:
-        """Take data that came in, unless it is a repetition; False if something before it is missing."""
+        """Take data that came in, unless it is a repetition; False if something before it is missing.
+
+        It is copied: into the buffer of a reader that waits, else into the inbox.
+        """
         behind = self.received - offset
         if behind < 0:
             return False
         if behind < data.nbytes:
-            if behind:
-                data = data[behind:]
-            self.inbox.append(data)
+            data = data[behind:]
             self.received += data.nbytes
+            if self.wanted is not None:
+                data = data[self._fill(data) :]
+            if data.nbytes:
+                self.inbox.append(memoryview(bytes(data)))
         return True
 
-    def read(self, most: int) -> memoryview | None:
-        """Up to `most` bytes that have come in, None if there are none."""
+    def want(self, buffer: memoryview) -> bool:
+        """A reader wants `buffer` filled; True if it is full now, else `wanted` is None once it is."""
+        self.wanted = buffer
         inbox = self.inbox
-        if not inbox:
-            return None
-        part = inbox.popleft()
-        if part.nbytes > most:
-            inbox.appendleft(part[most:])
-            part = part[:most]
-        self.consumed += part.nbytes
-        return part
+        while inbox and self.wanted is not None:
+            part = inbox.popleft()
+            size = self._fill(part)
+            if size < part.nbytes:
+                inbox.appendleft(part[size:])
+        if self.wanted is not None and not self.wanted.nbytes:
+            self.wanted = None
+        return self.wanted is None
+
+    def _fill(self, data: memoryview) -> int:
+        """Copy what fits into the waiting reader's buffer; returns its size."""
+        wanted = self.wanted
+        assert wanted is not None
+        size = min(wanted.nbytes, data.nbytes)
+        wanted[:size] = data[:size]
+        self.consumed += size
+        self.wanted = wanted[size:] if size < wanted.nbytes else None
+        return size
 
     @property
     def wants_window(self) -> bool:

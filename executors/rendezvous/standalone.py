@@ -87,15 +87,11 @@ async def _serve(settings: Settings, say: Callable[[dict[str, Any]], None]) -> N
 def load_relay(folder: Path) -> tuple[str, str, str]:
     """(certificate, key, authority's certificate), all PEM, from `folder`; makes what is missing."""
     certificate, key = folder / RELAY_CERTIFICATE_FILE, folder / RELAY_KEY_FILE
-    if (
-        certificate.exists()
-        and key.exists()
-        and (folder / CERTIFICATE_FILE).exists()
-        and _is_good(certificate)
-    ):
-        return certificate.read_text(), key.read_text(), (folder / CERTIFICATE_FILE).read_text()
+    authority_file = folder / CERTIFICATE_FILE
+    if all(path.exists() for path in (certificate, key, authority_file)) and _is_good(certificate):
+        return certificate.read_text(), key.read_text(), authority_file.read_text()
     if not (folder / KEY_FILE).exists():
-        if (folder / CERTIFICATE_FILE).exists():
+        if authority_file.exists():
             raise InvalidCredential(
                 f"{folder}: the relay's certificate is missing or old, and {KEY_FILE}, which could sign one, is not here"
             )
