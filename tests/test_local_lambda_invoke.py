@@ -195,7 +195,7 @@ def test_at_the_time_limit_everything_is_killed(server: LocalLambda, client: Any
     )
     (line,) = [line for line in answer["LogResult"].splitlines() if line.startswith("child ")]
     wait_for(lambda: is_gone(int(line.split()[1])), "end of the handler's child")
-    assert environments(server, name) == []
+    wait_for(lambda: environments(server, name) == [], "end of the environment")
 
 
 def test_too_much_memory_is_named(server: LocalLambda, client: Any) -> None:

@@ -192,3 +192,5 @@ def configure_logging(level: str) -> None:
     logging.basicConfig(level=level.upper(), format="%(levelname)s %(name)s: %(message)s")
     for name in ("distributed", "asyncio", "tornado", "bokeh"):
         logging.getLogger(name).setLevel(level.upper())
+    if level == "error":  # Dask's callbacks that Ctrl-C cuts short are nobody's error
+        logging.getLogger("tornado.application").setLevel("CRITICAL")
