@@ -13,8 +13,10 @@ from pathlib import Path
 import dask
 import pytest
 from distributed import Client, LocalCluster, get_worker
-from test_lambda_faults import encode, expected, functions, source  # noqa: F401 - some are fixtures
+from test_lambda_faults import OPTIONS, encode, expected, functions, source  # noqa: F401 - some are fixtures
 
+import excamera_dask
+from excamera_dask.progress import ChunkDone
 from executors.aws_lambda import LambdaExecutor
 
 pytestmark = pytest.mark.skipif(
@@ -134,3 +136,26 @@ def test_the_whole_encode(
     tmp_path: Path,
 ) -> None:
     assert encode(source, tmp_path / "out.webm", isolated) == expected
+
+
+def test_a_silent_cut(source: Path, expected: bytes, tmp_path: Path) -> None:  # noqa: F811
+    """A worker's network goes dead without a word: no connection is closed, and the same bytes come out."""
+    cut: list[str] = []
+    with functions(source, workers=3, backend_options={"network": "isolated"}) as executor:
+        executor.client.wait_for_workers(3, timeout=60)
+        local = executor.cluster.backend.local
+
+        def cut_one(event: object) -> None:
+            if isinstance(event, ChunkDone) and not cut:
+                busy = [each for each in local.environments() if each["request_id"]]
+                cut.append(busy[0]["address"])
+                route = subprocess.run(
+                    ["ip", "-o", "route", "get", cut[0]], capture_output=True, text=True, check=True
+                ).stdout.split()
+                device = route[route.index("dev") + 1]
+                subprocess.run(["ip", "link", "set", "dev", device, "down"], check=True)
+
+        out = tmp_path / "out.webm"
+        excamera_dask.encode(source, out, executor=executor, on_event=cut_one, **OPTIONS)
+        assert cut
+        assert out.read_bytes() == expected
