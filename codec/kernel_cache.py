@@ -67,6 +67,12 @@ def cache_root() -> Path:
     return Path(caches) / "excamera-dask"
 
 
+def complete_mark() -> Path:
+    """The file that tells that all kernels are compiled, for this very installation: Numba goes by the sources' path too."""
+    place = hashlib.sha256(os.fsencode(_PACKAGE.resolve())).hexdigest()[:16]
+    return cache_directory() / f"complete-{place}"
+
+
 def cache_directory(module: str | None = None) -> Path:
     """Directory of a module's compiled kernels, or of all that is compiled, made from exactly the present sources."""
     return cache_root() / f"{module or 'codec'}-{_digest(module)}"

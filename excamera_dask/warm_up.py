@@ -13,7 +13,7 @@ import numpy as np
 
 import codec
 from codec.frame import Image
-from codec.kernel_cache import INTERPRETED, cache_directory, cache_root
+from codec.kernel_cache import INTERPRETED, cache_root, complete_mark
 from excamera_dask.allocation import keep_freed_memory
 from excamera_dask.first_pass import LIBVPX, FirstPassSettings, encode_chunk
 
@@ -32,7 +32,7 @@ def prepare_own_process() -> None:
 
 def compile_kernels(notice: Callable[[str], None]) -> None:
     """Compile the kernels unless that is done for these sources; `notice` is told before it begins."""
-    marker = cache_directory() / "complete"
+    marker = complete_mark()
     if INTERPRETED or marker.exists():
         return
     notice("compiling the codec's kernels, once for this version (about a minute)")

@@ -156,7 +156,7 @@ def _free(folder: str) -> int | None:
 def _kernels() -> dict[str, Any]:
     """Where compiled kernels live, whether any are there, and whether more could be written."""
     import codec
-    from codec.kernel_cache import cache_directory, cache_root
+    from codec.kernel_cache import cache_directory, cache_root, complete_mark
 
     root = cache_root()
     modules = [path.stem for path in Path(codec.__file__).parent.glob("*.py")]
@@ -167,7 +167,7 @@ def _kernels() -> dict[str, Any]:
         "folder": str(root),
         "writable": os.access(nearest, os.W_OK),
         "compiled": len(files),
-        "complete": (cache_directory() / "complete").exists(),
+        "complete": complete_mark().exists(),
         "bytes": sum(file.stat().st_size for file in files),
     }
 
