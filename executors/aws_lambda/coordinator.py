@@ -16,6 +16,12 @@ from executors.aws_lambda import invoker as lambda_answers
 from executors.aws_lambda.deploy.versions import mismatch
 from executors.aws_lambda.fleet import Fleet, actions, events
 from executors.aws_lambda.invoker import Invoker
+from executors.aws_lambda.messages import (
+    InvalidMessage,
+    read_connected,
+    read_message,
+    read_versions,
+)
 from executors.aws_lambda.post_mortem import PostMortem
 from executors.rendezvous import Notice, RendezvousSecurity
 
@@ -83,7 +89,8 @@ class Coordinator:
     async def listen_at(self, relay: str, name: str, security: RendezvousSecurity) -> None:
         """Listen for workers' control streams under `name` at a relay, and hear that relay's notices."""
         arguments = security.get_listen_args("scheduler")
-        self._listeners.append(await listen(f"rdv://{relay}/{name}", self._serve, **arguments))
+        listener = listen(f"rdv://{relay}/{name}", self._serve, deserialize=False, **arguments)
+        self._listeners.append(await listener)
         link = await security.link_to(relay)
         link.on_notice.append(self.relay_notice)
 
@@ -139,47 +146,33 @@ class Coordinator:
         """One worker's control stream, from its first message to its end."""
         name = comm.peer_address.rpartition("/")[2]
         try:
-            first = await comm.read()
-            if first.get("op") != "connected" or first.get("invocation") != name:
-                logger.warning("%s opened a control stream as %s", name, first.get("invocation"))
-                comm.abort()
-                return
-            self._controls[name] = comm
-            self._hear_connected(name, first)
+            told = await comm.read()
+            connected = read_connected(told, name, now())
+            self._take_control(name, comm)
+            self.feed(connected)
+            self._check_versions(name, read_versions(told))
             while True:
-                self._hear(name, await comm.read())
+                self.feed(read_message(await comm.read(), name, now()))
         except OSError:
             pass  # the relay says why
+        except InvalidMessage as error:
+            logger.warning("%s said what no worker says: %s", name, error)
         finally:
             if self._controls.get(name) is comm:
                 del self._controls[name]
             comm.abort()
 
-    def _hear_connected(self, name: str, told: dict[str, Any]) -> None:
-        clock, at = name, told["clock"]
-        self.feed(
-            events.Connected(
-                at=at,
-                clock=clock,
-                name=name,
-                request_id=told["request_id"],
-                log_stream=told["log_stream"],
-                cold=told["cold"],
-                memory=told["memory"] >> 20,
-                remaining=told["remaining"],
-            )
-        )
-        wrong = mismatch(told["versions"], self._versions, who=f"worker {name}")
+    def _take_control(self, name: str, comm: Comm) -> None:
+        """The latest control stream of a worker is the one that counts."""
+        before, self._controls[name] = self._controls.get(name), comm
+        if before is not None:
+            before.abort()
+
+    def _check_versions(self, name: str, versions: dict[str, str]) -> None:
+        wrong = mismatch(versions, self._versions, who=f"worker {name}")
         if wrong is not None:
             self.feed(events.Failed(at=now(), name=name, error=wrong))
             self._send(name, {"op": "exit", "reason": wrong})
-
-    def _hear(self, name: str, told: dict[str, Any]) -> None:
-        make = _HEARD.get(told.get("op", ""))
-        if make is None:
-            logger.warning("%s said what nobody understands: %s", name, told.get("op"))
-            return
-        self.feed(make(now(), name, told))
 
     # What is to be done
 
@@ -335,25 +328,3 @@ class Coordinator:
 async def _write(comm: Comm, message: dict[str, Any]) -> None:
     with contextlib.suppress(OSError):
         await comm.write(message)
-
-
-_HEARD: dict[str, Callable[[float, str, dict[str, Any]], events.Event]] = {
-    "ready": lambda at, name, told: events.Ready(at=at, name=name, address=told["worker_address"]),
-    "running": lambda at, name, told: events.Running(
-        at=at, name=name, key=told["key"], stage=told["stage"], number=told["number"]
-    ),
-    "waiting": lambda at, name, told: events.Waiting(
-        at=at, name=name, key=told["key"], stage=told["stage"], number=told["number"]
-    ),
-    "idle": lambda at, name, told: events.Idle(at=at, name=name),
-    "heartbeat": lambda at, name, told: events.Heartbeat(at=at, name=name, rss=told["rss"]),
-    "draining": lambda at, name, told: events.Draining(
-        at=at, name=name, reason=told.get("reason", "")
-    ),
-    "finished": lambda at, name, told: events.Finished(
-        at=at, name=name, reason=told.get("reason", "")
-    ),
-    "failed": lambda at, name, told: events.Failed(
-        at=at, name=name, error=told["error"], log_tail=told.get("log_tail", "")
-    ),
-}
