@@ -109,8 +109,13 @@ class Invoker:
             return refusal if isinstance(refusal, Failed) and refusal.fatal else None
         except Exception:  # slow or cut: the fleet will find out by itself
             return None
+        if not isinstance(told, dict) or ("FunctionError" not in answer and "versions" not in told):
+            return Failed(
+                f"function {name} is no worker of excamera: give the --function that excamera lambda deploy made",
+                fatal=True,
+            )
         if "FunctionError" not in answer:
-            wrong = mismatch(told.get("versions", {}), self._versions, who=f"function {name}")
+            wrong = mismatch(told["versions"], self._versions, who=f"function {name}")
             return None if wrong is None else Failed(wrong, fatal=True)
         kind, text = (
             told.get("errorType", "error"),

@@ -58,6 +58,7 @@ class _Life:
         self.control: Any = None
         self.worker: Any = None
         self.reason = "the worker closed"
+        self._draining: asyncio.Task[None] | None = None
         self._messages: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
 
     async def run(self) -> dict[str, Any]:
@@ -165,9 +166,8 @@ class _Life:
             if op == "exit":
                 raise _Leave(message.get("reason", "told to exit"))
             if op == "drain":
-                asyncio.get_running_loop().create_task(
-                    self._drain(message.get("reason", "told to drain"))
-                )
+                drain = self._drain(message.get("reason", "told to drain"))
+                self._draining = asyncio.create_task(drain)  # kept, or it may be collected half-way
 
     async def _drain(self, reason: str) -> None:
         """Hand over results to other workers, then close."""

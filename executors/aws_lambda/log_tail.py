@@ -18,7 +18,10 @@ class LogTail(logging.Handler):
         self._lines: deque[str] = deque(maxlen=lines)
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._lines.append(self.format(record)[:LONGEST_LINE])
+        try:
+            self._lines.append(self.format(record)[:LONGEST_LINE])
+        except Exception:  # a record that cannot be formatted is no reason for a task to fail
+            self.handleError(record)
 
     def text(self) -> str:
         """The lines, oldest first."""

@@ -12,6 +12,7 @@ REPORT = re.compile(
     re.S,
 )
 TIMED_OUT = re.compile(r"Task timed out after [\d.]+ seconds")
+START = re.compile(r"^START RequestId: (?P<id>\S+)", re.M)
 NEARLY_ALL = 0.97
 
 
@@ -45,7 +46,8 @@ class PostMortem:
 
 
 def judge(text: str, request_id: str) -> Cause | None:
-    """What the lines of a log say of how a request ended."""
+    """What the lines of a log say of how a request ended; an environment's log tells of others before and after it."""
+    text = _part_of(text, request_id)
     report = next((found for found in REPORT.finditer(text) if found["id"] == request_id), None)
     if report is None:
         return None
@@ -60,3 +62,11 @@ def judge(text: str, request_id: str) -> Cause | None:
         lines = [line for line in text.splitlines() if "error" in line.lower()]
         error = f"the runtime ended: {lines[-1].strip()}" if lines else "the runtime ended"
     return Cause(error, text, billed)
+
+
+def _part_of(text: str, request_id: str) -> str:
+    """From the request's first line to that of the next one; what comes before all first lines is of the first request."""
+    starts = [(found.start(), found["id"]) for found in START.finditer(text)]
+    own = next((at for at, found in starts if found == request_id), 0)
+    end = next((at for at, found in starts if at > own and found != request_id), len(text))
+    return text[own:end]
