@@ -13,7 +13,7 @@ from codec.kernel_cache import INTERPRETED, cache_root
 from excamera_dask.borrowed_kernels import BORROWED, borrow
 from excamera_dask.errors import ExcameraError
 from excamera_dask.sources import SourceInfo
-from executors.aws_lambda.backend import LOCAL
+from executors.aws_lambda.backend import LOCAL, check_backend
 from executors.aws_lambda.config import setting
 from executors.aws_lambda.handler import PREPARE
 
@@ -40,6 +40,7 @@ class LambdaCluster(executors.aws_lambda.LambdaCluster):
 def options_for(options: Mapping[str, Any], source: SourceInfo) -> dict[str, Any]:
     """The executor's options for a job on `source`. Raises ExcameraError for an input that functions cannot read."""
     backend = setting("backend", options.get("backend"))
+    check_backend(backend)
     if backend != LOCAL and "://" not in source.path and not _is_here(backend):
         raise ExcameraError(
             f"{source.path}: Lambda functions cannot read this machine's files: copy it to S3 and give its s3:// URL"

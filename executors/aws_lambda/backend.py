@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import urlsplit
 
 from executors.aws_lambda.deploy import Place, Target, preflight
 from executors.aws_lambda.deploy.quotas import read_limits
@@ -69,13 +70,26 @@ def open_backend(
 
     Raises: NotDeployed, within ten seconds.
     """
+    check_backend(spec)
     if spec == LOCAL:
         return _open_local(function, options)
-    if spec != AWS and "://" not in spec:
+    return _open_remote(spec, function, workers)
+
+
+def check_backend(spec: str) -> None:
+    """Raises NotDeployed for what names no backend."""
+    if spec not in (AWS, LOCAL) and not _is_url(spec):
         raise NotDeployed(
             f"unknown backend {spec!r}: use aws, local or a URL such as http://host:9001"
         )
-    return _open_remote(spec, function, workers)
+
+
+def _is_url(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+    except ValueError:
+        return False
+    return parts.scheme in ("http", "https") and bool(parts.hostname)
 
 
 def _open_remote(spec: str, function: FunctionSpec, workers: int) -> Backend:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
 import dask.config
 import yaml
 from dask.utils import parse_timedelta
+
+from executors.aws_lambda.errors import InvalidOption
 
 SECTION = "excamera.lambda"
 SECONDS = frozenset({"idle-timeout", "margin", "start-timeout"})
@@ -33,9 +36,19 @@ The low bandwidth keeps the tasks of a chunk where its pictures are."""
 
 
 def setting(name: str, given: Any = None) -> Any:
-    """What was given, else the configured value; times as seconds."""
+    """What was given, else the configured value; times as seconds. Raises InvalidOption."""
     value = dask.config.get(f"{SECTION}.{name}") if given is None else given
-    return parse_timedelta(value) if name in SECONDS and value is not None else value
+    return _seconds(name, value) if name in SECONDS and value is not None else value
+
+
+def _seconds(name: str, value: Any) -> float:
+    try:
+        seconds = float(parse_timedelta(value))
+    except (ValueError, LookupError, TypeError, AttributeError):
+        seconds = math.nan
+    if not 0 <= seconds < math.inf:
+        raise InvalidOption(f"{name} {value}: is no time: use seconds, or such as 90s or 5m")
+    return seconds
 
 
 WORKER_CONFIG: dict[str, Any] = {

@@ -13,5 +13,9 @@ class NotDeployed(LambdaError, InvalidExecutor):
     """The function, its configuration or the account does not allow the cluster that is asked for."""
 
 
+class InvalidOption(LambdaError, InvalidExecutor):
+    """An option of the cluster has a value that it cannot have."""
+
+
 class ClusterStopped(LambdaError):
     """The cluster gave up: its budget is spent, or its workers cannot start."""

@@ -127,7 +127,8 @@ class Authority:
             certificate = x509.load_pem_x509_certificate((folder / CERTIFICATE_FILE).read_bytes())
             key = serialization.load_pem_private_key((folder / KEY_FILE).read_bytes(), None)
         except (OSError, ValueError) as error:
-            raise InvalidCredential(f"{folder}: no authority can be read: {error}") from error
+            why = error.strerror if isinstance(error, OSError) else error
+            raise InvalidCredential(f"{folder}: no authority can be read: {why}") from error
         if not isinstance(key, ec.EllipticCurvePrivateKey) or (
             key.public_key() != certificate.public_key()
         ):
