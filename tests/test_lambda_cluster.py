@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -225,3 +227,35 @@ def test_bad_configuration_is_one_line(
         LambdaCluster(1, **options)
     assert "\n" not in str(caught.value)
     assert isinstance(caught.value, LambdaError)
+
+
+def test_an_interrupted_start_or_close_leaves_nothing() -> None:
+    code = (
+        "import os, signal, sys, threading, psutil\n"
+        "from executors.aws_lambda import LambdaCluster\n"
+        "interrupt = lambda: os.kill(os.getpid(), signal.SIGINT)\n"
+        "threading.Timer(float(sys.argv[1]), interrupt).start()\n"
+        "try:\n"
+        "    LambdaCluster(1, backend='local').close()\n"
+        "except KeyboardInterrupt:\n"
+        "    pass\n"
+        "psutil.wait_procs(psutil.Process().children(recursive=True), timeout=15)\n"
+        "print(len(psutil.Process().children(recursive=True)))\n"
+    )
+    for moment in ("0.2", "0.5", "0.8"):
+        told = subprocess.run(
+            [sys.executable, "-c", code, moment], capture_output=True, text=True, timeout=60
+        )
+        assert told.stdout == "0\n", told.stderr
+
+
+def test_a_listener_that_fails_is_not_the_fleets_affair(cluster: LambdaCluster) -> None:
+    heard: list[str] = []
+
+    def fails(text: str) -> None:
+        raise ValueError(text)
+
+    cluster.on_notice(fails)
+    cluster.on_notice(heard.append)
+    cluster._tell("something")
+    assert heard == ["something"]

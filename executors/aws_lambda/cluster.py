@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import logging
 import secrets
 import time
 from collections.abc import Callable, Mapping
@@ -24,13 +25,15 @@ from executors.aws_lambda.config import DASK_CONFIG, WORKER_CONFIG, setting
 from executors.aws_lambda.coordinator import Coordinator
 from executors.aws_lambda.deploy.versions import installed
 from executors.aws_lambda.errors import NotDeployed
-from executors.aws_lambda.fleet import LIVE, Fleet, FleetSettings
+from executors.aws_lambda.fleet import Fleet, FleetSettings
 from executors.aws_lambda.fleet.clusters import ClusterFolder
 from executors.aws_lambda.invoker import Invoker
 from executors.aws_lambda.payload import Payload
 from executors.aws_lambda.post_mortem import PostMortem
 from executors.rendezvous import Authority, RelayProcess, RendezvousSecurity
 from executors.rendezvous.credentials import CONTROLLER
+
+logger = logging.getLogger("distributed.excamera.cluster")
 
 COORDINATOR, SCHEDULER = "coordinator", "scheduler"
 CLOSE_GRACE = 10.0
@@ -130,6 +133,8 @@ class LambdaCluster(Cluster):  # type: ignore[misc]
         self._on_notice: list[Callable[[str], None]] = []
         self._turn = itertools.count()
         self._stop_reason: str | None = None
+        self._starting: asyncio.Task[Any] | None = None
+        self._closing: asyncio.Task[None] | None = None
         self.backend: Backend | None = None
         self.scheduler: Scheduler | None = None
         self.coordinator: Coordinator | None = None
@@ -145,7 +150,7 @@ class LambdaCluster(Cluster):  # type: ignore[misc]
             try:
                 self.sync(self._start)
             except BaseException:
-                self._loop_runner.stop()
+                self._abandon()
                 raise
 
     far_apart = True
@@ -169,8 +174,23 @@ class LambdaCluster(Cluster):  # type: ignore[misc]
 
         return started().__await__()
 
+    def _abandon(self) -> None:
+        """Starting went wrong, or was interrupted: let what was begun be ended before the loop stops."""
+        with contextlib.suppress(Exception):
+            self.sync(self._undo_start, callback_timeout=2 * CLOSE_GRACE)
+        self._loop_runner.stop()
+
+    async def _undo_start(self) -> None:
+        if self._starting is not None:
+            if not self._starting.cancelling():  # a second time would cut the clearing up short
+                self._starting.cancel()
+            await asyncio.wait([self._starting])
+        if self.status == Status.running:  # it came to its end all the same
+            await self._close()
+
     async def _start(self) -> None:
         self.status = Status.starting
+        self._starting = asyncio.current_task()
         try:
             await self._open()
             await super()._start()
@@ -185,16 +205,8 @@ class LambdaCluster(Cluster):  # type: ignore[misc]
 
     async def _open(self) -> None:
         """Backend, authority, relay, scheduler, coordinator; each is closed again with the stack, in reverse."""
-        enter, loop = self._stack, asyncio.get_running_loop()
-        self.backend = await loop.run_in_executor(
-            None,
-            open_backend,
-            self._backend_spec,
-            self._function,
-            max(1, self._wanted),
-            self._backend_options,
-        )
-        enter.push_async_callback(loop.run_in_executor, None, self.backend.close)
+        enter = self._stack
+        self.backend = await self._open_backend()
         self._authority, self._relays = await self._meet()
         credential = self._authority.issue(
             COORDINATOR, names=(COORDINATOR, SCHEDULER), role=CONTROLLER
@@ -209,6 +221,22 @@ class LambdaCluster(Cluster):  # type: ignore[misc]
         )
         await self._start_coordinator()
 
+    async def _open_backend(self) -> Backend:
+        """In a thread; where nobody waits for it any more, it is closed again as soon as it is there."""
+        loop = asyncio.get_running_loop()
+        workers = max(1, self._wanted)
+        opening = loop.run_in_executor(
+            None, open_backend, self._backend_spec, self._function, workers, self._backend_options
+        )
+        try:
+            backend = await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            backend = await opening
+            await loop.run_in_executor(None, backend.close)
+            raise
+        self._stack.push_async_callback(loop.run_in_executor, None, backend.close)
+        return backend
+
     async def _meet(self) -> tuple[Authority, list[str]]:
         """The authority and the addresses of relays: those given, or new ones."""
         spec = self._authority_spec
@@ -216,7 +244,8 @@ class LambdaCluster(Cluster):  # type: ignore[misc]
         if self._relay_spec is not None:
             if authority is None:
                 raise NotDeployed(
-                    f"relay {self._relay_spec}: give the folder of its authority too (security=...)"
+                    f"relay {self._relay_spec}: give the folder of its authority too "
+                    "(--relay-authority, in Python security)"
                 )
             return authority, [address.strip() for address in str(self._relay_spec).split(",")]
         authority = authority or Authority.create()
@@ -335,8 +364,14 @@ class LambdaCluster(Cluster):  # type: ignore[misc]
         ).to_json()
 
     async def _close(self) -> None:
-        if self.status in (Status.closing, Status.closed):
-            return
+        """Whoever is interrupted while waiting for it: it goes on, and can be waited for again."""
+        if self._closing is None:
+            if self.status == Status.closed:
+                return
+            self._closing = asyncio.ensure_future(self._close_all())
+        await asyncio.shield(self._closing)
+
+    async def _close_all(self) -> None:
         self.status = Status.closing
         if self._adaptive is not None:
             self._adaptive.stop()
@@ -385,8 +420,7 @@ class LambdaCluster(Cluster):  # type: ignore[misc]
     def plan(self) -> set[str]:
         """Names of the workers that there are or will be."""
         assert self.coordinator is not None
-        views = self.coordinator.fleet.snapshot().invocations
-        known = {view.name for view in views if view.state in LIVE}
+        known = self.coordinator.fleet.roster.live_names
         missing = self._wanted - len(known)
         return known | {f"to-come-{number}" for number in range(max(0, missing))}
 
@@ -403,8 +437,8 @@ class LambdaCluster(Cluster):  # type: ignore[misc]
     def last_failure(self) -> str | None:
         """What went wrong with the worker that failed last, if any did."""
         assert self.coordinator is not None
-        views = self.coordinator.fleet.snapshot().invocations
-        return next((view.error for view in reversed(views) if view.error), None)
+        ended = reversed(list(self.coordinator.fleet.roster))
+        return next((one.error for one in ended if one.error), None)
 
     def on_notice(self, listener: Callable[[str], None]) -> None:
         """Call `listener` with each line that the coordinator has for the user; until then they are logged."""
@@ -413,11 +447,18 @@ class LambdaCluster(Cluster):  # type: ignore[misc]
     def _tell(self, text: str) -> None:
         if not self._on_notice:
             self._log(text)
-        for listener in self._on_notice:
-            listener(text)
+        _call(self._on_notice, text)
 
     def _stopped(self, reason: str) -> None:
         self._stop_reason = reason
         self._tell(f"stopped: {reason}")
-        for listener in self._on_stop:
-            listener(reason)
+        _call(self._on_stop, reason)
+
+
+def _call(listeners: list[Callable[[str], None]], text: str) -> None:
+    """An error in a listener is its own: the fleet goes on."""
+    for listener in list(listeners):
+        try:
+            listener(text)
+        except Exception:
+            logger.exception("a listener of the cluster failed")

@@ -101,7 +101,13 @@ class Roster:
         self._remembered = remembered
 
     def __iter__(self) -> Iterator[Invocation]:
-        return iter(self.by_name.values())
+        return iter(list(self.by_name.values()))  # whole, for those who look from other threads
+
+    @property
+    def live_names(self) -> set[str]:
+        """Names of those that use, or may come to use, an execution environment."""
+        pools = (*self.held.values(), self.draining, self.dismissed, self.leaving)
+        return {name for pool in pools for name in list(pool)}
 
     def add(self, invocation: Invocation) -> None:
         """A new invocation, in its state."""
