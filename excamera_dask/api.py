@@ -196,7 +196,7 @@ class _Run:
         by_stage = {name.split("-")[0]: value for name, value in counts.items()}
         told = {stage: by_stage[stage] for stage in STAGES if stage in by_stage}
         told["mux"] = Counts(len(self.plan.chunks), 0, self.muxer.chunks)
-        self.on_event(StageCounts(told))
+        self.on_event(StageCounts(told, self.executor.present, self.executor.spent))
 
 
 def _where_to_go_on(plan: Plan, journal: Journal) -> tuple[dict[int, int], dict[int, Resumed]]:

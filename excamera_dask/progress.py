@@ -1,7 +1,7 @@
 """What a running job tells: plain events, one callback; rendering them is somebody else's work.
 
-A callback gets each event in the order in which things happen, in the thread that called `encode`.
-It must be quick; an exception in it ends the job.
+A callback gets each event in the order in which things happen, in the thread that called `encode`; only what an executor
+has to say (a Notice) may come from another. It must be quick; an exception in it ends the job.
 """
 
 from __future__ import annotations
@@ -37,9 +37,14 @@ class Started:
 
 @dataclass(frozen=True)
 class StageCounts:
-    """Tasks of each stage: total, running, done. Sent twice a second at most."""
+    """Tasks of each stage: total, running, done. Sent twice a second at most.
+
+    workers: those that are there now; spent: dollars until now. Both are None where workers do not come and go.
+    """
 
     counts: Mapping[str, Counts]
+    workers: int | None = None
+    spent: float | None = None
 
 
 @dataclass(frozen=True)

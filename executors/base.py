@@ -66,6 +66,11 @@ class Executor(ABC):
         """Bytes of memory that all workers have together; 0 if unknown."""
 
     @property
+    def present(self) -> int | None:
+        """Workers that can take tasks now; None where all have been there from the start."""
+        return None
+
+    @property
     def spent(self) -> float | None:
         """Dollars that the workers have cost until now, as far as known; None where nobody is paid."""
         return None

@@ -120,7 +120,9 @@ class JsonDisplay:
 
 def _plain(event: Event) -> dict[str, Any]:
     if isinstance(event, StageCounts):
-        return {"stages": {stage: count._asdict() for stage, count in event.counts.items()}}
+        stages = {stage: count._asdict() for stage, count in event.counts.items()}
+        fleet = {"workers": event.workers, "spent": event.spent}
+        return {"stages": stages, **{name: v for name, v in fleet.items() if v is not None}}
     if isinstance(event, Started):
         plan = event.plan
         return {
@@ -147,6 +149,8 @@ class LiveDisplay:
         self._begin = time.monotonic()
         self._counts: Mapping[str, Counts] = {}
         self._frames = self._bytes = 0
+        self._workers: int | None = None
+        self._spent: float | None = None
         self._estimate = Estimate()
         self._live = Live(
             console=Console(stderr=True, highlight=False),
@@ -175,6 +179,7 @@ class LiveDisplay:
             self._frames, self._bytes = event.frames_done, event.bytes_done
         elif isinstance(event, StageCounts):
             self._counts = event.counts
+            self._workers, self._spent = event.workers, event.spent
             self._estimate.update(time.monotonic(), fraction_done(event.counts))
         elif isinstance(event, ChunkDone):
             self._frames, self._bytes = event.frames_done, event.bytes_done
@@ -205,7 +210,14 @@ class LiveDisplay:
             for stage in STAGES
             if (count := self._counts.get(stage)) is not None
         )
-        return Group(line, Text(stages, style="dim"))
+        return Group(line, Text("  ".join(filter(None, (stages, self._fleet()))), style="dim"))
+
+    def _fleet(self) -> str:
+        """Workers that have come and what has been spent, where both change."""
+        if self._workers is None or self._started is None:
+            return ""
+        spent = "" if self._spent is None else f"  ${self._spent:.4f}"
+        return f"workers {self._workers}/{self._started.workers}{spent}"
 
 
 def clock(seconds: float) -> str:

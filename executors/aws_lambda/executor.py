@@ -87,6 +87,11 @@ class LambdaExecutor(DaskExecutor):
         self.cluster.on_notice(listener)
 
     @property
+    def present(self) -> int | None:
+        coordinator = self.cluster.coordinator
+        return None if coordinator is None else coordinator.fleet.workers
+
+    @property
     def spent(self) -> float | None:
         coordinator = self.cluster.coordinator
         return None if coordinator is None else coordinator.fleet.spent
