@@ -1,0 +1,79 @@
+"""Scheduler's time a task of an encode's real graph: `python benchmarks/scheduler.py [--chunks 2400] [--workers 8]`.
+
+The graph is that of a film of so many chunks, with stages that do nothing, so that all time is Dask's. It runs on worker
+processes here with the settings of Lambda clusters (`executors/aws_lambda/config.py`); the figure is the processor time
+of the process that holds scheduler and client, divided by the tasks.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from typing import Any
+
+import dask
+from dask.highlevelgraph import HighLevelGraph
+from distributed import Client, LocalCluster
+
+from excamera_dask.first_pass import FirstPassSettings
+from excamera_dask.graph import Job, build_graph, window_spans, with_priorities
+from excamera_dask.planning import make_plan
+from executors.aws_lambda.config import DASK_CONFIG
+from executors.dask import DaskExecutor
+
+FRAME_BYTES = 1_382_400  # 720p
+
+
+def nothing(*_: Any) -> None:
+    """A stage without work."""
+
+
+def idle_graph(chunks: int, workers: int) -> tuple[HighLevelGraph, list[Any]]:
+    """The graph of [6, 16] with `chunks` chunks, each task replaced by one that does nothing."""
+    job = Job("idle", None, FirstPassSettings(), 0.75)
+    plan = make_plan(6 * chunks, 6, 16, frame_bytes=FRAME_BYTES, separate=True, job=job)
+    graph, keys = build_graph(plan, window=window_spans(plan, workers, 0))
+    tasks = {key: (nothing, *_arguments(task, graph)) for key, task in dict(graph).items()}
+    return with_priorities(job.name, tasks), keys
+
+
+def _arguments(task: Any, graph: Any) -> list[Any]:
+    """The keys that a task depends on."""
+    return [part for part in task[1:] if isinstance(part, tuple) and part in graph]
+
+
+def measure(chunks: int, workers: int) -> dict[str, Any]:
+    graph, keys = idle_graph(chunks, workers)
+    with (
+        dask.config.set(DASK_CONFIG),
+        LocalCluster(
+            n_workers=workers, threads_per_worker=1, dashboard_address=None, silence_logs=50
+        ) as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
+        executor = DaskExecutor(client)
+        wall, spent = time.perf_counter(), time.process_time()
+        executor.run(graph, keys, lambda key, value: None)
+        wall, spent = time.perf_counter() - wall, time.process_time() - spent
+    tasks = len(graph)
+    return {
+        "chunks": chunks,
+        "tasks": tasks,
+        "workers": workers,
+        "seconds": round(wall, 2),
+        "ms_a_task": round(1000 * spent / tasks, 3),
+        "ms_a_chunk": round(1000 * spent / chunks, 2),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--chunks", type=int, default=2400)
+    parser.add_argument("--workers", type=int, default=8)
+    given = parser.parse_args()
+    print(json.dumps(measure(given.chunks, given.workers)))
+
+
+if __name__ == "__main__":
+    main()
