@@ -97,8 +97,9 @@ def submit(
     """Start an encode on a cluster and return Dask's Future of its EncodeReport at once.
 
     The last task of the graph writes `out` on the worker that runs it, so `out` must lie where
-    workers can write and you can read. Without `out` the Future's result is an EncodedVideo: the
-    whole file's bytes (`container` ".webm" or ".ivf") and the report. client: default the current
+    workers can write and you can read: on S3 where workers are Lambda functions. Without `out` the
+    Future's result is an EncodedVideo: the whole file's bytes (`container` ".webm" or ".ivf") and
+    the report; its `save` writes it. client: default the current
     one. Cancelling the Future stops the job. The compressed video is held in the cluster's memory
     until it is written; raw pictures are bounded as in `encode`.
     """
@@ -110,6 +111,11 @@ def submit(
     source = _opened(src, chosen, ignore)
     target = None if out is None else _checked_output(out, source)
     with open_executor(client) as cluster:
+        if target is not None and cluster.far_apart and not is_remote(target):
+            raise ExcameraError(
+                f"{target}: Lambda functions cannot write this machine's files: give an s3:// URL, or no output "
+                "and save what the result holds: .result().save(...)"
+            )
         made = _plan(source, chosen, _fingerprint(source, chosen), cluster)
         count, memory, name = cluster.workers, cluster.memory, cluster.name
     suffix = output_suffix(f"out{container}" if target is None else target)

@@ -14,11 +14,14 @@ from typing import Any
 import pytest
 from distributed import Client
 
+from excamera_dask import submit
+from excamera_dask.errors import ExcameraError
 from executors import open_executor
 from executors.aws_lambda import ClusterStopped, LambdaCluster, LambdaError, NotDeployed
 from executors.aws_lambda.deploy.versions import installed
 from executors.aws_lambda.fleet import UnknownCluster
 from executors.aws_lambda.fleet.clusters import ClusterFolder
+from executors.rendezvous import Authority
 
 pytest.importorskip("awslambdaric", reason="needs AWS's runtime client: pip install awslambdaric")
 
@@ -259,3 +262,18 @@ def test_a_listener_that_fails_is_not_the_fleets_affair(cluster: LambdaCluster) 
     cluster.on_notice(heard.append)
     cluster._tell("something")
     assert heard == ["something"]
+
+
+def test_a_relay_that_does_not_answer_is_one_line(tmp_path: Path) -> None:
+    Authority.create().save(tmp_path / "authority")
+    with pytest.raises(NotDeployed, match=r"no relay answers at 127\.0\.0\.1:1 "):
+        local_cluster(0, relay="127.0.0.1:1", security=tmp_path / "authority")
+
+
+def test_an_output_that_functions_cannot_write_is_refused_at_once(
+    cluster: LambdaCluster, client: Client, tmp_path: Path
+) -> None:
+    source = tmp_path / "grey.y4m"
+    source.write_bytes(b"YUV4MPEG2 W16 H16 F25:1\n" + 2 * (b"FRAME\n" + bytes(384)))
+    with pytest.raises(ExcameraError, match="cannot write this machine's files"):
+        submit(source, tmp_path / "out.webm", client=client)

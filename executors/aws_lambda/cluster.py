@@ -30,7 +30,7 @@ from executors.aws_lambda.fleet.clusters import ClusterFolder
 from executors.aws_lambda.invoker import Invoker
 from executors.aws_lambda.payload import Payload
 from executors.aws_lambda.post_mortem import PostMortem
-from executors.rendezvous import Authority, RelayProcess, RendezvousSecurity
+from executors.rendezvous import Authority, RelayAddress, RelayProcess, RendezvousSecurity
 from executors.rendezvous.credentials import CONTROLLER
 
 logger = logging.getLogger("distributed.excamera.cluster")
@@ -39,6 +39,7 @@ COORDINATOR, SCHEDULER = "coordinator", "scheduler"
 CLOSE_GRACE = 10.0
 CLOCK_SKEW = 60.0
 RELAY_LOOK = 0.2
+RELAY_TIMEOUT = 6.0
 
 
 class LambdaCluster(Cluster):  # type: ignore[misc]
@@ -213,6 +214,7 @@ class LambdaCluster(Cluster):  # type: ignore[misc]
         )
         self.security = RendezvousSecurity(self._relays[0], credential, also=self._relays[1:])
         enter.push_async_callback(self.security.close)
+        await self._reach_relays()
         self.scheduler = await self._start_scheduler()
         enter.push_async_callback(self.scheduler.close)
         self._local_address = self.scheduler.listeners[1].contact_address
@@ -252,6 +254,17 @@ class LambdaCluster(Cluster):  # type: ignore[misc]
         for _ in range(self._relay_count):
             await self._start_relay(authority)
         return authority, [str(relay.address) for relay in self.relays]
+
+    async def _reach_relays(self) -> None:
+        """Links to all relays, before anything is built on them: what is wrong with one is told as it is."""
+        links = [self.security.link_to(RelayAddress.parse(relay)) for relay in self._relays]
+        try:
+            await asyncio.wait_for(asyncio.gather(*links), RELAY_TIMEOUT)
+        except TimeoutError:
+            relays = " or ".join(self._relays)
+            raise NotDeployed(
+                f"no relay answers at {relays} within {RELAY_TIMEOUT:g} s: does it run, and may this machine reach it?"
+            ) from None
 
     async def _start_relay(self, authority: Authority) -> None:
         assert self.backend is not None

@@ -47,7 +47,7 @@ def _seconds(name: str, value: Any) -> float:
     except (ValueError, LookupError, TypeError, AttributeError):
         seconds = math.nan
     if not 0 <= seconds < math.inf:
-        raise InvalidOption(f"{name} {value}: is no time: use seconds, or such as 90s or 5m")
+        raise InvalidOption(f"{name} {value!r} is no time: use seconds, or such as 90s or 5m")
     return seconds
 
 
