@@ -49,7 +49,7 @@ def demo(
     excamera demo clip.mp4
     excamera demo clip.mp4 --crf 40 -o clip.webm
     """
-    from excamera_dask.first_pass import FirstPassSettings, encoder_version
+    from excamera_dask.first_pass import LIBVPX, FirstPassSettings, encoder_version
     from excamera_dask.sources import open_source
 
     chosen = open_source(source).select(0, limit)
@@ -83,6 +83,11 @@ def demo(
         print_json(dict(rows))
     else:
         _print_table(rows)
+        if settings.encoder == LIBVPX:
+            notice(
+                "libvpx inside PyAV takes one pass, in which it spends several times the bytes that two passes take, for more "
+                "quality: with vpxenc (Debian: vpx-tools) it takes two; excamera bench rd compares at equal quality"
+            )
 
 
 def _warm_up() -> None:

@@ -24,13 +24,13 @@ from executors.aws_lambda.backend import Backend, FunctionSpec, open_backend
 from executors.aws_lambda.config import DASK_CONFIG, WORKER_CONFIG, setting
 from executors.aws_lambda.coordinator import Coordinator
 from executors.aws_lambda.deploy.versions import installed
-from executors.aws_lambda.errors import NotDeployed
 from executors.aws_lambda.fleet import Fleet, FleetSettings
 from executors.aws_lambda.fleet.clusters import ClusterFolder
 from executors.aws_lambda.invoker import Invoker
 from executors.aws_lambda.payload import Payload
 from executors.aws_lambda.post_mortem import PostMortem
-from executors.rendezvous import Authority, RelayAddress, RelayProcess, RendezvousSecurity
+from executors.aws_lambda.relays import Relays, RelaySpec
+from executors.rendezvous import Authority, RelayProcess, RendezvousSecurity
 from executors.rendezvous.credentials import CONTROLLER
 
 logger = logging.getLogger("distributed.excamera.cluster")
@@ -38,8 +38,6 @@ logger = logging.getLogger("distributed.excamera.cluster")
 COORDINATOR, SCHEDULER = "coordinator", "scheduler"
 CLOSE_GRACE = 10.0
 CLOCK_SKEW = 60.0
-RELAY_LOOK = 0.2
-RELAY_TIMEOUT = 6.0
 
 
 class LambdaCluster(Cluster):  # type: ignore[misc]
@@ -117,18 +115,20 @@ class LambdaCluster(Cluster):  # type: ignore[misc]
         )
         self._backend_spec = setting("backend", backend)
         self._backend_options = dict(setting("backend-options", backend_options))
-        self._authority_spec = security if security is not None else setting("security")
         self._worker_options = dict(setting("worker-options", worker_options))
         self._scheduler_options = dict(setting("scheduler-options", scheduler_options))
         self._fleet_options = dict(setting("fleet-options", fleet_options))
         self._idle_timeout = setting("idle-timeout", idle_timeout)
         self._overprovision = setting("overprovision", overprovision)
         self._budget = setting("budget", budget)
-        self._relay_spec = setting("relay", relay)
-        self._relay_count = int(setting("relays", relays))
-        self._port = int(setting("port", port))
-        self._host = setting("host", host)
-        self._advertise = setting("advertise", advertise)
+        self._relay_spec = RelaySpec(
+            given=setting("relay", relay),
+            authority=security if security is not None else setting("security"),
+            count=int(setting("relays", relays)),
+            host=setting("host", host),
+            port=int(setting("port", port)),
+            advertise=setting("advertise", advertise),
+        )
         self._stack = contextlib.AsyncExitStack()
         self._on_stop: list[Callable[[str], None]] = []
         self._on_notice: list[Callable[[str], None]] = []
@@ -139,7 +139,6 @@ class LambdaCluster(Cluster):  # type: ignore[misc]
         self.backend: Backend | None = None
         self.scheduler: Scheduler | None = None
         self.coordinator: Coordinator | None = None
-        self.relays: list[RelayProcess] = []
         super().__init__(
             asynchronous=asynchronous,
             loop=loop,
@@ -153,6 +152,11 @@ class LambdaCluster(Cluster):  # type: ignore[misc]
             except BaseException:
                 self._abandon()
                 raise
+
+    @property
+    def relays(self) -> list[RelayProcess]:
+        """The relays that were started here."""
+        return self._relays.processes
 
     far_apart = True
     """What crosses between workers passes through the relay."""
@@ -208,13 +212,15 @@ class LambdaCluster(Cluster):  # type: ignore[misc]
         """Backend, authority, relay, scheduler, coordinator; each is closed again with the stack, in reverse."""
         enter = self._stack
         self.backend = await self._open_backend()
-        self._authority, self._relays = await self._meet()
-        credential = self._authority.issue(
+        host = self.backend.relay_host
+        self._relays = await Relays.open(self._relay_spec, host, enter, self._log)
+        credential = self._relays.authority.issue(
             COORDINATOR, names=(COORDINATOR, SCHEDULER), role=CONTROLLER
         )
-        self.security = RendezvousSecurity(self._relays[0], credential, also=self._relays[1:])
+        first, *others = self._relays.addresses
+        self.security = RendezvousSecurity(first, credential, also=others)
         enter.push_async_callback(self.security.close)
-        await self._reach_relays()
+        await self._relays.reach(self.security)
         self.scheduler = await self._start_scheduler()
         enter.push_async_callback(self.scheduler.close)
         self._local_address = self.scheduler.listeners[1].contact_address
@@ -239,52 +245,6 @@ class LambdaCluster(Cluster):  # type: ignore[misc]
         self._stack.push_async_callback(loop.run_in_executor, None, backend.close)
         return backend
 
-    async def _meet(self) -> tuple[Authority, list[str]]:
-        """The authority and the addresses of relays: those given, or new ones."""
-        spec = self._authority_spec
-        authority = spec if isinstance(spec, Authority) else Authority.load(spec) if spec else None
-        if self._relay_spec is not None:
-            if authority is None:
-                raise NotDeployed(
-                    f"relay {self._relay_spec}: give the folder of its authority too "
-                    "(--relay-authority, in Python security)"
-                )
-            return authority, [address.strip() for address in str(self._relay_spec).split(",")]
-        authority = authority or Authority.create()
-        for _ in range(self._relay_count):
-            await self._start_relay(authority)
-        return authority, [str(relay.address) for relay in self.relays]
-
-    async def _reach_relays(self) -> None:
-        """Links to all relays, before anything is built on them: what is wrong with one is told as it is."""
-        links = [self.security.link_to(RelayAddress.parse(relay)) for relay in self._relays]
-        try:
-            await asyncio.wait_for(asyncio.gather(*links), RELAY_TIMEOUT)
-        except TimeoutError:
-            relays = " or ".join(self._relays)
-            raise NotDeployed(
-                f"no relay answers at {relays} within {RELAY_TIMEOUT:g} s: does it run, and may this machine reach it?"
-            ) from None
-
-    async def _start_relay(self, authority: Authority) -> None:
-        assert self.backend is not None
-        host = self._host or self.backend.relay_host
-        port = self._port and self._port + len(self.relays)
-        relay = await RelayProcess.start(authority, host=host, port=port, advertise=self._advertise)
-        self.relays.append(relay)
-        self._stack.push_async_callback(relay.stop)
-        watch = asyncio.create_task(self._keep_relay(relay))
-        self._stack.callback(watch.cancel)
-
-    async def _keep_relay(self, relay: RelayProcess) -> None:
-        """Start the relay again whenever it has died; links come back to it, and their streams go on."""
-        while True:
-            await asyncio.sleep(RELAY_LOOK)
-            if not relay.is_running:
-                self._log("the rendezvous has ended; starting it again")
-                with contextlib.suppress(OSError):
-                    await relay.restart()
-
     async def _start_scheduler(self) -> Scheduler:
         registration.install()
         with dask.config.set(DASK_CONFIG):
@@ -296,7 +256,7 @@ class LambdaCluster(Cluster):  # type: ignore[misc]
             }
             scheduler = await Scheduler(security=self.security, **places, **options)
         arguments = self.security.get_listen_args("scheduler")
-        for relay in self._relays[1:]:
+        for relay in self._relays.addresses[1:]:
             await scheduler.listen(f"rdv://{relay}/{SCHEDULER}", **arguments)
         return scheduler
 
@@ -311,13 +271,14 @@ class LambdaCluster(Cluster):  # type: ignore[misc]
             started=time.time(),
             function=backend.function_name,
             region=backend.region,
-            relay=",".join(self._relays),
+            relay=",".join(self._relays.addresses),
             scheduler=self._local_address,
             backend=backend.name,
             settings=self._settings.to_dict(),
         )
         self._stack.callback(lambda: self._folder.end(time.time(), self._stop_reason or "closed"))
-        write_access(self._folder.path, self._local_address, self._relays[0], self._authority)
+        relays = self._relays
+        write_access(self._folder.path, self._local_address, relays.addresses[0], relays.authority)
         self._stack.callback(remove_access, self._folder.path)
         self.scheduler.handlers["lambda_scale"] = self._scale
         self.scheduler.handlers["lambda_snapshot"] = lambda: fleet.snapshot().to_dict()
@@ -336,7 +297,7 @@ class LambdaCluster(Cluster):  # type: ignore[misc]
         )
         self._stack.push_async_callback(self.coordinator.close, "the cluster closes", CLOSE_GRACE)
         await self.coordinator.start()
-        for relay in self._relays:
+        for relay in relays.addresses:
             await self.coordinator.listen_at(relay, COORDINATOR, self.security)
 
     def _fleet_settings(self) -> FleetSettings:
@@ -363,8 +324,9 @@ class LambdaCluster(Cluster):  # type: ignore[misc]
         """The event of one invocation, with a credential of its own; called from threads."""
         assert self.backend is not None
         life = self.backend.timeout + setting("start-timeout") + CLOCK_SKEW
-        credential = self._authority.issue(name, lifetime=timedelta(seconds=life))
-        relay = self._relays[next(self._turn) % len(self._relays)]
+        credential = self._relays.authority.issue(name, lifetime=timedelta(seconds=life))
+        addresses = self._relays.addresses
+        relay = addresses[next(self._turn) % len(addresses)]
         return Payload(
             invocation=name,
             relay=relay,

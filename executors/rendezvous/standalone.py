@@ -95,8 +95,8 @@ def load_relay(folder: Path) -> tuple[str, str, str]:
             raise InvalidCredential(
                 f"{folder}: the relay's certificate is missing or old, and {KEY_FILE}, which could sign one, is not here"
             )
-        logger.warning("making a new authority in %s", folder)
         Authority.create().save(folder)
+        logger.warning("made a new authority in %s", folder)
     authority = Authority.load(folder)
     private, request = make_relay_key()
     write_private(key, private)

@@ -184,12 +184,12 @@ class Balance(Lifecycle):
             return True
         if self.roster.live == 0:
             self.give_up(
-                f"the budget of ${budget:.2f} does not pay for one more worker (${self.spent:.4f} are spent)"
+                f"the budget of ${budget:g} does not pay for one more worker (${self.spent:.4f} are spent)"
             )
         elif not self._poor_told:
             self._poor_told = True
             self._tell(
-                f"the budget of ${budget:.2f} pays for no more than {self.roster.live} workers now"
+                f"the budget of ${budget:g} pays for no more than {self.roster.live} workers now"
             )
         return False
 
@@ -205,6 +205,6 @@ class Balance(Lifecycle):
         if left <= 0:
             self.drain_timeout = min(self.drain_timeout, self.settings.budget_drain / 2)
             self.exit_grace = min(self.exit_grace, self.settings.budget_drain / 2)
-            self.give_up(f"the budget of ${budget:.2f} is used up (${self.spent:.4f} are spent)")
+            self.give_up(f"the budget of ${budget:g} is used up (${self.spent:.4f} are spent)")
         elif self.ledger.running and self.ledger.rate:
             self._wait_until(self.now + left / (self.ledger.running * self.ledger.rate))

@@ -50,7 +50,7 @@ def headline(shot: Snapshot) -> str:
     states = ", ".join(f"{count} {state}" for state, count in shot.counts.items() if count)
     money = f"${shot.spent:.4f}"
     if shot.budget is not None:
-        money += f" of ${shot.budget:.2f}"
+        money += f" of ${shot.budget:g}"
     line = f"{shot.at_work} of {shot.target} workers ({states or 'none yet'}); {money}"
     if shot.dollars_per_hour:
         line += f", ${shot.dollars_per_hour:.2f} an hour"

@@ -1,0 +1,107 @@
+"""The relays of a cluster: those that run already, or some that are started here and kept alive."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from executors.aws_lambda.errors import NotDeployed
+from executors.rendezvous import Authority, RelayAddress, RelayProcess, RendezvousSecurity
+
+LOOK = 0.2  # seconds between two looks at whether a relay still runs
+REACH_TIMEOUT = 6.0
+
+
+@dataclass(frozen=True)
+class RelaySpec:
+    """Which relays a cluster wants.
+
+    given: addresses "host:port" of relays that run, commas between, whose authority must be given too; None starts `count`
+    here, which listen on `host` from `port` on (0: any free ones) and are told to workers as `advertise`.
+    """
+
+    given: str | None
+    authority: Authority | str | Path | None
+    count: int
+    host: str | None
+    port: int
+    advertise: str | None
+
+
+class Relays:
+    """Relays with the authority that they and their peers belong to; closed with the stack they were opened in."""
+
+    def __init__(self, authority: Authority) -> None:
+        self.authority = authority
+        self.addresses: list[str] = []
+        self.processes: list[RelayProcess] = []
+
+    @classmethod
+    async def open(
+        cls,
+        spec: RelaySpec,
+        host: str,
+        stack: contextlib.AsyncExitStack,
+        notice: Callable[[str], None],
+    ) -> Relays:
+        """Take the relays that are given, or start some; host: where those listen unless the spec says.
+
+        Raises: NotDeployed, RendezvousError.
+        """
+        known = spec.authority
+        authority = (
+            known if known is None or isinstance(known, Authority) else Authority.load(known)
+        )
+        if spec.given is None:
+            relays = cls(authority or Authority.create())
+            for number in range(spec.count):
+                await relays._start(spec, host, spec.port and spec.port + number, stack, notice)
+            return relays
+        if authority is None:
+            raise NotDeployed(
+                f"relay {spec.given}: give the folder of its authority too (--relay-authority, in Python security)"
+            )
+        relays = cls(authority)
+        relays.addresses = [address.strip() for address in spec.given.split(",")]
+        return relays
+
+    async def reach(self, security: RendezvousSecurity) -> None:
+        """Links to all relays, before anything is built on them: what is wrong with one is told as it is."""
+        links = [security.link_to(RelayAddress.parse(address)) for address in self.addresses]
+        try:
+            await asyncio.wait_for(asyncio.gather(*links), REACH_TIMEOUT)
+        except TimeoutError:
+            raise NotDeployed(
+                f"no relay answers at {' or '.join(self.addresses)} within {REACH_TIMEOUT:g} s: "
+                "does it run, and may this machine reach it?"
+            ) from None
+
+    async def _start(
+        self,
+        spec: RelaySpec,
+        host: str,
+        port: int,
+        stack: contextlib.AsyncExitStack,
+        notice: Callable[[str], None],
+    ) -> None:
+        relay = await RelayProcess.start(
+            self.authority, host=spec.host or host, port=port, advertise=spec.advertise
+        )
+        self.processes.append(relay)
+        self.addresses.append(str(relay.address))
+        stack.push_async_callback(relay.stop)
+        watch = asyncio.create_task(_keep(relay, notice))
+        stack.callback(watch.cancel)
+
+
+async def _keep(relay: RelayProcess, notice: Callable[[str], None]) -> None:
+    """Start a relay again whenever it has died; links come back to it, and their streams go on."""
+    while True:
+        await asyncio.sleep(LOOK)
+        if not relay.is_running:
+            notice("the rendezvous has ended; starting it again")
+            with contextlib.suppress(OSError):
+                await relay.restart()
