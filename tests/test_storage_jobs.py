@@ -411,3 +411,13 @@ def test_an_existing_object_is_not_overwritten_unasked(s3, source, capsys):
     assert s3.get("out.webm") == b"precious"
     run("encode", source, "-o", s3.url("out.webm"), "-y", *options)
     assert s3.get("out.webm") != b"precious"
+
+
+def test_the_end_of_the_command_is_orderly(s3: stores.Store, tmp_path: Path) -> None:
+    """A process that ends right after an answer of the store is not aborted by threads that still hold it."""
+    arguments = ["encode", s3.url("absent.mp4"), "-o", str(tmp_path / "out.webm")]
+    for _ in range(20):
+        done = subprocess.run(
+            [sys.executable, "-m", "excamera_dask.cli", *arguments], capture_output=True, text=True
+        )
+        assert (done.returncode, len(done.stderr.splitlines())) == (1, 1), done.stderr

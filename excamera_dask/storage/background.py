@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import os
 import threading
+import time
 from collections.abc import Coroutine
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
 T = TypeVar("T")
 
+SETTLING = 0.1
+"""Seconds at the end of a process in which obstore's own threads let go of Python's objects: to do so after the interpreter
+is gone would abort the process."""
+
 _lock = threading.Lock()
 _loop: asyncio.AbstractEventLoop | None = None
+_thread: threading.Thread | None = None
 
 
 def start(work: Coroutine[Any, Any, T]) -> Future[T]:
@@ -31,18 +38,31 @@ def run(work: Coroutine[Any, Any, T]) -> T:
 
 
 def _running_loop() -> asyncio.AbstractEventLoop:
-    global _loop
+    global _loop, _thread
     with _lock:
         if _loop is None:
             _loop = asyncio.new_event_loop()
-            threading.Thread(target=_loop.run_forever, name="excamera-storage", daemon=True).start()
+            _thread = threading.Thread(
+                target=_loop.run_forever, name="excamera-storage", daemon=True
+            )
+            _thread.start()
+            atexit.register(_end)
         return _loop
+
+
+def _end() -> None:
+    """Take no more work, and let what was under way come to its end."""
+    if _loop is None or _thread is None:
+        return
+    _loop.call_soon_threadsafe(_loop.stop)
+    _thread.join(timeout=1.0)
+    time.sleep(SETTLING)
 
 
 def _forget() -> None:
     """A forked child has the loop, but not the thread."""
-    global _loop, _lock
-    _loop, _lock = None, threading.Lock()
+    global _loop, _lock, _thread
+    _loop, _lock, _thread = None, threading.Lock(), None
 
 
 os.register_at_fork(after_in_child=_forget)
