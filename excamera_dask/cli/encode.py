@@ -192,5 +192,6 @@ def configure_logging(level: str) -> None:
     logging.basicConfig(level=level.upper(), format="%(levelname)s %(name)s: %(message)s")
     for name in ("distributed", "asyncio", "tornado", "bokeh"):
         logging.getLogger(name).setLevel(level.upper())
-    if level == "error":  # Dask's callbacks that Ctrl-C cuts short are nobody's error
-        logging.getLogger("tornado.application").setLevel("CRITICAL")
+    if level == "error":  # what Ctrl-C cuts short within Dask is nobody's error
+        for name in ("tornado.application", "distributed.scheduler"):
+            logging.getLogger(name).setLevel("CRITICAL")
