@@ -248,11 +248,8 @@ def _opened(src: PathLike, settings: Settings, on_event: OnEvent) -> SourceInfo:
 
 
 def _warnings(settings: Settings) -> tuple[str, ...]:
-    if settings.first_pass.is_repeatable:
-        return ()
-    return (
-        "libvpx may give other bytes at another run with these settings: use --cpu-used=1 or --tune=psnr",
-    )
+    reason = settings.first_pass.unrepeatable
+    return (f"libvpx may give other bytes at another run: {reason}",) if reason else ()
 
 
 def _checked_output(out: PathLike, source: SourceInfo) -> str:

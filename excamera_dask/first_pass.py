@@ -17,6 +17,7 @@ import av
 import numpy as np
 
 from codec.frame import Image
+from excamera_dask.allocation import with_huge_pages
 from excamera_dask.errors import FirstPassError, FirstPassUnavailable
 from excamera_dask.ivf import is_key_frame, is_shown, split_ivf
 from excamera_dask.y4m import y4m_header
@@ -42,14 +43,15 @@ class FirstPassSettings:
     give them, see `lowest_q`. target_bitrate in kbit/s; the default never binds. extra: further vpxenc options, as
     written on its command line ("--drop-frame=0"), or pairs "name=value" for libvpx in PyAV.
 
-    The defaults are the original tools' but for passes and cpu_used (docs/decisions/0008).
+    deadline and cpu_used: None are "realtime" and -1; where one of the two or two passes are asked for, "good" and 2.
+    The defaults are the original tools' but for these three (docs/decisions/0008).
     """
 
     encoder: str = VPXENC
     cq_level: int = 30
     passes: int = 1
-    deadline: str = "good"
-    cpu_used: int = 2
+    deadline: str | None = None
+    cpu_used: int | None = None
     end_usage: str = "cq"
     min_q: int | None = None
     max_q: int = 63
@@ -76,7 +78,7 @@ class FirstPassSettings:
     def __post_init__(self) -> None:
         if self.encoder not in (VPXENC, LIBVPX):
             raise ValueError(f"first pass by {self.encoder!r}; it must be {VPXENC!r} or {LIBVPX!r}")
-        if self.deadline not in _DEADLINES:
+        if self.deadline not in (None, *_DEADLINES):
             raise ValueError(f"deadline {self.deadline!r}; it must be {', '.join(_DEADLINES)}")
         for name in ("cq_level", "min_q", "max_q"):
             value = getattr(self, name)
@@ -108,22 +110,41 @@ class FirstPassSettings:
         return QUANTIZER_INDICES[self.cq_level] if self.end_usage == "cq" else None
 
     @property
-    def is_repeatable(self) -> bool:
-        """Whether libvpx gives the same bytes at every run.
+    def pace(self) -> tuple[str, int]:
+        """libvpx's deadline and its --cpu-used: those given, or what takes least time for the same pictures."""
+        hasty = self.deadline is None and self.cpu_used is None and self.passes == 1
+        deadline = self.deadline or ("realtime" if hasty else "good")
+        if self.cpu_used is not None:
+            return deadline, self.cpu_used
+        return deadline, -1 if deadline == "realtime" else 2
 
-        With the tuning for SSIM at its slowest (--best, or --good with --cpu-used below 1) it weighs macroblocks by
-        memory that it never set, whatever that holds (docs/decisions/0008).
+    @property
+    def unrepeatable(self) -> str | None:
+        """Why libvpx may give other bytes at another run, and what to do; None where it does not.
+
+        With the tuning for SSIM at its slowest it weighs macroblocks by memory that it never set, whatever that holds;
+        at a speed that it sets itself the bytes depend on the clock (docs/decisions/0008).
         """
-        slowest = self.deadline == "best" or (self.deadline == "good" and self.cpu_used < 1)
-        return not (slowest and self.tune == "ssim")
+        deadline, cpu_used = self.pace
+        if deadline == "realtime" and cpu_used >= 0:
+            return "a realtime speed that libvpx sets by the clock: use a --cpu-used below 0"
+        slowest = deadline == "best" or (deadline == "good" and cpu_used < 1)
+        if slowest and self.tune == "ssim":
+            return "its slowest search for SSIM: use --good --cpu-used=1 or --tune=psnr"
+        return None
 
     def full_effort(self) -> FirstPassSettings:
         """These settings as libvpx in one piece is compared with: as many passes as the encoder knows, no haste."""
-        passes = 2 if self.encoder == VPXENC else 1
-        return dataclasses.replace(self, passes=passes, cpu_used=0, min_q=self.min_q or 0)
+        return dataclasses.replace(
+            self,
+            passes=2 if self.encoder == VPXENC else 1,
+            deadline="best" if self.deadline == "best" else "good",
+            cpu_used=0,
+            min_q=self.min_q or 0,
+        )
 
     def choose(self, encoder: str | None = None) -> FirstPassSettings:
-        """These settings with the encoder that this machine offers: once, on the client, for the whole job.
+        """These settings with the encoder that this machine offers and its pace: once, on the client, for the whole job.
 
         encoder: None takes vpxenc if it is on PATH, else libvpx, which knows one pass only. Raises
         FirstPassUnavailable.
@@ -135,7 +156,8 @@ class FirstPassSettings:
                 "two passes need vpxenc (Debian: vpx-tools, conda: libvpx): libvpx inside PyAV makes one"
             )
         encoder_version(encoder)
-        return dataclasses.replace(self, encoder=encoder)
+        deadline, cpu_used = self.pace
+        return dataclasses.replace(self, encoder=encoder, deadline=deadline, cpu_used=cpu_used)
 
 
 def encoder_version(encoder: str) -> str:
@@ -201,9 +223,10 @@ def _check(frames: list[bytes], expected: int, settings: FirstPassSettings) -> N
 def vpxenc_arguments(settings: FirstPassSettings) -> list[str]:
     """vpxenc's options for a chunk, all but input and output."""
     s = settings
+    deadline, cpu_used = s.pace
     return [
         "--codec=vp8", "--ivf", "--quiet", "--disable-warning-prompt", "--threads=1",
-        f"--{_DEADLINES[s.deadline]}", f"--cpu-used={s.cpu_used}", f"--passes={s.passes}", f"--profile={s.profile}",
+        f"--{_DEADLINES[deadline]}", f"--cpu-used={cpu_used}", f"--passes={s.passes}", f"--profile={s.profile}",
         f"--end-usage={s.end_usage}", f"--cq-level={s.cq_level}", f"--min-q={s.lowest_q}", f"--max-q={s.max_q}",
         f"--target-bitrate={s.target_bitrate}", f"--undershoot-pct={s.undershoot_pct}", f"--buf-sz={s.buf_sz}",
         f"--buf-initial-sz={s.buf_initial_sz}", f"--buf-optimal-sz={s.buf_optimal_sz}",
@@ -226,6 +249,7 @@ def _encode_with_vpxenc(images: Sequence[Image], settings: FirstPassSettings) ->
             stdin=subprocess.DEVNULL,
             capture_output=True,
             pass_fds=(source.fileno(),),
+            env=with_huge_pages(),
         )
     if result.returncode != 0:
         raise FirstPassError(vpxenc_failure(result))
@@ -259,8 +283,9 @@ def _write_y4m(file: IO[bytes], images: Iterable[Image]) -> None:
 def pyav_options(settings: FirstPassSettings) -> dict[str, str]:
     """The same settings as options of libavcodec's libvpx encoder; its optimal buffer level cannot be set."""
     s = settings
+    deadline, cpu_used = s.pace
     options: dict[str, object] = {
-        "deadline": s.deadline, "cpu-used": s.cpu_used, "crf": s.cq_level, "b": s.target_bitrate * 1000,
+        "deadline": deadline, "cpu-used": cpu_used, "crf": s.cq_level, "b": s.target_bitrate * 1000,
         "qmin": s.lowest_q, "qmax": s.max_q, "undershoot-pct": s.undershoot_pct,
         "auto-alt-ref": s.auto_alt_ref, "lag-in-frames": s.lag_in_frames, "arnr-maxframes": s.arnr_maxframes,
         "arnr-strength": s.arnr_strength, "arnr-type": s.arnr_type, "slices": 1 << s.token_parts, "tune": s.tune,

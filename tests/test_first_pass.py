@@ -130,7 +130,7 @@ def test_lowest_quantizer() -> None:
 
 def test_full_effort_is_the_original_tools() -> None:
     full = FirstPassSettings(cq_level=45).full_effort()
-    assert (full.passes, full.cpu_used, full.lowest_q) == (2, 0, 0)
+    assert (full.passes, full.deadline, full.cpu_used, full.lowest_q) == (2, "good", 0, 0)
     assert dataclasses.replace(full, encoder="libvpx").full_effort().passes == 1
 
 
@@ -142,12 +142,37 @@ def test_full_effort_is_the_original_tools() -> None:
         ({"cpu_used": 0, "tune": "psnr"}, True),
         ({"cpu_used": 3, "deadline": "best"}, False),
         ({"cpu_used": -4, "deadline": "realtime"}, True),
+        ({"deadline": "realtime"}, True),
+        ({"cpu_used": 4, "deadline": "realtime", "tune": "psnr"}, False),
+        ({"passes": 2}, True),
     ],
 )
 def test_settings_under_which_libvpx_repeats_itself(
     settings: dict[str, Any], repeatable: bool
 ) -> None:
-    assert FirstPassSettings(**settings).is_repeatable == repeatable
+    assert (FirstPassSettings(**settings).unrepeatable is None) == repeatable
+
+
+@pytest.mark.parametrize(
+    ("settings", "pace"),
+    [
+        ({}, ("realtime", -1)),
+        ({"passes": 2}, ("good", 2)),
+        ({"cpu_used": 4}, ("good", 4)),
+        ({"deadline": "good"}, ("good", 2)),
+        ({"deadline": "realtime", "passes": 2}, ("realtime", -1)),
+        ({"deadline": "best", "cpu_used": 0}, ("best", 0)),
+    ],
+)
+def test_the_pace_is_what_was_asked_for(settings: dict[str, Any], pace: tuple[str, int]) -> None:
+    """A speed alone is one of vpxenc's default deadline, as vpxenc's users know it."""
+    given = FirstPassSettings(
+        encoder="libvpx" if settings.get("passes") != 2 else "vpxenc", **settings
+    )
+    assert given.pace == pace
+    if given.passes == 1:
+        chosen = given.choose("libvpx")
+        assert (chosen.deadline, chosen.cpu_used) == pace
 
 
 @needs_vpxenc
@@ -183,7 +208,7 @@ def test_two_passes_are_not_quietly_one() -> None:
 
 @needs_vpxenc
 def test_vpxenc_is_preferred() -> None:
-    assert VPXENC.choose() == VPXENC
+    assert VPXENC.choose().encoder == "vpxenc"
     assert encoder_version("vpxenc").startswith("vpxenc ")
     assert "PyAV" in encoder_version("libvpx")
 

@@ -21,10 +21,15 @@ OPTIONS: tuple[tuple[str, Any, Any, str], ...] = (
     (
         "deadline",
         click.Choice(["best", "good", "realtime"]),
-        "good",
-        "vpxenc's --best, --good or --rt.",
+        None,
+        "vpxenc's --best, --good or --rt; by default realtime at --cpu-used=-1.",
     ),
-    ("cpu-used", click.IntRange(-16, 16), 2, "Speed; higher is faster and coarser."),
+    (
+        "cpu-used",
+        click.IntRange(-16, 16),
+        None,
+        "Speed; higher is faster and coarser, as is lower below 0. With it alone the deadline is good; the default there is 2.",
+    ),
     ("end-usage", click.Choice(["vbr", "cbr", "cq", "q"]), "cq", "Rate control."),
     ("min-q", QUANTIZER, None, "Best quantizer allowed; by default what suits --cq-level."),
     ("max-q", QUANTIZER, 63, "Worst quantizer allowed."),
