@@ -16,7 +16,14 @@ import numpy as np
 from codec.frame import BORDER
 from codec.kernel import inline_kernel, kernel
 from codec.rate_distortion import MAX_VECTOR
-from codec.satd import satd4x4_of_average, satd8x8_of_average, satd16x16_of_average
+from codec.satd import (
+    satd4x4,
+    satd4x4_of_average,
+    satd8x8,
+    satd8x8_of_average,
+    satd16x16,
+    satd16x16_of_average,
+)
 
 SATD_SHIFT = 12
 SATD_WEIGHT = 16 * 0.167
@@ -28,7 +35,7 @@ REACH = 18
 WIDEST_LEAP = 32
 """Pixels of the first leap of a search that goes far."""
 
-_HEXAGON = np.array([[0, -8], [0, 8], [-8, -4], [-8, 4], [8, -4], [8, 4]], np.int64)
+_HEXAGON = np.array([[0, -8], [-8, -4], [-8, 4], [0, 8], [8, 4], [8, -4]], np.int64)
 _SQUARE = np.array([[-1, 0], [0, -1], [0, 1], [1, 0], [-1, -1], [-1, 1], [1, -1], [1, 1]], np.int64)
 
 
@@ -69,6 +76,15 @@ def is_inside(window, v_row, v_column):  # type: ignore[no-untyped-def]
 
 
 @inline_kernel
+def is_among(vectors, count, row, column):  # type: ignore[no-untyped-def]
+    """Whether a vector is one of the first `count` of vectors (N, 2)."""
+    found = False
+    for i in range(count):
+        found = found | ((vectors[i, 0] == row) & (vectors[i, 1] == column))
+    return found
+
+
+@inline_kernel
 def vector_rate(rates, v_row, v_column, best_row, best_column):  # type: ignore[no-untyped-def]
     """Rate of a vector's difference from the best one, under `vector_rates`."""
     return np.int64(rates[0, v_row - best_row + MAX_VECTOR]) + np.int64(
@@ -89,7 +105,9 @@ class Target(NamedTuple):
     multiplier: int
 
 
-def _block_search(satd_of_average: Callable[..., Any]) -> tuple[Callable[..., Any], ...]:
+def _block_search(
+    satd: Callable[..., Any], satd_of_average: Callable[..., Any]
+) -> tuple[Callable[..., Any], ...]:
     """Make the kernels for one block size: measure one vector; walk to the best near a start; go to quarter pixels."""
 
     @kernel
@@ -97,6 +115,9 @@ def _block_search(satd_of_average: Callable[..., Any]) -> tuple[Callable[..., An
         """SATD of a vector."""
         r0 = v_row & ~1
         c0 = v_column & ~1
+        if ((v_row | v_column) & 1) == 0:
+            plane = planes[(r0 & 2) + ((c0 >> 1) & 1)]
+            return satd(source, y, x, plane, y + (r0 >> 2), x + (c0 >> 2))
         r1 = r0 + 2 * (v_row & 1)
         c1 = c0 + 2 * (v_column & 1)
         if (v_row & v_column & 1) and (((r0 >> 1) + (c0 >> 1)) & 1) == 0:
@@ -121,12 +142,12 @@ def _block_search(satd_of_average: Callable[..., Any]) -> tuple[Callable[..., An
         return (np.int64(satd) << SATD_SHIFT) + rate * target.multiplier
 
     @kernel
-    def step(target, window, pattern, scale, best, found):  # type: ignore[no-untyped-def]
-        """Try the points of a pattern around found (2,) int64, and move there; gives the least cost."""
+    def step(target, window, scale, best, found):  # type: ignore[no-untyped-def]
+        """Try the square around found (2,) int64, and move there; gives the least cost."""
         v_row, v_column = found[0], found[1]
-        for i in range(len(pattern)):
-            row = v_row + pattern[i, 0] * scale
-            column = v_column + pattern[i, 1] * scale
+        for i in range(len(_SQUARE)):
+            row = v_row + _SQUARE[i, 0] * scale
+            column = v_column + _SQUARE[i, 1] * scale
             if is_inside(window, row, column):
                 candidate = cost(target, row, column)
                 if candidate < best:
@@ -137,13 +158,16 @@ def _block_search(satd_of_average: Callable[..., Any]) -> tuple[Callable[..., An
 
     @kernel
     def start(target, window, candidates, count, found):  # type: ignore[no-untyped-def]
-        """Move found to the best of the first `count` candidates (N, 2) int64, rounded to whole pixels."""
+        """Move found to the best of the first `count` candidates (N, 2) int64, which are rounded to whole pixels."""
         best = np.int64(1) << 60
         for i in range(count):
             row = min(max((candidates[i, 0] + 2) & ~3, (window.top + 3) & ~3), window.bottom & ~3)
             column = min(
                 max((candidates[i, 1] + 2) & ~3, (window.left + 3) & ~3), window.right & ~3
             )
+            candidates[i, 0], candidates[i, 1] = row, column
+            if is_among(candidates, i, row, column):
+                continue
             candidate = cost(target, row, column)
             if candidate < best:
                 best = candidate
@@ -156,39 +180,43 @@ def _block_search(satd_of_average: Callable[..., Any]) -> tuple[Callable[..., An
         """From found, leap by ever fewer pixels."""
         scale = WIDEST_LEAP
         while scale > 2:
-            best = step(target, window, _SQUARE, 4 * scale, best, found)
+            best = step(target, window, 4 * scale, best, found)
             scale >>= 1
         return best
 
     @kernel
     def walk(target, window, best, found):  # type: ignore[no-untyped-def]
         """From found, walk by hexagons, and end by a square."""
+        first, count = np.int64(0), np.int64(6)
         for _ in range(16):
-            before = best
-            best = step(target, window, _HEXAGON, 1, best, found)
-            if best == before:
+            v_row, v_column = found[0], found[1]
+            moved = np.int64(-1)
+            for i in range(first, first + count):
+                row, column = v_row + _HEXAGON[i % 6, 0], v_column + _HEXAGON[i % 6, 1]
+                if is_inside(window, row, column):
+                    candidate = cost(target, row, column)
+                    if candidate < best:
+                        best, moved = candidate, i % 6
+            if moved < 0:
                 break
-        for _ in range(2):
-            before = best
-            best = step(target, window, _SQUARE, 4, best, found)
-            if best == before:
-                break
-        return best
+            found[0], found[1] = v_row + _HEXAGON[moved, 0], v_column + _HEXAGON[moved, 1]
+            first, count = moved + 5, np.int64(3)  # the others lie on the hexagon before
+        return step(target, window, 4, best, found)
 
     @kernel
     def refine(target, window, best, found):  # type: ignore[no-untyped-def]
         """Move found to the best half, then quarter pixel around it."""
-        best = step(target, window, _SQUARE, 2, best, found)
-        return step(target, window, _SQUARE, 1, best, found)
+        best = step(target, window, 2, best, found)
+        return step(target, window, 1, best, found)
 
     return measure, start, leap, walk, refine
 
 
 measure_16x16, start_16x16, leap_16x16, walk_16x16, refine_16x16 = _block_search(
-    satd16x16_of_average
+    satd16x16, satd16x16_of_average
 )
-measure_8x8, start_8x8, _, walk_8x8, refine_8x8 = _block_search(satd8x8_of_average)
-measure_4x4, start_4x4, _, walk_4x4, refine_4x4 = _block_search(satd4x4_of_average)
+measure_8x8, start_8x8, _, walk_8x8, refine_8x8 = _block_search(satd8x8, satd8x8_of_average)
+measure_4x4, start_4x4, _, walk_4x4, refine_4x4 = _block_search(satd4x4, satd4x4_of_average)
 
 
 @kernel
