@@ -62,7 +62,7 @@ MODE_DELTAS = (4, -2, 2, 4)
 class Effort(NamedTuple):
     """How hard the encoder tries."""
 
-    limits: Limits = Limits(4, 340, 340, 256, 384, 8 * 256, 8 * 256)
+    limits: Limits = Limits(3, 340, 340, 256, 384, 8 * 256, 8 * 256)
     tuning: Tuning = Tuning()
     masking: bool = (
         True  # rates weigh by activity, for structural similarity rather than squared errors

@@ -1,8 +1,8 @@
-"""Search for motion vectors: whole pixels first, then halves and quarters, by SATD and the vector's rate.
+"""Search for motion vectors: whole pixels by absolute differences, then halves and quarters by SATD, and the vector's rate.
 
 Vectors are (row, column) in quarter pixels. Blocks are compared with `interpolate_half_pixels`' planes; a vector of odd
 quarters is measured on the average of its two nearest half-pixel blocks. The figure to minimise is
-``(satd << SATD_SHIFT) + rate * multiplier`` with rates in bits x 256.
+``(satd << SATD_SHIFT) + rate * multiplier`` with rates in bits x 256; absolute differences are on the scale of a SATD.
 """
 
 from __future__ import annotations
@@ -17,6 +17,9 @@ from codec.frame import BORDER
 from codec.kernel import inline_kernel, kernel
 from codec.rate_distortion import MAX_VECTOR
 from codec.satd import (
+    sad4x4,
+    sad8x8,
+    sad16x16,
     satd4x4,
     satd4x4_of_average,
     satd8x8,
@@ -35,6 +38,7 @@ REACH = 18
 WIDEST_LEAP = 32
 """Pixels of the first leap of a search that goes far."""
 
+_FAR = np.int64(1) << 60
 _HEXAGON = np.array([[0, -8], [-8, -4], [-8, 4], [0, 8], [8, 4], [8, -4]], np.int64)
 _SQUARE = np.array([[-1, 0], [0, -1], [0, 1], [1, 0], [-1, -1], [-1, 1], [1, -1], [1, 1]], np.int64)
 
@@ -106,7 +110,7 @@ class Target(NamedTuple):
 
 
 def _block_search(
-    satd: Callable[..., Any], satd_of_average: Callable[..., Any]
+    sad: Callable[..., Any], satd: Callable[..., Any], satd_of_average: Callable[..., Any]
 ) -> tuple[Callable[..., Any], ...]:
     """Make the kernels for one block size: measure one vector; walk to the best near a start; go to quarter pixels."""
 
@@ -136,30 +140,26 @@ def _block_search(
         )
 
     @inline_kernel
-    def cost(target, v_row, v_column):  # type: ignore[no-untyped-def]
-        satd = measure(target.source, target.planes, target.y, target.x, v_row, v_column)
-        rate = vector_rate(target.rates, v_row, v_column, target.best_row, target.best_column)
-        return (np.int64(satd) << SATD_SHIFT) + rate * target.multiplier
+    def rate(target, v_row, v_column):  # type: ignore[no-untyped-def]
+        bits = vector_rate(target.rates, v_row, v_column, target.best_row, target.best_column)
+        return bits * target.multiplier
 
-    @kernel
-    def step(target, window, scale, best, found):  # type: ignore[no-untyped-def]
-        """Try the square around found (2,) int64, and move there; gives the least cost."""
-        v_row, v_column = found[0], found[1]
-        for i in range(len(_SQUARE)):
-            row = v_row + _SQUARE[i, 0] * scale
-            column = v_column + _SQUARE[i, 1] * scale
-            if is_inside(window, row, column):
-                candidate = cost(target, row, column)
-                if candidate < best:
-                    best = candidate
-                    found[0] = row
-                    found[1] = column
-        return best
+    @inline_kernel
+    def rough_cost(target, v_row, v_column):  # type: ignore[no-untyped-def]
+        """Cost of a vector of whole pixels by absolute differences."""
+        y, x = target.y + (v_row >> 2), target.x + (v_column >> 2)
+        distance = np.int64(sad(target.source, target.y, target.x, target.planes[0], y, x))
+        return (distance << SATD_SHIFT) + rate(target, v_row, v_column)
+
+    @inline_kernel
+    def cost(target, v_row, v_column):  # type: ignore[no-untyped-def]
+        distance = measure(target.source, target.planes, target.y, target.x, v_row, v_column)
+        return (np.int64(distance) << SATD_SHIFT) + rate(target, v_row, v_column)
 
     @kernel
     def start(target, window, candidates, count, found):  # type: ignore[no-untyped-def]
         """Move found to the best of the first `count` candidates (N, 2) int64, which are rounded to whole pixels."""
-        best = np.int64(1) << 60
+        best = _FAR
         for i in range(count):
             row = min(max((candidates[i, 0] + 2) & ~3, (window.top + 3) & ~3), window.bottom & ~3)
             column = min(
@@ -168,20 +168,33 @@ def _block_search(
             candidates[i, 0], candidates[i, 1] = row, column
             if is_among(candidates, i, row, column):
                 continue
-            candidate = cost(target, row, column)
+            candidate = rough_cost(target, row, column)
             if candidate < best:
                 best = candidate
-                found[0] = row
-                found[1] = column
+                found[0], found[1] = row, column
+        return best
+
+    @kernel
+    def step(target, window, pixels, best, found):  # type: ignore[no-untyped-def]
+        """Try the square of so many pixels around found (2,) int64, and move there; gives the least cost."""
+        v_row, v_column = found[0], found[1]
+        for i in range(len(_SQUARE)):
+            row = v_row + _SQUARE[i, 0] * 4 * pixels
+            column = v_column + _SQUARE[i, 1] * 4 * pixels
+            if is_inside(window, row, column):
+                candidate = rough_cost(target, row, column)
+                if candidate < best:
+                    best = candidate
+                    found[0], found[1] = row, column
         return best
 
     @kernel
     def leap(target, window, best, found):  # type: ignore[no-untyped-def]
         """From found, leap by ever fewer pixels."""
-        scale = WIDEST_LEAP
-        while scale > 2:
-            best = step(target, window, 4 * scale, best, found)
-            scale >>= 1
+        pixels = WIDEST_LEAP
+        while pixels > 2:
+            best = step(target, window, pixels, best, found)
+            pixels >>= 1
         return best
 
     @kernel
@@ -194,36 +207,66 @@ def _block_search(
             for i in range(first, first + count):
                 row, column = v_row + _HEXAGON[i % 6, 0], v_column + _HEXAGON[i % 6, 1]
                 if is_inside(window, row, column):
-                    candidate = cost(target, row, column)
+                    candidate = rough_cost(target, row, column)
                     if candidate < best:
                         best, moved = candidate, i % 6
             if moved < 0:
                 break
             found[0], found[1] = v_row + _HEXAGON[moved, 0], v_column + _HEXAGON[moved, 1]
             first, count = moved + 5, np.int64(3)  # the others lie on the hexagon before
-        return step(target, window, 4, best, found)
+        return step(target, window, 1, best, found)
 
     @kernel
-    def refine(target, window, best, found):  # type: ignore[no-untyped-def]
-        """Move found to the best half, then quarter pixel around it."""
-        best = step(target, window, 2, best, found)
-        return step(target, window, 1, best, found)
+    def approach(target, window, quarters, best, found):  # type: ignore[no-untyped-def]
+        """Try the points beside, above and below found, and the corner between the better ones; move to the best."""
+        v_row, v_column = found[0], found[1]
+        row, column = v_row, v_column
+        beside, above = _FAR, _FAR
+        for offset in (-quarters, quarters):
+            if is_inside(window, v_row, v_column + offset):
+                candidate = cost(target, v_row, v_column + offset)
+                if candidate < beside:
+                    beside, column = candidate, v_column + offset
+            if is_inside(window, v_row + offset, v_column):
+                candidate = cost(target, v_row + offset, v_column)
+                if candidate < above:
+                    above, row = candidate, v_row + offset
+        if beside < best:
+            best = beside
+            found[0], found[1] = v_row, column
+        if above < best:
+            best = above
+            found[0], found[1] = row, v_column
+        if row != v_row and column != v_column:
+            corner = cost(target, row, column)
+            if corner < best:
+                best = corner
+                found[0], found[1] = row, column
+        return best
+
+    @kernel
+    def refine(target, window, found):  # type: ignore[no-untyped-def]
+        """Move found to the best half, then quarter pixel around it; gives its cost."""
+        best = cost(target, found[0], found[1])
+        best = approach(target, window, 2, best, found)
+        return approach(target, window, 1, best, found)
 
     return measure, start, leap, walk, refine
 
 
 measure_16x16, start_16x16, leap_16x16, walk_16x16, refine_16x16 = _block_search(
-    satd16x16, satd16x16_of_average
+    sad16x16, satd16x16, satd16x16_of_average
 )
-measure_8x8, start_8x8, _, walk_8x8, refine_8x8 = _block_search(satd8x8, satd8x8_of_average)
-measure_4x4, start_4x4, _, walk_4x4, refine_4x4 = _block_search(satd4x4, satd4x4_of_average)
+measure_8x8, start_8x8, _, walk_8x8, refine_8x8 = _block_search(sad8x8, satd8x8, satd8x8_of_average)
+measure_4x4, start_4x4, _, walk_4x4, refine_4x4 = _block_search(sad4x4, satd4x4, satd4x4_of_average)
 
 
 @kernel
 def search_16x16(target, candidates, count, leap, found):  # type: ignore[no-untyped-def]
     """Find a vector of a macroblock, into found (2,) int64; gives its cost.
 
-    candidates (N, 2) int64: the first `count` are tried first. The search goes far where its cost would be over `leap`.
+    candidates (N, 2) int64: the first `count` are tried first, and left rounded to whole pixels. The search goes far where
+    its cost would be over `leap`.
     """
     height, width = target.source.shape
     window = search_window(height, width, target.y, target.x, target.best_row, target.best_column)
@@ -234,7 +277,7 @@ def search_16x16(target, candidates, count, leap, found):  # type: ignore[no-unt
         best = leap_16x16(target, window, best, found)
         if best < before:
             best = walk_16x16(target, window, best, found)
-    return refine_16x16(target, window, best, found)
+    return refine_16x16(target, window, found)
 
 
 @kernel
@@ -242,7 +285,7 @@ def search_8x8(target, window, candidates, count, found):  # type: ignore[no-unt
     """Find a vector of a quarter of a macroblock near the candidates."""
     best = start_8x8(target, window, candidates, count, found)
     best = walk_8x8(target, window, best, found)
-    return refine_8x8(target, window, best, found)
+    return refine_8x8(target, window, found)
 
 
 @kernel
@@ -250,4 +293,4 @@ def search_4x4(target, window, candidates, count, found):  # type: ignore[no-unt
     """Find a vector of a subblock near the candidates."""
     best = start_4x4(target, window, candidates, count, found)
     best = walk_4x4(target, window, best, found)
-    return refine_4x4(target, window, best, found)
+    return refine_4x4(target, window, found)

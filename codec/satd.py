@@ -1,4 +1,4 @@
-"""How far a prediction is from the source: squared errors, and sums of absolute Hadamard-transformed differences.
+"""How far a prediction is from the source: squared errors, sums of absolute differences, before and after a Hadamard transform.
 
 For a SATD, each 4x4 block of differences goes through a Hadamard transform; the sum of magnitudes is halved, so that it is on the
 scale of an orthonormal transform times two (and of x264's and libvpx's screening costs).
@@ -180,6 +180,36 @@ def satd4x4_of_average(a, ay, ax, planes, i, iy, ix, j, jy, jx):  # type: ignore
         simd.load4(a, ay + 2, ax) - _average4(planes, i, iy + 2, ix, j, jy + 2, jx),
         simd.load4(a, ay + 3, ax) - _average4(planes, i, iy + 3, ix, j, jy + 3, jx),
     )
+
+
+# Absolute differences --------------------------------------------------------------------------------------------
+
+
+@kernel
+def sad16x16(a, ay, ax, b, by, bx):  # type: ignore[no-untyped-def]
+    """Sum of absolute differences between the 16x16 pixels of plane `a` at (ay, ax) and those of plane `b` at (by, bx)."""
+    total = simd.i16x16(0)
+    for row in range(16):
+        total = total + simd.absolute(_difference16(a, ay + row, ax, b, by + row, bx))
+    return simd.lane_sum(total)
+
+
+@kernel
+def sad8x8(a, ay, ax, b, by, bx):  # type: ignore[no-untyped-def]
+    """Sum of absolute differences of 8x8 pixels."""
+    total = simd.i16x16(0)
+    for row in range(4):
+        total = total + simd.absolute(_difference8x2(a, ay + row, ax, b, by + row, bx))
+    return simd.lane_sum(total)
+
+
+@kernel
+def sad4x4(a, ay, ax, b, by, bx):  # type: ignore[no-untyped-def]
+    """Sum of absolute differences of 4x4 pixels."""
+    total = simd.i16x4(0)
+    for row in range(4):
+        total = total + simd.absolute(simd.load4(a, ay + row, ax) - simd.load4(b, by + row, bx))
+    return simd.lane_sum(total)
 
 
 # Squared errors --------------------------------------------------------------------------------------------------
