@@ -27,6 +27,7 @@ from executors.base import (
     Counts,
     Executor,
     Graph,
+    InvalidExecutor,
     Key,
     OnCounts,
     OnResult,
@@ -174,6 +175,17 @@ class LocalExecutor(DaskExecutor):
 
 
 def _start_cluster(workers: int, memory: int, dashboard_address: str | None) -> LocalCluster:
+    """Raises InvalidExecutor where worker processes cannot start: they import the caller's script, as Python starts processes."""
+    try:
+        return _make_cluster(workers, memory, dashboard_address)
+    except RuntimeError as error:
+        raise InvalidExecutor(
+            'worker processes cannot start: put what a script does under `if __name__ == "__main__":`, or use '
+            f'executor="sync" ({error})'
+        ) from error
+
+
+def _make_cluster(workers: int, memory: int, dashboard_address: str | None) -> LocalCluster:
     threads = _threads(workers)
     with dask.config.set(
         {

@@ -349,6 +349,19 @@ def test_an_interrupted_client_leaves_no_process(tmp_path: Path, sent: signal.Si
         assert "Traceback" not in errors
 
 
+def test_a_script_without_a_guard_is_told_so(tmp_path: Path) -> None:
+    """Its worker processes would run it again from the top."""
+    script = tmp_path / "job.py"
+    script.write_text("from executors import open_executor\nopen_executor('local', workers=1)\n")
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    job = subprocess.run(
+        [sys.executable, str(script)], capture_output=True, text=True, env=environment, timeout=60
+    )
+    assert job.returncode == 1
+    assert "InvalidExecutor: worker processes cannot start" in job.stderr.splitlines()[-1]
+    assert "__main__" in job.stderr.splitlines()[-1]
+
+
 def test_unknown_executors_are_refused() -> None:
     with pytest.raises(InvalidExecutor, match="use sync, local, lambda or an address"):
         open_executor("cloud")

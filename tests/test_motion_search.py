@@ -103,7 +103,9 @@ def _target(reference: Picture, vector: tuple[int, int], mb_row: int, mb_col: in
     return Target(source.y, planes, y, x, 0, 0, RATES, 20)
 
 
-@pytest.mark.parametrize("vector", [(0, 0), (4, -8), (2, 6), (5, -7), (3, 1), (-13, 22), (-31, -22)])
+@pytest.mark.parametrize(
+    "vector", [(0, 0), (4, -8), (2, 6), (5, -7), (3, 1), (-13, 22), (-31, -22)]
+)
 def test_vectors_are_found(vector: tuple[int, int]) -> None:
     target = _target(_textured(160, 128), vector, 3, 4)
     found = np.zeros(2, np.int64)
