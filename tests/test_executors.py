@@ -307,12 +307,12 @@ def test_an_interrupted_client_leaves_no_process(tmp_path: Path, sent: signal.Si
     script.write_text(
         textwrap.dedent(
             """
-            import sys, time
+            import os, sys, time
             from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
             from executors import open_executor
 
             def slow(i):
-                print("running", flush=True)
+                os.write(1, b"running\\n")
                 time.sleep(60)
 
             if __name__ == "__main__":
