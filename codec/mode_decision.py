@@ -18,12 +18,7 @@ from codec.frame import (
     BORDER,
     DC_PRED,
     INTRA_FRAME,
-    NEARESTMV,
-    NEARMV,
-    NEWMV,
     SPLITMV,
-    TM_PRED,
-    ZEROMV,
     Picture,
     new_picture,
 )
@@ -31,7 +26,6 @@ from codec.intra_decision import choose_chroma_mode, subblocks_cost
 from codec.kernel import kernel, part_kernel
 from codec.modes import IMPLIED_SUB_MODES
 from codec.motion import find_near_vectors
-from codec.motion_search import SATD_SHIFT, Target, measure_16x16, search_16x16, vector_rate
 from codec.predict_inter import predict_inter_chroma, predict_inter_luma
 from codec.predict_intra import predict_8x8, predict_16x16, set_intra_border
 from codec.rate_distortion import DISTORTION_SHIFT, ModeRates
@@ -45,7 +39,17 @@ from codec.residual import (
     new_buffers,
     new_contexts,
 )
-from codec.satd import satd16x16, sse8x8, sse16x16
+from codec.satd import sse8x8, sse16x16
+from codec.screening import (
+    FAR,
+    index_of,
+    is_worth_searching,
+    screen_intra,
+    screen_new,
+    screen_predicted,
+    take_least,
+    vector_mode_rates,
+)
 from codec.split_search import search_split
 from codec.state import References
 from codec.tokens import CONTEXTS
@@ -56,7 +60,6 @@ ERROR_SHIFT = DISTORTION_SHIFT + 4
 CANDIDATES = 24
 """Room for screened candidates: four vectors of each reference, four intra modes."""
 
-_FAR = np.int64(1) << 50
 _EASY, _SCREEN, _FINAL, _SPLIT, _DONE = range(5)
 """Stages of a decision: the best predicted vector of LAST, which may be enough; screening; the best candidates; a split."""
 
@@ -200,162 +203,6 @@ def _predict_trial(frame, mb_row, mb_col, mode, reference, partitioning, uv_mode
         predict_inter_chroma(of, room.vectors, split, 0, trial, mb_row, mb_col)
 
 
-# Screening -------------------------------------------------------------------------------------------------------
-
-
-@part_kernel
-def _set_kind(room, i, mode, reference, v_row, v_column, rate):  # type: ignore[no-untyped-def]
-    room.kinds[i, 0] = mode
-    room.kinds[i, 1] = reference
-    room.kinds[i, 2] = v_row
-    room.kinds[i, 3] = v_column
-    room.kinds[i, 4] = rate
-
-
-@part_kernel
-def _screen_intra(frame, mb_row, mb_col, picture, room, count):  # type: ignore[no-untyped-def]
-    """Add the four intra modes of whole macroblocks; gives the number of candidates."""
-    y, x = BORDER + 16 * mb_row, BORDER + 16 * mb_col
-    for mode in range(DC_PRED, TM_PRED + 1):
-        predict_16x16(picture.y, y, x, mode, room.trial.y, y, x)
-        satd = np.int64(satd16x16(frame.source.y, y, x, room.trial.y, y, x))
-        rate = np.int64(frame.rates.inter[0]) + np.int64(frame.rates.y_mode[mode])
-        _set_kind(room, count, mode, INTRA_FRAME, 0, 0, rate)
-        room.costs[count] = (satd << SATD_SHIFT) + rate * frame.satd_multiplier
-        count += 1
-    return count
-
-
-class VectorModeRates(NamedTuple):
-    """Rates of the vector modes of one macroblock, by its neighbours."""
-
-    zero: int
-    nearest: int
-    near: int
-    new: int
-    split: int
-
-
-@part_kernel
-def _vector_mode_rates(rates, near):  # type: ignore[no-untyped-def]
-    table = rates.vector_mode
-    more = np.int64(rates.inter[1])
-    zero = more + np.int64(table[near.count_zero, 0, 0])
-    more += np.int64(table[near.count_zero, 0, 1])
-    nearest = more + np.int64(table[near.count_nearest, 1, 0])
-    more += np.int64(table[near.count_nearest, 1, 1])
-    closer = more + np.int64(table[near.count_near, 2, 0])
-    more += np.int64(table[near.count_near, 2, 1])
-    new = more + np.int64(table[near.count_split, 3, 0])
-    return VectorModeRates(
-        zero, nearest, closer, new, more + np.int64(table[near.count_split, 3, 1])
-    )
-
-
-@part_kernel
-def _screen_predicted(frame, mb_row, mb_col, index, near, modes, room, count):  # type: ignore[no-untyped-def]
-    """Add a reference's predicted vectors, zero included; gives the number of candidates."""
-    y, x = BORDER + 16 * mb_row, BORDER + 16 * mb_col
-    reference = frame.usable[index]
-    more = np.int64(frame.rates.reference[reference])
-    _set_kind(room, count, ZEROMV, reference, 0, 0, more + modes.zero)
-    first = count
-    count += 1
-    if near.nearest_row != 0 or near.nearest_column != 0:
-        rate = more + modes.nearest
-        _set_kind(room, count, NEARESTMV, reference, near.nearest_row, near.nearest_column, rate)
-        count += 1
-    if near.near_row != 0 or near.near_column != 0:
-        rate = more + modes.near
-        _set_kind(room, count, NEARMV, reference, near.near_row, near.near_column, rate)
-        count += 1
-    for i in range(first, count):
-        satd = np.int64(
-            measure_16x16(
-                frame.source.y, frame.planes[index], y, x, room.kinds[i, 2], room.kinds[i, 3]
-            )
-        )
-        room.costs[i] = (satd << SATD_SHIFT) + room.kinds[i, 4] * frame.satd_multiplier
-    return count
-
-
-@part_kernel
-def _index_of(usable, reference):  # type: ignore[no-untyped-def]
-    for index in range(len(usable)):
-        if usable[index] == reference:
-            return index
-    return np.int64(0)
-
-
-@part_kernel
-def _is_worth_searching(frame, index, best, predicted_end, room):  # type: ignore[no-untyped-def]
-    """Whether a reference's predicted vectors are not far worse than the best of all references."""
-    for i in range(predicted_end):
-        near_best = (room.costs[i] << 8) <= best * frame.limits.reference_margin
-        if near_best and room.kinds[i, 1] == frame.usable[index]:
-            return True
-    return index == 0
-
-
-@part_kernel
-def _screen_new(frame, macroblocks, mb_row, mb_col, index, near, modes, room, count):  # type: ignore[no-untyped-def]
-    """Add the vector that a search in a reference finds; gives the number of candidates."""
-    reference = frame.usable[index]
-    weight = frame.satd_multiplier
-    target = Target(
-        frame.source.y,
-        frame.planes[index],
-        BORDER + 16 * mb_row,
-        BORDER + 16 * mb_col,
-        near.best_row,
-        near.best_column,
-        frame.rates.vector,
-        weight,
-    )
-    starts = _collect_starts(macroblocks, mb_row, mb_col, near, room.starts)
-    leap = frame.limits.leap * weight if index == 0 else _FAR
-    cost = search_16x16(target, room.starts, starts, leap, room.found)
-    v_row, v_column = room.found[0], room.found[1]
-    rate = np.int64(frame.rates.reference[reference]) + modes.new
-    room.costs[count] = cost + rate * weight
-    rate += vector_rate(frame.rates.vector, v_row, v_column, near.best_row, near.best_column)
-    _set_kind(room, count, NEWMV, reference, v_row, v_column, rate)
-    return count + 1
-
-
-@part_kernel
-def _collect_starts(macroblocks, mb_row, mb_col, near, starts):  # type: ignore[no-untyped-def]
-    """Vectors from which a search starts: zero, predicted ones and the neighbours'; gives their number."""
-    starts[0, 0] = starts[0, 1] = 0
-    starts[1, 0], starts[1, 1] = near.best_row, near.best_column
-    starts[2, 0], starts[2, 1] = near.nearest_row, near.nearest_column
-    starts[3, 0], starts[3, 1] = near.near_row, near.near_column
-    count = 4
-    columns = macroblocks.y_mode.shape[1]
-    for neighbour in range(3):
-        row = mb_row - (1 if neighbour > 0 else 0)
-        column = mb_col + (-1 if neighbour == 0 else neighbour - 1)
-        if row < 0 or column < 0 or column >= columns:
-            continue
-        if macroblocks.reference[row, column] != INTRA_FRAME:
-            starts[count, 0] = macroblocks.vectors[row, column, 15, 0]
-            starts[count, 1] = macroblocks.vectors[row, column, 15, 1]
-            count += 1
-    return count
-
-
-@part_kernel
-def _take_least(costs, count):  # type: ignore[no-untyped-def]
-    """The candidate of least screening cost, which is struck off."""
-    best = np.int64(0)
-    for i in range(1, count):
-        if costs[i] < costs[best]:
-            best = i
-    cost = costs[best]
-    costs[best] = _FAR
-    return best, cost
-
-
 # One macroblock --------------------------------------------------------------------------------------------------
 
 
@@ -394,33 +241,33 @@ def decide_macroblock(frame, macroblocks, mb_row, mb_col, contexts, picture, roo
         frame.coder.multipliers[0, 0] * np.int64(frame.coder.masking[mb_row, mb_col])
     ) >> 8
     near = find_near_vectors(macroblocks, mb_row, mb_col, 1, frame.sign_bias)
-    modes = _vector_mode_rates(frame.rates, near)
+    modes = vector_mode_rates(frame.rates, near)
     limits = frame.limits
     count = np.int64(0)
     predicted_end, vectors_end = np.int64(0), np.int64(0)
-    best_inter, best_intra, least, tried = _FAR, _FAR, _FAR, np.int64(0)
+    best_inter, best_intra, least, tried = FAR, FAR, FAR, np.int64(0)
     easy, new, reference = np.int64(-1), np.int64(-1), np.int64(0)
-    best, chosen, partitioning = _FAR, np.int64(0), np.int64(0)
+    best, chosen, partitioning = FAR, np.int64(0), np.int64(0)
     uv_mode, uv_rate = np.int64(DC_PRED), np.int64(0)
     stage = _EASY if len(frame.usable) > 0 else _SCREEN
     while stage < _DONE:
         if stage == _EASY:
             for index in range(len(frame.usable)):
-                count = _screen_predicted(frame, mb_row, mb_col, index, near, modes, room, count)
+                count = screen_predicted(frame, mb_row, mb_col, index, near, modes, room, count)
             predicted_end = count
-            i, best_inter = _take_least(room.costs, count)
+            i, best_inter = take_least(room.costs, count)
             room.costs[i] = best_inter
             easy = i
         elif stage == _SCREEN:
             for index in range(len(frame.usable)):
-                if _is_worth_searching(frame, index, best_inter, predicted_end, room):
-                    count = _screen_new(
+                if is_worth_searching(frame, index, best_inter, predicted_end, room):
+                    count = screen_new(
                         frame, macroblocks, mb_row, mb_col, index, near, modes, room, count
                     )
                     if room.costs[count - 1] < best_inter:
                         best_inter = room.costs[count - 1]
             vectors_end = count
-            count = _screen_intra(frame, mb_row, mb_col, picture, room, count)
+            count = screen_intra(frame, mb_row, mb_col, picture, room, count)
             for j in range(vectors_end, count):
                 if room.costs[j] < best_intra:
                     best_intra = room.costs[j]
@@ -433,7 +280,7 @@ def decide_macroblock(frame, macroblocks, mb_row, mb_col, contexts, picture, roo
             stage = _FINAL
             continue
         elif stage == _FINAL:
-            i, screened = _take_least(room.costs, count)
+            i, screened = take_least(room.costs, count)
             tried += 1
             if tried > limits.finalists or screened > (least * limits.finalist_margin) >> 8:
                 stage = _SPLIT
@@ -457,7 +304,7 @@ def decide_macroblock(frame, macroblocks, mb_row, mb_col, contexts, picture, roo
                 mb_row,
                 mb_col,
                 room,
-                _index_of(frame.usable, reference),
+                index_of(frame.usable, reference),
                 near,
                 room.kinds[new, 2],
                 room.kinds[new, 3],
@@ -476,7 +323,7 @@ def decide_macroblock(frame, macroblocks, mb_row, mb_col, contexts, picture, roo
                 break
         if stage == _EASY:
             stage = _SCREEN
-    if best_intra < _FAR and (best_intra << 8) < best_inter * limits.subblock_margin:
+    if best_intra < FAR and (best_intra << 8) < best_inter * limits.subblock_margin:
         rate = np.int64(frame.rates.inter[0]) + np.int64(frame.rates.y_mode[B_PRED]) + uv_rate
         rate += np.int64(frame.rates.skip[0])
         cost = subblocks_cost(

@@ -1,0 +1,172 @@
+"""Candidates for a macroblock's mode, screened: each gets the cost of its SATD and its rate, before any residue is coded.
+
+A candidate is a row of `room.kinds` (mode, reference, vector, rate) with its cost in `room.costs`.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from codec.frame import BORDER, DC_PRED, INTRA_FRAME, NEARESTMV, NEARMV, NEWMV, TM_PRED, ZEROMV
+from codec.kernel import part_kernel
+from codec.motion_search import SATD_SHIFT, Target, measure_16x16, search_16x16, vector_rate
+from codec.predict_intra import predict_16x16
+from codec.satd import satd16x16
+
+FAR = np.int64(1) << 50
+"""A cost above all others."""
+
+
+@part_kernel
+def _set_kind(room, i, mode, reference, v_row, v_column, rate):  # type: ignore[no-untyped-def]
+    room.kinds[i, 0] = mode
+    room.kinds[i, 1] = reference
+    room.kinds[i, 2] = v_row
+    room.kinds[i, 3] = v_column
+    room.kinds[i, 4] = rate
+
+
+@part_kernel
+def screen_intra(frame, mb_row, mb_col, picture, room, count):  # type: ignore[no-untyped-def]
+    """Add the four intra modes of whole macroblocks; gives the number of candidates."""
+    y, x = BORDER + 16 * mb_row, BORDER + 16 * mb_col
+    for mode in range(DC_PRED, TM_PRED + 1):
+        predict_16x16(picture.y, y, x, mode, room.trial.y, y, x)
+        satd = np.int64(satd16x16(frame.source.y, y, x, room.trial.y, y, x))
+        rate = np.int64(frame.rates.inter[0]) + np.int64(frame.rates.y_mode[mode])
+        _set_kind(room, count, mode, INTRA_FRAME, 0, 0, rate)
+        room.costs[count] = (satd << SATD_SHIFT) + rate * frame.satd_multiplier
+        count += 1
+    return count
+
+
+class VectorModeRates(NamedTuple):
+    """Rates of the vector modes of one macroblock, by its neighbours."""
+
+    zero: int
+    nearest: int
+    near: int
+    new: int
+    split: int
+
+
+@part_kernel
+def vector_mode_rates(rates, near):  # type: ignore[no-untyped-def]
+    table = rates.vector_mode
+    more = np.int64(rates.inter[1])
+    zero = more + np.int64(table[near.count_zero, 0, 0])
+    more += np.int64(table[near.count_zero, 0, 1])
+    nearest = more + np.int64(table[near.count_nearest, 1, 0])
+    more += np.int64(table[near.count_nearest, 1, 1])
+    closer = more + np.int64(table[near.count_near, 2, 0])
+    more += np.int64(table[near.count_near, 2, 1])
+    new = more + np.int64(table[near.count_split, 3, 0])
+    return VectorModeRates(
+        zero, nearest, closer, new, more + np.int64(table[near.count_split, 3, 1])
+    )
+
+
+@part_kernel
+def screen_predicted(frame, mb_row, mb_col, index, near, modes, room, count):  # type: ignore[no-untyped-def]
+    """Add a reference's predicted vectors, zero included; gives the number of candidates."""
+    y, x = BORDER + 16 * mb_row, BORDER + 16 * mb_col
+    reference = frame.usable[index]
+    more = np.int64(frame.rates.reference[reference])
+    _set_kind(room, count, ZEROMV, reference, 0, 0, more + modes.zero)
+    first = count
+    count += 1
+    if near.nearest_row != 0 or near.nearest_column != 0:
+        rate = more + modes.nearest
+        _set_kind(room, count, NEARESTMV, reference, near.nearest_row, near.nearest_column, rate)
+        count += 1
+    if near.near_row != 0 or near.near_column != 0:
+        rate = more + modes.near
+        _set_kind(room, count, NEARMV, reference, near.near_row, near.near_column, rate)
+        count += 1
+    for i in range(first, count):
+        satd = np.int64(
+            measure_16x16(
+                frame.source.y, frame.planes[index], y, x, room.kinds[i, 2], room.kinds[i, 3]
+            )
+        )
+        room.costs[i] = (satd << SATD_SHIFT) + room.kinds[i, 4] * frame.satd_multiplier
+    return count
+
+
+@part_kernel
+def index_of(usable, reference):  # type: ignore[no-untyped-def]
+    for index in range(len(usable)):
+        if usable[index] == reference:
+            return index
+    return np.int64(0)
+
+
+@part_kernel
+def is_worth_searching(frame, index, best, predicted_end, room):  # type: ignore[no-untyped-def]
+    """Whether a reference's predicted vectors are not far worse than the best of all references."""
+    for i in range(predicted_end):
+        near_best = (room.costs[i] << 8) <= best * frame.limits.reference_margin
+        if near_best and room.kinds[i, 1] == frame.usable[index]:
+            return True
+    return index == 0
+
+
+@part_kernel
+def screen_new(frame, macroblocks, mb_row, mb_col, index, near, modes, room, count):  # type: ignore[no-untyped-def]
+    """Add the vector that a search in a reference finds; gives the number of candidates."""
+    reference = frame.usable[index]
+    weight = frame.satd_multiplier
+    target = Target(
+        frame.source.y,
+        frame.planes[index],
+        BORDER + 16 * mb_row,
+        BORDER + 16 * mb_col,
+        near.best_row,
+        near.best_column,
+        frame.rates.vector,
+        weight,
+    )
+    starts = _collect_starts(macroblocks, mb_row, mb_col, near, room.starts)
+    leap = frame.limits.leap * weight if index == 0 else FAR
+    cost = search_16x16(target, room.starts, starts, leap, room.found)
+    v_row, v_column = room.found[0], room.found[1]
+    rate = np.int64(frame.rates.reference[reference]) + modes.new
+    room.costs[count] = cost + rate * weight
+    rate += vector_rate(frame.rates.vector, v_row, v_column, near.best_row, near.best_column)
+    _set_kind(room, count, NEWMV, reference, v_row, v_column, rate)
+    return count + 1
+
+
+@part_kernel
+def _collect_starts(macroblocks, mb_row, mb_col, near, starts):  # type: ignore[no-untyped-def]
+    """Vectors from which a search starts: zero, predicted ones and the neighbours'; gives their number."""
+    starts[0, 0] = starts[0, 1] = 0
+    starts[1, 0], starts[1, 1] = near.best_row, near.best_column
+    starts[2, 0], starts[2, 1] = near.nearest_row, near.nearest_column
+    starts[3, 0], starts[3, 1] = near.near_row, near.near_column
+    count = 4
+    columns = macroblocks.y_mode.shape[1]
+    for neighbour in range(3):
+        row = mb_row - (1 if neighbour > 0 else 0)
+        column = mb_col + (-1 if neighbour == 0 else neighbour - 1)
+        if row < 0 or column < 0 or column >= columns:
+            continue
+        if macroblocks.reference[row, column] != INTRA_FRAME:
+            starts[count, 0] = macroblocks.vectors[row, column, 15, 0]
+            starts[count, 1] = macroblocks.vectors[row, column, 15, 1]
+            count += 1
+    return count
+
+
+@part_kernel
+def take_least(costs, count):  # type: ignore[no-untyped-def]
+    """The candidate of least screening cost, which is struck off."""
+    best = np.int64(0)
+    for i in range(1, count):
+        if costs[i] < costs[best]:
+            best = i
+    cost = costs[best]
+    costs[best] = FAR
+    return best, cost
