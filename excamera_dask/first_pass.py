@@ -133,6 +133,12 @@ class FirstPassSettings:
             return "its slowest search for SSIM: use --good --cpu-used=1 or --tune=psnr"
         return None
 
+    def paced(self, chained: bool) -> FirstPassSettings:
+        """These settings with their pace written out; key frames that are not replaced (not `chained`) are worth more time."""
+        settings = self if chained or self.deadline else dataclasses.replace(self, deadline="good")
+        deadline, cpu_used = settings.pace
+        return dataclasses.replace(self, deadline=deadline, cpu_used=cpu_used)
+
     def full_effort(self) -> FirstPassSettings:
         """These settings as libvpx in one piece is compared with: as many passes as the encoder knows, no haste."""
         return dataclasses.replace(
@@ -144,7 +150,7 @@ class FirstPassSettings:
         )
 
     def choose(self, encoder: str | None = None) -> FirstPassSettings:
-        """These settings with the encoder that this machine offers and its pace: once, on the client, for the whole job.
+        """These settings with the encoder that this machine offers: once, on the client, for the whole job.
 
         encoder: None takes vpxenc if it is on PATH, else libvpx, which knows one pass only. Raises
         FirstPassUnavailable.
@@ -156,8 +162,7 @@ class FirstPassSettings:
                 "two passes need vpxenc (Debian: vpx-tools, conda: libvpx): libvpx inside PyAV makes one"
             )
         encoder_version(encoder)
-        deadline, cpu_used = self.pace
-        return dataclasses.replace(self, encoder=encoder, deadline=deadline, cpu_used=cpu_used)
+        return dataclasses.replace(self, encoder=encoder)
 
 
 def encoder_version(encoder: str) -> str:

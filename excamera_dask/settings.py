@@ -72,8 +72,8 @@ class Settings:
         return cls(**options, first_pass=first_pass)
 
     def chosen(self) -> Settings:
-        """These settings with the encoder that the whole job will use; raises FirstPassUnavailable."""
-        first_pass = self.first_pass.choose(self.encoder)
+        """These settings with the encoder and the pace that the whole job will use; raises FirstPassUnavailable."""
+        first_pass = self.first_pass.choose(self.encoder).paced(chained=self.batch_chunks != 1)
         return dataclasses.replace(self, encoder=first_pass.encoder, first_pass=first_pass)
 
     def as_dict(self) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from excamera_dask import first_pass
 from excamera_dask.containers import Writer, is_key_frame, is_shown
 from excamera_dask.errors import FirstPassError, FirstPassUnavailable
 from excamera_dask.first_pass import FirstPassSettings, encode_chunk, encoder_version
+from excamera_dask.settings import Settings
 
 needs_vpxenc = pytest.mark.skipif(shutil.which("vpxenc") is None, reason="needs vpxenc")
 needs_vpxdec = pytest.mark.skipif(shutil.which("vpxdec") is None, reason="needs vpxdec")
@@ -166,13 +167,19 @@ def test_settings_under_which_libvpx_repeats_itself(
 )
 def test_the_pace_is_what_was_asked_for(settings: dict[str, Any], pace: tuple[str, int]) -> None:
     """A speed alone is one of vpxenc's default deadline, as vpxenc's users know it."""
-    given = FirstPassSettings(
-        encoder="libvpx" if settings.get("passes") != 2 else "vpxenc", **settings
-    )
+    given = FirstPassSettings(**settings)
     assert given.pace == pace
-    if given.passes == 1:
-        chosen = given.choose("libvpx")
-        assert (chosen.deadline, chosen.cpu_used) == pace
+    paced = given.paced(chained=True)
+    assert (paced.deadline, paced.cpu_used) == pace
+
+
+def test_key_frames_that_stay_get_more_time() -> None:
+    alone = Settings(batch_chunks=1).chosen().first_pass
+    assert (alone.deadline, alone.cpu_used) == ("good", 2)
+    chosen = Settings().chosen().first_pass
+    assert (chosen.deadline, chosen.cpu_used) == ("realtime", -1)
+    asked = Settings.of(batch_chunks=1, deadline="realtime", cpu_used=-3).chosen().first_pass
+    assert (asked.deadline, asked.cpu_used) == ("realtime", -3)
 
 
 @needs_vpxenc
@@ -208,7 +215,7 @@ def test_two_passes_are_not_quietly_one() -> None:
 
 @needs_vpxenc
 def test_vpxenc_is_preferred() -> None:
-    assert VPXENC.choose().encoder == "vpxenc"
+    assert VPXENC.choose() == VPXENC
     assert encoder_version("vpxenc").startswith("vpxenc ")
     assert "PyAV" in encoder_version("libvpx")
 

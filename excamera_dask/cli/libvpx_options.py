@@ -22,7 +22,7 @@ OPTIONS: tuple[tuple[str, Any, Any, str], ...] = (
         "deadline",
         click.Choice(["best", "good", "realtime"]),
         None,
-        "vpxenc's --best, --good or --rt; by default realtime at --cpu-used=-1.",
+        "vpxenc's --best, --good or --rt; by default realtime at --cpu-used=-1, with -x 1 good at 2.",
     ),
     (
         "cpu-used",
