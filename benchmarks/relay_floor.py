@@ -106,10 +106,13 @@ def feed(connected: socket.socket, total: int) -> None:
 
 def forward(first: socket.socket, second: socket.socket, total: int) -> None:
     source, sink = server(first), server(second)
-    while total > 0:
+    left, begin = total, time.process_time()
+    while left > 0:
         data = source.receive()
         sink.send(data)
-        total -= len(data)
+        left -= len(data)
+    cpu = 1e10 / total * (time.process_time() - begin)
+    print(json.dumps({"cpu_ms_a_10_MB_in_the_middle": round(cpu, 1)}), flush=True)
     second.recv(1)
 
 
