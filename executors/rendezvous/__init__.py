@@ -14,12 +14,13 @@ from executors.rendezvous.errors import (
     StreamBroken,
 )
 from executors.rendezvous.limits import Limits
-from executors.rendezvous.link import Link, Stream
+from executors.rendezvous.link import Link
 from executors.rendezvous.link_core import Notice
 from executors.rendezvous.names import PeerAddress, RelayAddress
 from executors.rendezvous.options import LinkOptions
 from executors.rendezvous.process import RelayProcess
 from executors.rendezvous.security import RendezvousSecurity
+from executors.rendezvous.stream import Stream
 
 __all__ = [
     "Authority",

@@ -29,9 +29,10 @@ from distributed.protocol.utils import host_array
 from distributed.utils import ensure_memoryview, nbytes
 
 from executors.rendezvous.errors import InvalidAddress, PeerGone, Refused, RendezvousError
-from executors.rendezvous.link import Link, Stream
+from executors.rendezvous.link import Link
 from executors.rendezvous.names import PeerAddress, RelayAddress
 from executors.rendezvous.security import RendezvousSecurity
+from executors.rendezvous.stream import Stream
 
 logger = logging.getLogger(__name__)
 

@@ -1,4 +1,4 @@
-"""The link of one process to one relay: asyncio around `LinkCore`, with reconnection; and the streams on it."""
+"""The link of one process to one relay: asyncio around `LinkCore`, with reconnection."""
 
 from __future__ import annotations
 
@@ -17,17 +17,16 @@ from executors.rendezvous.credentials import Credential, relay_server_name
 from executors.rendezvous.errors import (
     LinkClosed,
     NameTaken,
-    PeerGone,
     PeerUnknown,
     ProtocolError,
     Refused,
     RendezvousError,
-    StreamBroken,
 )
 from executors.rendezvous.link_core import LinkCore, LinkState, Notice
 from executors.rendezvous.link_stream import LinkStream
 from executors.rendezvous.names import RelayAddress
 from executors.rendezvous.options import LinkOptions
+from executors.rendezvous.stream import Stream
 from executors.rendezvous.tls import link_context
 
 logger = logging.getLogger(__name__)
@@ -36,150 +35,7 @@ WRITE_BATCH = 512 * 1024
 READ_BUFFER = 256 * 1024
 TICK = 0.5
 TURNED_AWAY = 3  # so many times in a row mean that the relay does not like our certificate
-Handler = Callable[["Stream"], None]
-
-
-class Stream:
-    """A byte stream to a peer. One reader and one writer at a time."""
-
-    def __init__(self, link: Link, core: LinkStream) -> None:
-        self.link = link
-        self.core = core
-        self._readable: asyncio.Future[None] | None = None
-        self._drained: asyncio.Future[None] | None = None
-        self._accepted: asyncio.Future[None] | None = None
-        self._closed = False
-        self.on_close: Callable[[], None] | None = None
-        core.waker = self
-
-    @property
-    def peer(self) -> str:
-        """The name of the other end."""
-        return self.core.peer
-
-    @property
-    def closed(self) -> bool:
-        """True once nothing can be read any more or we have closed it."""
-        core = self.core
-        return self._closed or core.error is not None or (core.end_received and not core.inbox)
-
-    async def read_into(self, buffer: memoryview) -> None:
-        """Fill `buffer`; raises StreamBroken, also where the stream ends before it is full."""
-        core = self.core
-        full = core.want(buffer)
-        try:
-            self.link._consumed(core)
-            while not full:
-                if core.error is not None or self._closed:
-                    raise self._error()
-                if core.end_received:
-                    raise StreamBroken(f"{core.peer} has closed the stream")
-                self._readable = asyncio.get_running_loop().create_future()
-                await self._readable
-                full = core.wanted is None
-        finally:
-            core.wanted = None
-            self._readable = None
-
-    async def write(self, buffers: list[memoryview]) -> None:
-        """Queue `buffers` (kept by reference until they have arrived); waits while too much is unsent."""
-        core = self.core
-        if core.error is not None or self._closed or core.end_received:
-            raise self._error()
-        self.link.core.write(core, buffers)
-        self.link._flush()
-        await self._drain(self.link.options.high_water)
-
-    async def _drain(self, most: int) -> None:
-        core = self.core
-        while core.unsent_bytes > most and core.error is None:
-            self._drained = asyncio.get_running_loop().create_future()
-            self._drain_below = most
-            self.link._drainers.add(self)
-            try:
-                await self._drained
-            finally:
-                self._drained = None
-                self.link._drainers.discard(self)
-        if core.error is not None:
-            raise self._error()
-
-    async def close(self, timeout: float = 5.0) -> None:
-        """End the stream once all that was written is sent; waits for that, at most `timeout` seconds."""
-        core = self.core
-        if self._closed or core.error is not None:
-            self._closed = True
-            return
-        self._closed = True
-        self.link.core.end(core)
-        self.link._flush()
-        self._wake_reader()
-        if core.unsent_bytes:
-            try:
-                async with asyncio.timeout(timeout):
-                    await self._drain(0)
-            except (TimeoutError, RendezvousError):
-                pass
-
-    def abort(self) -> None:
-        """End the stream at once; what was written may be lost."""
-        if not self._closed or self.core.unsent_bytes:
-            self._closed = True
-            if self.core.key in self.link.core.streams:
-                self.link.core.reset(self.core, f.Code.ABORTED, "aborted")
-                self.link._after()
-
-    def _error(self) -> RendezvousError:
-        if self.core.error is None:
-            return StreamBroken(f"the stream to {self.core.peer} is closed")
-        code, why = self.core.error
-        return stream_error(self.core.peer or self.core.target, code, why)
-
-    def _wake_reader(self) -> None:
-        if self._readable is not None and not self._readable.done():
-            self._readable.set_result(None)
-
-    def _on_readable(self) -> None:
-        core = self.core
-        if core.wanted is None or core.end_received:
-            self._wake_reader()
-        if core.end_received and not self._closed:
-            self.link.core.end(core)  # nobody half-closes: what we still have to say, nobody reads
-            if not core.inbox and self.on_close is not None:
-                self.on_close()
-
-    def _on_sent(self) -> None:
-        drained = self._drained
-        if (
-            drained is not None
-            and not drained.done()
-            and self.core.unsent_bytes <= self._drain_below
-        ):
-            drained.set_result(None)
-
-    def _on_accepted(self) -> None:
-        if self._accepted is not None and not self._accepted.done():
-            self._accepted.set_result(None)
-
-    def _on_broken(self) -> None:
-        self._wake_reader()
-        self._on_accepted()
-        if self._drained is not None and not self._drained.done():
-            self._drained.set_result(None)
-        if self.on_close is not None:
-            self.on_close()
-
-
-def stream_error(peer: str, code: f.Code, why: str) -> RendezvousError:
-    """The exception for a stream that was reset."""
-    tail = f": {why}" if why else ""
-    if code == f.Code.PEER_GONE:
-        return PeerGone(f"{peer} has gone{tail}")
-    if code in (f.Code.UNKNOWN_PEER, f.Code.NOT_LISTENING):
-        return PeerUnknown(f"nobody listens as {peer}{tail}")
-    if code == f.Code.CLOSED:
-        return LinkClosed(why or "the link to the relay is closed")
-    return StreamBroken(f"the stream to {peer} is broken ({code.name.lower()}){tail}")
+Handler = Callable[[Stream], None]
 
 
 class _TurnedAway(ConnectionResetError):
