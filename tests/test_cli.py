@@ -91,6 +91,13 @@ def test_each_command_has_help_with_its_options_told(command: list[str]) -> None
     assert all(p.help for p in target.params if isinstance(p, click.Option))
 
 
+@pytest.mark.parametrize("command", [[], ["step"], ["bench"]])
+def test_a_group_alone_shows_its_help_as_it_is_laid_out(command: list[str]) -> None:
+    done = excamera(*command)
+    assert done.returncode == 2 and not done.stdout
+    assert done.stderr.startswith("Usage: excamera") and done.stderr.count("\n") > 10
+
+
 def test_help_comes_without_the_heavy_imports() -> None:
     code = (
         "import sys; from excamera_dask.cli import main; main(['encode', '--help']);"
