@@ -211,6 +211,18 @@ def test_the_input_is_never_the_output(clip: Path, tmp_path: Path) -> None:
     assert_one_line(excamera("encode", clip, "-o", same, "-y"), 1, "input")
 
 
+def test_measuring_never_replaces_its_input(clip: Path, tmp_path: Path) -> None:
+    (tmp_path / "link.png").symlink_to(clip)
+    before = clip.read_bytes()
+    for command in (
+        ("bench", "rd", clip, "--plot", tmp_path / "link.png"),
+        ("step", "first-pass", clip, "-o", tmp_path / "o.ivf", "-O", clip),
+        ("step", "dump", clip, clip),
+    ):
+        assert_one_line(excamera(*command), 1, "is the input itself")
+    assert clip.read_bytes() == before
+
+
 def test_an_unreachable_scheduler_is_one_line(clip: Path, tmp_path: Path) -> None:
     done = excamera(
         "encode", clip, "-o", tmp_path / "a.webm", "-x", 1, "--executor", "tcp://127.0.0.1:9"

@@ -62,6 +62,13 @@ def claim_output(path: Path | S3Url, overwrite: bool | None) -> None:
     raise Failure(f"{path}: exists already; -y overwrites it")
 
 
+def refuse_inputs(output: Path, *inputs: Path | None) -> None:
+    """Refuse an output that is one of the inputs, under whatever name."""
+    for path in inputs:
+        if path is not None and path.exists() and output.exists() and path.samefile(output):
+            raise Failure(f"{output}: is the input itself")
+
+
 def _claim_file(path: Path) -> bool:
     """Whether there is a regular file that would be overwritten."""
     folder = (path.resolve() if path.is_symlink() else path).parent
