@@ -20,11 +20,11 @@ from numpy.typing import NDArray
 from codec.errors import InvalidState
 from codec.frame import BORDER, Picture, Plane, macroblock_size, new_picture, pad_plane
 
-BYTES_VERSION = 1
+BYTES_VERSION = 2
 _MAGIC = b"XCDS"
 _HEADER = struct.Struct(
     "<4sHB16s16s"
-)  # magic, version, kind, digest of the base, digest of the payload
+)  # magic, version, kind, digest of the base, digest of all the rest
 _WHOLE, _DELTA = 0, 1
 _NO_BASE = bytes(16)
 _FIXED = struct.Struct(
@@ -123,9 +123,9 @@ class DecoderState:
     def to_bytes(self, base: DecoderState | None = None) -> bytes:
         """Versioned, checked, compressed bytes; with `base`, the receiver needs an equal base to read them."""
         payload = self._small_parts() + self._picture_parts(base)
-        digest = hashlib.blake2b(payload, digest_size=16).digest()
         compressed = zstandard.ZstdCompressor(level=_COMPRESSION_LEVEL).compress(payload)
         kind, base_digest = (_WHOLE, _NO_BASE) if base is None else (_DELTA, base.digest)
+        digest = _bytes_digest(kind, base_digest, compressed)
         return _HEADER.pack(_MAGIC, BYTES_VERSION, kind, base_digest, digest) + compressed
 
     @classmethod
@@ -233,6 +233,13 @@ def _left_differences(plane: Plane) -> bytes:
     return differences.tobytes()
 
 
+def _bytes_digest(kind: int, base_digest: bytes, compressed: bytes) -> bytes:
+    """Checksum of everything that a state's bytes hold beyond magic and version."""
+    digest = hashlib.blake2b(bytes([kind]) + base_digest, digest_size=16)
+    digest.update(compressed)
+    return digest.digest()
+
+
 def _checked_payload(data: bytes, base: DecoderState | None) -> bytes:
     if len(data) < _HEADER.size or data[:4] != _MAGIC:
         raise InvalidState("not a decoder state: it does not begin with a state's header")
@@ -241,19 +248,14 @@ def _checked_payload(data: bytes, base: DecoderState | None) -> bytes:
         raise InvalidState(
             f"decoder state of version {version}; this codec reads version {BYTES_VERSION}"
         )
+    compressed = data[_HEADER.size :]
+    if kind not in (_WHOLE, _DELTA) or _bytes_digest(kind, base_digest, compressed) != digest:
+        raise InvalidState("decoder state is truncated or altered: its checksum does not fit")
     if kind == _DELTA and base is None:
         raise InvalidState("decoder state is a delta: give the base state that it was made against")
     if kind == _DELTA and base is not None and base.digest != base_digest:
         raise InvalidState("decoder state is a delta against another base state than the one given")
-    try:
-        payload = zstandard.ZstdDecompressor().decompress(
-            data[_HEADER.size :], max_output_size=1 << 31
-        )
-    except zstandard.ZstdError as error:
-        raise InvalidState(f"decoder state is truncated or altered: {error}") from None
-    if kind not in (_WHOLE, _DELTA) or hashlib.blake2b(payload, digest_size=16).digest() != digest:
-        raise InvalidState("decoder state is altered: its checksum does not fit")
-    return payload
+    return zstandard.ZstdDecompressor().decompress(compressed, max_output_size=1 << 31)
 
 
 class _StateReader:

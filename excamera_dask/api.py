@@ -19,7 +19,7 @@ from excamera_dask.errors import ExcameraError, SourceError
 from excamera_dask.first_pass import encoder_version
 from excamera_dask.graph import Job, Resumed, build_graph, window_spans, with_priorities
 from excamera_dask.intermediates import Intermediates
-from excamera_dask.journal import Journal
+from excamera_dask.journal import Journal, writing_alone
 from excamera_dask.muxing import Draft, Muxer, mux
 from excamera_dask.planning import Plan, make_plan
 from excamera_dask.progress import STAGES, ChunkDone, Notice, OnEvent, StageCounts, Started, ignore
@@ -73,9 +73,12 @@ def encode(
     target = _checked_output(out, source)
     keeper = None if keep is None else Intermediates(keep, source)
     identity = _fingerprint(source, chosen)
-    with _executor(
-        executor, workers, dict(executor_options or {}), source, chosen, on_event
-    ) as runner:
+    with (
+        writing_alone(target),
+        _executor(
+            executor, workers, dict(executor_options or {}), source, chosen, on_event
+        ) as runner,
+    ):
         made = _plan(source, chosen, identity, runner, keep=keep is not None)
         draft = _draft(made, source, target, chosen, runner.name, runner.workers, began)
         journal = Journal(target, identity)
@@ -255,6 +258,8 @@ def _warnings(settings: Settings) -> tuple[str, ...]:
 def _checked_output(out: PathLike, source: SourceInfo) -> str:
     """The absolute path or the URL of the output, where it can be written; raises ContainerError, StorageError."""
     target = full_name(out)
+    if os.path.islink(target):
+        target = os.path.realpath(target)
     output_suffix(target)
     place = locate(target)
     if isinstance(place, S3Url):

@@ -175,7 +175,7 @@ class Writer:
         self.key_frames = 0
         self.bytes = 0
         self._last_shown: int | None = None
-        self._step = 1
+        self._step = 1 if not average_rate else max(1, round(1 / (average_rate * self.time_base)))
         self._output: Output | None = None
         self._file: IO[bytes] | None = None
         self._format: _Format | None = None

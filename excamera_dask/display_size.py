@@ -3,24 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from typing import IO, NamedTuple
+from typing import IO
 
-SEGMENT, TRACKS, TRACK_ENTRY, NAME, VIDEO = 0x18538067, 0x1654AE6B, 0xAE, 0x536E, 0xE0
+from excamera_dask.ebml import SEGMENT, Element, elements
+
+TRACKS, TRACK_ENTRY, NAME, VIDEO = 0x1654AE6B, 0xAE, 0x536E, 0xE0
 DISPLAY_WIDTH, DISPLAY_HEIGHT = b"\x54\xb0\x84", b"\x54\xba\x84"
 DISPLAY_PLACEHOLDER = (
     "display_sz."  # as a Name element, 14 bytes: what the two display elements take
 )
 HEADER_BYTES = 65536
-
-
-class _Element(NamedTuple):
-    """An EBML element (RFC 8794): identifier, where it starts, where its payload starts and stops."""
-
-    id: int
-    start: int
-    payload: int
-    stop: int
 
 
 def write_display_size(file: IO[bytes], width: int, height: int) -> None:
@@ -55,23 +47,11 @@ def write_display_size(file: IO[bytes], width: int, height: int) -> None:
     assert len(entry) == stop - start
 
 
-def _find(data: bytearray, parent: _Element | None, wanted: int) -> _Element:
+def _find(data: bytearray, parent: Element | None, wanted: int) -> Element:
     start, stop = (
         (0, len(data)) if parent is None else (parent.payload, min(parent.stop, len(data)))
     )
-    for element in _children(data, start, stop):
+    for element in elements(data, start, stop):
         if element.id == wanted:
             return element
     raise AssertionError(f"the WebM muxer wrote no element {wanted:x}")
-
-
-def _children(data: bytearray, at: int, stop: int) -> Iterator[_Element]:
-    while at < stop:
-        length = 9 - data[at].bit_length()
-        id_ = int.from_bytes(data[at : at + length], "big")
-        start, at = at, at + length
-        length = 9 - data[at].bit_length()
-        size = int.from_bytes(data[at : at + length], "big") & ((1 << 7 * length) - 1)
-        at += length
-        yield _Element(id_, start, at, at + size)
-        at += size

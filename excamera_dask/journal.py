@@ -13,10 +13,11 @@ import os
 import re
 import struct
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from excamera_dask.storage import PathLike
-from excamera_dask.storage.folder import open_folder
+from excamera_dask.storage.folder import claimed, open_folder
 
 SUFFIX = ".excamera"
 _MAGIC = b"XCCH0001"
@@ -77,6 +78,11 @@ class Journal:
     def close(self) -> None:
         """Let what is being written end; leave no empty folder behind a job that failed before its first chunk."""
         self._folder.close()
+
+
+def writing_alone(out: PathLike) -> AbstractContextManager[None]:
+    """Keep other jobs of this machine from the same output; raises CannotKeep where one is at it."""
+    return claimed(f"{os.fspath(out)}{SUFFIX}")
 
 
 def fingerprint(*parts: object) -> str:

@@ -10,7 +10,9 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
 
-from distributed import Client, Future, KilledWorker, WorkerPlugin
+from distributed import Client, Future, KilledWorker, Security, WorkerPlugin
+from distributed.comm import parse_address, parse_host_port
+from distributed.comm.registry import get_backend
 
 from executors.base import (
     COUNTS_INTERVAL,
@@ -72,6 +74,7 @@ class DaskExecutor(Executor):
     ) -> Self:
         """Connect to the scheduler at `address` (tcp:// or tls://); closing closes the connection only."""
         try:
+            _check_address(address, options.get("security"))
             client = Client(address, timeout=timeout, set_as_default=False, **options)
         except (OSError, ValueError, TypeError) as error:
             raise InvalidExecutor(
@@ -230,6 +233,21 @@ def _killed(error: KilledWorker) -> WorkerLost:
         f"{error.allowed_failures + 1} workers died while running {error.task}: out of memory? "
         "(use fewer workers, or larger ones)"
     )
+
+
+def _check_address(address: str, security: Any) -> None:
+    """Refuse what Client would fail at late and loudly; ValueError says what is missing."""
+    scheme, place = parse_address(address)
+    get_backend(scheme)
+    if scheme in ("tcp", "tls"):
+        parse_host_port(place)
+    if scheme != "tls" or security is not None:
+        return
+    if Security().get_connection_args("client").get("ssl_context") is None:
+        raise ValueError(
+            "tls:// needs certificates: set ca-file, client.cert and client.key under distributed.comm.tls in "
+            "Dask's configuration"
+        )
 
 
 def _first_line(error: BaseException) -> str:

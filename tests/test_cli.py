@@ -91,6 +91,13 @@ def test_each_command_has_help_with_its_options_told(command: list[str]) -> None
     assert all(p.help for p in target.params if isinstance(p, click.Option))
 
 
+@pytest.mark.parametrize("command", [[], ["step"], ["bench"]])
+def test_a_group_alone_shows_its_help_as_it_is_laid_out(command: list[str]) -> None:
+    done = excamera(*command)
+    assert done.returncode == 2 and not done.stdout
+    assert done.stderr.startswith("Usage: excamera") and done.stderr.count("\n") > 5
+
+
 def test_help_comes_without_the_heavy_imports() -> None:
     code = (
         "import sys; from excamera_dask.cli import main; main(['encode', '--help']);"
@@ -202,6 +209,18 @@ def test_the_input_is_never_the_output(clip: Path, tmp_path: Path) -> None:
     same = tmp_path / "same.ivf"
     same.symlink_to(clip)
     assert_one_line(excamera("encode", clip, "-o", same, "-y"), 1, "input")
+
+
+def test_measuring_never_replaces_its_input(clip: Path, tmp_path: Path) -> None:
+    (tmp_path / "link.png").symlink_to(clip)
+    before = clip.read_bytes()
+    for command in (
+        ("bench", "rd", clip, "--plot", tmp_path / "link.png"),
+        ("step", "first-pass", clip, "-o", tmp_path / "o.ivf", "-O", clip),
+        ("step", "dump", clip, clip),
+    ):
+        assert_one_line(excamera(*command), 1, "is the input itself")
+    assert clip.read_bytes() == before
 
 
 def test_an_unreachable_scheduler_is_one_line(clip: Path, tmp_path: Path) -> None:

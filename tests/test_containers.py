@@ -126,6 +126,14 @@ def test_webm_tags(tmp_path: Path, packets: list[Packet]) -> None:
     assert b"display_sz" not in path.read_bytes()
 
 
+def test_a_single_frame_lasts_as_long_as_the_rate_says(
+    tmp_path: Path, packets: list[Packet]
+) -> None:
+    path = write(tmp_path / "out.webm", packets[:1], average_rate=Fraction(24))
+    with av.open(str(path)) as container:
+        assert container.duration == pytest.approx(1e6 / 24, abs=1000)
+
+
 def test_webm_key_frame_flags(tmp_path: Path, packets: list[Packet]) -> None:
     path = write(tmp_path / "out.webm", packets)
     with av.open(str(path)) as container:

@@ -373,6 +373,21 @@ def test_unknown_executors_are_refused() -> None:
         DaskExecutor.connect("tcp://127.0.0.1:1", timeout=0.5)
 
 
+@pytest.mark.parametrize(
+    ("address", "reason"),
+    [
+        ("tls://127.0.0.1:1", "needs certificates"),
+        ("foo://127.0.0.1:1", "unknown address scheme"),
+        ("tcp://127.0.0.1", "missing port"),
+    ],
+)
+def test_addresses_that_cannot_work_are_refused_at_once(address: str, reason: str) -> None:
+    began = time.monotonic()
+    with pytest.raises(InvalidExecutor, match=reason):
+        open_executor(address)
+    assert time.monotonic() - began < 5
+
+
 def test_errors_pickle() -> None:
     for error in (InvalidExecutor("a"), WorkerLost("b"), Cancelled("c"), Refused("d", 4)):
         again = pickle.loads(pickle.dumps(error))

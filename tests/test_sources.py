@@ -16,6 +16,7 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+from av.stream import Disposition
 
 from codec.frame import Image
 from excamera_dask.errors import SourceError
@@ -318,6 +319,56 @@ def test_truncated(tmp_path: Path) -> None:
     source = open_source(path)
     assert 10 < source.frame_count < 60
     check_random_access(source)
+
+
+def test_a_truncated_matroska_file_says_so(tmp_path: Path) -> None:
+    path = make_clip(tmp_path / "a.mkv", frames=60, options={"g": "20"})
+    assert not open_source(path).warnings
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
+    source = open_source(path)
+    assert source.warnings == (
+        f"truncated: the file breaks off after frame {source.frame_count - 1}",
+    )
+
+
+def test_a_stream_without_times_has_the_rate_that_its_codec_states(tmp_path: Path) -> None:
+    timed = make_clip(tmp_path / "a.mp4", options={"x264-params": "fps=30000/1001:force-cfr=1"})
+    with av.open(str(timed)) as film, av.open(str(tmp_path / "a.h264"), "w") as bare:
+        stream = bare.add_stream_from_template(film.streams.video[0])
+        for packet in film.demux(film.streams.video[0]):
+            if packet.size:
+                packet.stream = stream
+                bare.mux(packet)
+    source = open_source(tmp_path / "a.h264")
+    assert source.average_rate == Fraction(30000, 1001)
+    assert source.duration == pytest.approx(60 * 1001 / 30000)
+
+
+def test_times_of_decoding_are_put_in_order(tmp_path: Path) -> None:
+    source = open_source(make_clip(tmp_path / "a.avi", options={"bf": "2"}))
+    assert source.frame_count == 60
+    assert set(np.diff(source.times).tolist()) == {1}
+
+
+def test_a_cover_picture_is_no_film(tmp_path: Path) -> None:
+    path = tmp_path / "a.mp4"
+    with av.open(str(path), "w") as container:
+        stream: Any = container.add_stream("mjpeg", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuvj420p"
+        stream.disposition = Disposition.attached_pic
+        frame = av.VideoFrame(64, 48, "yuvj420p")
+        for plane in frame.planes:
+            plane.update(bytes(plane.buffer_size))
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    with pytest.raises(SourceError, match="only a cover picture"):
+        open_source(path)
+
+
+def test_a_container_knows_the_matrix_of_vp8_better(tmp_path: Path) -> None:
+    bt709 = {"colorspace": 1, "color_primaries": 1, "color_trc": 1}
+    path = make_clip(tmp_path / "a.webm", "libvpx", frames=5, tags=bt709)
+    assert open_source(path).colour.matrix == 1
 
 
 @pytest.mark.parametrize("parameters", [b"", b" Ip"])

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import resource
+import signal
+
 import numpy as np
 import pytest
 import stores
 
 from excamera_dask.errors import ContainerError
-from excamera_dask.journal import Journal, fingerprint
+from excamera_dask.journal import Journal, fingerprint, writing_alone
 from excamera_dask.storage import (
     AccessDenied,
     NoSuchBucket,
     S3Url,
     StorageError,
     StoreUnavailable,
+    is_remote,
     locate,
     open_output,
 )
@@ -147,6 +151,35 @@ def test_a_folder_that_does_not_exist(tmp_path):
         open_output(tmp_path / "absent" / "out.bin")
 
 
+def test_a_symbolic_link_stays_one(tmp_path):
+    (tmp_path / "disk").mkdir()
+    link = tmp_path / "out.bin"
+    link.symlink_to(tmp_path / "disk" / "real.bin")
+    output = open_output(link)
+    output.file.write(b"data")
+    output.commit()
+    output.discard()
+    assert link.is_symlink() and link.read_bytes() == b"data"
+    assert [path.name for path in (tmp_path / "disk").iterdir()] == ["real.bin"]
+
+
+def test_a_full_disk_is_told_by_the_outputs_name_and_leaves_nothing(tmp_path):
+    output = open_output(tmp_path / "out.bin")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        with pytest.raises(OSError) as raised:
+            output.file.write(bytes(100_000))
+            output.commit()
+        assert raised.value.filename == str(tmp_path / "out.bin")
+        output.discard()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, ignored)
+    assert list(tmp_path.iterdir()) == []
+
+
 # Folders of small values
 
 
@@ -278,3 +311,14 @@ def test_a_folder_is_where_an_output_may_grow(tmp_path):
     folder = open_folder(tmp_path / "x.excamera", "a")
     assert isinstance(folder, FileFolder)
     assert folder.local == tmp_path / "x.excamera" / "a"
+
+
+def test_one_job_at_a_time_writes_an_output(out, tmp_path):
+    with writing_alone(out):
+        if is_remote(out):
+            return
+        with pytest.raises(folders.CannotKeep, match="another job is writing"):
+            writing_alone(out).__enter__()
+    with writing_alone(out):
+        pass
+    assert list(tmp_path.iterdir()) == []

@@ -9,7 +9,7 @@ import click
 
 from excamera_dask.cli.failures import Failure
 from excamera_dask.cli.libvpx_options import libvpx_options, settings_from
-from excamera_dask.cli.output import claim_output, notice, print_json, whole_file
+from excamera_dask.cli.output import claim_output, notice, print_json, refuse_inputs, whole_file
 from excamera_dask.cli.values import CqLevels, Executor, Methods
 
 if TYPE_CHECKING:
@@ -81,6 +81,7 @@ def rd(
     """
     for path in (output, plot_path):
         if path is not None:
+            refuse_inputs(path, source)
             claim_output(path, overwrite=True)
     if plot_path is not None:
         _require_matplotlib()

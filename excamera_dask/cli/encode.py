@@ -12,7 +12,7 @@ from excamera_dask.cli.failures import Failure
 from excamera_dask.cli.head_start import head_start
 from excamera_dask.cli.lambda_options import lambda_options, take_lambda_options
 from excamera_dask.cli.libvpx_options import cq_level_option, libvpx_options
-from excamera_dask.cli.output import claim_output, notice, print_json
+from excamera_dask.cli.output import claim_output, notice, print_json, refuse_inputs
 from excamera_dask.cli.values import BatchChunks, Executor, Place, Times
 
 if TYPE_CHECKING:
@@ -173,13 +173,8 @@ def _check_output(source: Path | S3Url, output: Path | S3Url, overwrite: bool | 
     output_suffix(output)
     if output == source:
         raise Failure(f"{output}: is the input itself")
-    if (
-        isinstance(source, Path)
-        and isinstance(output, Path)
-        and output.exists()
-        and source.samefile(output)
-    ):
-        raise Failure(f"{output}: is the input itself")
+    if isinstance(source, Path) and isinstance(output, Path):
+        refuse_inputs(output, source)
     claim_output(output, overwrite)
 
 

@@ -62,9 +62,16 @@ def claim_output(path: Path | S3Url, overwrite: bool | None) -> None:
     raise Failure(f"{path}: exists already; -y overwrites it")
 
 
+def refuse_inputs(output: Path, *inputs: Path | None) -> None:
+    """Refuse an output that is one of the inputs, under whatever name."""
+    for path in inputs:
+        if path is not None and path.exists() and output.exists() and path.samefile(output):
+            raise Failure(f"{output}: is the input itself")
+
+
 def _claim_file(path: Path) -> bool:
     """Whether there is a regular file that would be overwritten."""
-    folder = path.parent
+    folder = (path.resolve() if path.is_symlink() else path).parent
     if not folder.is_dir():
         raise Failure(f"{path}: the folder {folder} does not exist")
     if path.is_dir():
@@ -89,6 +96,8 @@ def whole_file(path: Path) -> Iterator[Path]:
     if path.exists() and not _is_regular(path):  # a device or a pipe, such as /dev/null
         yield path
         return
+    if path.is_symlink():
+        path = path.resolve()
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
     os.close(handle)
     temporary = Path(name)

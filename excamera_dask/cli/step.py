@@ -9,7 +9,7 @@ import click
 
 from excamera_dask.cli.failures import Failure
 from excamera_dask.cli.libvpx_options import cq_level_option, libvpx_options, settings_from
-from excamera_dask.cli.output import claim_output, notice, whole_file
+from excamera_dask.cli.output import claim_output, notice, refuse_inputs, whole_file
 
 if TYPE_CHECKING:
     from codec.state import DecoderState
@@ -57,7 +57,7 @@ def first_pass(
     **libvpx: Any,
 ) -> None:
     """Encode all frames of SRC as one chunk: a key frame and nothing but inter frames after it."""
-    _claim(output, output_state)
+    _claim(output, output_state, inputs=(source,))
     from excamera_dask.first_pass import encode_chunk
     from excamera_dask.sources import open_source, read_frames
     from excamera_dask.stages import state_after
@@ -84,7 +84,7 @@ def first_pass(
 @click.option("-S", "--input-state", type=FILE, help="State before the first frame of IVF.")
 def dump(ivf: Path, output: Path, frame_number: int | None, input_state: Path | None) -> None:
     """Write the decoder's state after a frame of IVF to the file STATE."""
-    _claim(output)
+    _claim(output, inputs=(ivf,))
     from excamera_dask.stages import state_after
 
     packets = _read_ivf(ivf)
@@ -129,7 +129,7 @@ def enc(
         raise click.UsageError("give either -r with -p PRED.ivf, or -y QUANTIZER")
     if pred_state is not None and not reencode:
         raise click.UsageError("--pred-state belongs to -r -p PRED.ivf")
-    _claim(output, output_state)
+    _claim(output, output_state, inputs=(source, pred_ivf))
     from excamera_dask import reencoding
     from excamera_dask.sources import open_source, read_frames
 
@@ -187,9 +187,10 @@ def diff(first: Path, second: Path) -> None:
     raise Failure(f"{first} and {second} differ")
 
 
-def _claim(*outputs: Path | None) -> None:
+def _claim(*outputs: Path | None, inputs: tuple[Path | None, ...]) -> None:
     for output in outputs:
         if output is not None:
+            refuse_inputs(output, *inputs)
             claim_output(output, overwrite=True)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import av
+from av.stream import Disposition
 
 from excamera_dask.errors import SourceError
 from excamera_dask.sources.skimming import SkimmedFile, fetch_index, top_level_boxes
@@ -29,6 +30,14 @@ class Demuxed(NamedTuple):
             return self.object.info.etag, self.object.size
         status = os.stat(self.container.name)
         return str(status.st_mtime_ns), status.st_size
+
+    def read_start(self, count: int) -> bytes:
+        """The first bytes of the file; not to be asked for between packets."""
+        if self.object is not None:
+            self.object.seek(0)
+            return self.object.read(count)
+        with open(self.container.name, "rb") as file:
+            return file.read(count)
 
     def close(self) -> None:
         self.container.close()
@@ -116,4 +125,4 @@ def _pick_stream(container: Any, path: str, index: int | None) -> Any:
 
 
 def _is_cover(stream: Any) -> bool:
-    return "attached_pic" in str(getattr(stream, "disposition", ""))
+    return bool(stream.disposition & Disposition.attached_pic)

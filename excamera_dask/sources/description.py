@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 FULL_RANGE = 2
+UNSPECIFIED = 2
 
 
 class Colour(NamedTuple):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 from collections.abc import Iterator
 from fractions import Fraction
@@ -12,17 +13,21 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
+from excamera_dask.ebml import segment_stop
 from excamera_dask.errors import SourceError
 from excamera_dask.sources import packets as packet_checks
 from excamera_dask.sources.demuxing import Demuxed, open_container, walk_packets
-from excamera_dask.sources.description import NO_TIME, Anchors, SourceInfo
+from excamera_dask.sources.description import NO_TIME, UNSPECIFIED, Anchors, SourceInfo
 from excamera_dask.sources.pixels import TAKEN_AS_IS, colour_of, orientation_of
 from excamera_dask.sources.y4m_walk import walk_places
 from excamera_dask.storage import full_name
 
 ANCHOR_SPACING = 12
-Y4M = "yuv4mpegpipe"
+Y4M, MATROSKA = "yuv4mpegpipe", "matroska,webm"
+HEADER_BYTES = 4096
 LARGEST_SIDE = 16383
+USUAL_RATE = Fraction(25)
+VP8_DECODERS = ("vp8", "libvpx")
 
 
 SOON_RIGHT = 3
@@ -52,10 +57,12 @@ def open_source(path: str | os.PathLike[str]) -> SourceInfo:
     """
     name = full_name(path)
     demuxed = open_container(name)
+    matrix = int(demuxed.stream.codec_context.colorspace)
     try:
         first, table = _scan(name, demuxed)
         order, counted, warnings = _presentation_order(name, demuxed, table)
-        return _describe(name, demuxed, first, table, order, counted, warnings)
+        described = _describe(name, demuxed, first, table, order, counted, warnings)
+        return _with_stated_matrix(described, matrix)
     finally:
         demuxed.close()
 
@@ -157,9 +164,17 @@ def _presentation_order(
         warnings.append(f"truncated: {len(order)} of {announced} frames can be read")
     elif demuxed.container.format.name == Y4M and table.end < demuxed.version[1]:
         warnings.append(f"truncated: the file breaks off within frame {len(order)}")
+    elif demuxed.container.format.name == MATROSKA and _is_cut_short(demuxed):
+        warnings.append(f"truncated: the file breaks off after frame {len(order) - 1}")
     if order.size == 0:
         raise SourceError(f"{path}: no video frame can be decoded")
     return order.astype(np.int64), counted, warnings
+
+
+def _is_cut_short(demuxed: Demuxed) -> bool:
+    """Whether a Matroska file is shorter than it says."""
+    told = segment_stop(demuxed.read_start(HEADER_BYTES))
+    return told is not None and told > demuxed.version[1]
 
 
 def _decode_order(path: str, index: int, version: tuple[str, int]) -> tuple[NDArray[np.int64], int]:
@@ -186,17 +201,28 @@ def _decode_order(path: str, index: int, version: tuple[str, int]) -> tuple[NDAr
 
 
 def _times(
-    stream: Any, table: PacketTable, order: NDArray[np.int64], rate: Fraction
+    stream: Any, table: PacketTable, order: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], Fraction]:
     """Strictly rising presentation times from 0, and their unit; an even rate where packets carry no times."""
     pts = table.pts[order]
     if np.any(pts == NO_TIME):
-        return np.arange(order.size, dtype=np.int64), 1 / rate
-    steps = np.maximum(np.diff(pts, prepend=pts[:1]), 1)
-    steps[0] = 0
+        rate = stream.guessed_rate or stream.average_rate or USUAL_RATE
+        return np.arange(order.size, dtype=np.int64), 1 / Fraction(rate)
     if np.any(np.diff(pts) <= 0):
+        if np.all(np.diff(table.pts) > 0):  # times of decoding, as AVI has them
+            pts = np.sort(pts)
         return _repaired_times(pts), Fraction(stream.time_base)
-    return np.cumsum(steps), Fraction(stream.time_base)
+    return pts - pts[0], Fraction(stream.time_base)
+
+
+def _rate(stream: Any, times: NDArray[np.int64], time_base: Fraction) -> Fraction:
+    """Mean frames a second: of even times themselves, else as the file states it, where two frames are ever so near."""
+    stated = Fraction(stream.average_rate or stream.guessed_rate or USUAL_RATE)
+    steps = np.unique(np.diff(times))
+    if steps.size == 0:
+        return stated
+    fastest = 1 / (int(steps[0]) * time_base)
+    return fastest if steps.size == 1 and len(times) > 2 else min(stated, fastest)
 
 
 def _repaired_times(pts: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -253,8 +279,7 @@ def _describe(
             f"{path}: {shown[0]}x{shown[1]} is too large for VP8 (at most {LARGEST_SIDE})"
         )
     aspect = _sample_aspect(stream)
-    rate = stream.average_rate or stream.guessed_rate or Fraction(25)
-    times, time_base = _times(stream, table, order, Fraction(rate))
+    times, time_base = _times(stream, table, order)
     return SourceInfo(
         path=path,
         version=version,
@@ -269,7 +294,7 @@ def _describe(
         width=shown[0],
         height=shown[1],
         time_base=time_base,
-        average_rate=Fraction(rate),
+        average_rate=_rate(stream, times, time_base),
         colour=colour_of(first),
         sample_aspect=1 / aspect if orientation.transpose else aspect,
         orientation=orientation,
@@ -283,6 +308,13 @@ def _describe(
         skip=0,
         frame_count=int(order.size),
     )
+
+
+def _with_stated_matrix(source: SourceInfo, matrix: int) -> SourceInfo:
+    """VP8 frames say BT.601 of whatever they hold; what their container says counts for more."""
+    if source.codec not in VP8_DECODERS or matrix == UNSPECIFIED:
+        return source
+    return dataclasses.replace(source, colour=source.colour._replace(matrix=matrix))
 
 
 def _sample_aspect(stream: Any) -> Fraction:

@@ -6,9 +6,10 @@ Each appears whole or not at all, and is there when its writer has been told so,
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from concurrent.futures import wait as wait_for
 from pathlib import Path
@@ -63,6 +64,42 @@ class CannotKeep(ExcameraError):
     """Values cannot be kept beside the output."""
 
 
+@contextlib.contextmanager
+def claimed(parent: PathLike) -> Iterator[None]:
+    """Be alone in a folder of files, made if need be, where its file system has locks; objects know none.
+
+    Raises CannotKeep while somebody else is there. An empty folder goes at the end.
+    """
+    place = locate(parent)
+    if isinstance(place, S3Url):
+        yield
+        return
+    handle = _locked(place)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            os.rmdir(place)
+        os.close(handle)
+
+
+def _locked(path: str) -> int:
+    """A handle of the folder that holds a lock until it is closed, or its process ends."""
+    try:
+        os.makedirs(path, exist_ok=True)
+        handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError as error:
+        raise CannotKeep(f"{path}: cannot keep finished chunks there ({error.strerror})") from None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        raise CannotKeep(f"{path}: another job is writing this output now") from None
+    except OSError:
+        pass  # a file system without locks
+    return handle
+
+
 class FileFolder:
     """Files in a folder."""
 
@@ -91,6 +128,7 @@ class FileFolder:
             temporary.write_bytes(data)
             os.replace(temporary, path)
         except OSError as error:
+            temporary.unlink(missing_ok=True)
             raise CannotKeep(f"{path}: cannot write ({error.strerror})") from None
 
     def read(self, name: str) -> bytes | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import secrets
 from typing import IO, Any, Protocol
@@ -34,16 +35,31 @@ def open_output(path: PathLike, folder: PathLike | None = None) -> Output:
     return FileOutput(target, folder)
 
 
+class NamedFile(io.FileIO):
+    """A file whose failures to write name the output that it will be."""
+
+    def __init__(self, path: str, output: str) -> None:
+        super().__init__(path, "x+")
+        self._output = output
+
+    def write(self, data: Any, /) -> int:
+        try:
+            return super().write(data)
+        except OSError as error:
+            error.filename = self._output
+            raise
+
+
 class FileOutput:
-    """A file under a hidden name until it is whole."""
+    """A file under a hidden name until it is whole; of a symbolic link, the file that it names."""
 
     def __init__(self, path: str, folder: PathLike | None = None) -> None:
-        self.path = os.path.abspath(path)
+        self.path = os.path.realpath(path) if os.path.islink(path) else os.path.abspath(path)
         self.folder = os.path.dirname(self.path) if folder is None else os.fspath(folder)
         base = os.path.basename(self.path)
         self._temporary = os.path.join(self.folder, f".{base}.{secrets.token_hex(4)}.part")
         try:
-            self.file: IO[bytes] = open(self._temporary, "x+b")  # noqa: SIM115 - `discard` closes it
+            self.file: IO[bytes] = io.BufferedRandom(NamedFile(self._temporary, path))
         except OSError as error:
             reason = (error.strerror or "").lower()
             raise ContainerError(f"{self.folder}: cannot write there ({reason})") from None
@@ -54,7 +70,8 @@ class FileOutput:
         os.replace(self._temporary, self.path)
 
     def discard(self) -> None:
-        self.file.close()
+        with contextlib.suppress(OSError):  # what is still in its buffer may not fit on the disk
+            self.file.close()
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self._temporary)
 
