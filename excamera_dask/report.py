@@ -60,9 +60,13 @@ class EncodeReport:
 
     def __str__(self) -> str:
         return (
-            f"{self.frames} frames, {self.key_frames} key frames, {self.bytes} bytes "
+            f"{_count(self.frames, 'frame')}, {_count(self.key_frames, 'key frame')}, {self.bytes} bytes "
             f"in {self.seconds:.1f} s ({self.fps:.1f} fps)" + self._price()
         )
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def versions(encoder: str) -> dict[str, str]:

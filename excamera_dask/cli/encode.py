@@ -169,7 +169,8 @@ def _check_output(source: Path | S3Url, output: Path | S3Url, overwrite: bool | 
     from excamera_dask.containers import output_suffix
 
     if isinstance(source, Path) and not source.exists():
-        raise Failure(f"{source}: no such file")
+        pipe = " (a pipe cannot be read at many places at once: save it as a file first)"
+        raise Failure(f"{source}: no such file{pipe if str(source) == '-' else ''}")
     output_suffix(output)
     if output == source:
         raise Failure(f"{output}: is the input itself")

@@ -156,7 +156,7 @@ def _presentation_order(
         order, failures = _decode_order(path, stream.index, demuxed.version)
         counted = "decoded"
         if failures:
-            warnings.append(f"{failures} damaged packets could not be decoded")
+            warnings.append(f"damaged packets: {failures} could not be decoded")
         if "damaged packets" in table.doubts and not failures:
             warnings.append("damaged packets; some pictures may show errors")
     announced = stream.frames
