@@ -8,7 +8,7 @@ import itertools
 import logging
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -60,6 +60,8 @@ class LambdaCluster(Cluster):  # type: ignore[misc]
     host, port, advertise: where the relays that are started here listen (from that port on; 0: any free ones), and by
         which name workers reach them.
     versions: what the packages of workers must be; by default those that run tasks, as they are here.
+    inputs, outputs: s3:// URLs that workers will read, and write; where IAM says that the function's role may not, the
+        cluster is refused.
 
     Defaults: `excamera.lambda` in Dask's configuration.
 
@@ -94,6 +96,8 @@ class LambdaCluster(Cluster):  # type: ignore[misc]
         relays: int | None = None,
         port: int | None = None,
         versions: Mapping[str, str] | None = None,
+        inputs: Sequence[str] = (),
+        outputs: Sequence[str] = (),
         host: str | None = None,
         advertise: str | None = None,
         name: str | None = None,
@@ -112,6 +116,8 @@ class LambdaCluster(Cluster):  # type: ignore[misc]
             environment=dict(setting("environment", environment)),
             tags=dict(setting("tags", tags)),
             versions=dict(installed() if versions is None else versions),
+            inputs=tuple(inputs),
+            outputs=tuple(outputs),
         )
         self._backend_spec = setting("backend", backend)
         self._backend_options = dict(setting("backend-options", backend_options))
