@@ -213,6 +213,41 @@ def test_a_throttle_ends_the_burst() -> None:
     assert fleet.next_tick() == pytest.approx(101.0, abs=0.6)
 
 
+def test_while_lambda_cannot_be_reached_one_call_at_a_time_tries() -> None:
+    world = World(weather=Weather(offline=True))
+    world.scale(50)
+    world.run(1)
+    assert len(world.of(act.Invoke)) <= 52
+    world.run(59)
+    assert len(world.of(act.Invoke)) <= 50 + 16
+    assert world.fleet.snapshot().counts == {"throttled": 50} | dict.fromkeys(
+        [state for state in State if state is not State.THROTTLED], 0
+    )
+    told = [action.text for action in world.of(act.Notice)]  # type: ignore[attr-defined]
+    assert told == ["Lambda cannot be reached (Could not connect); trying again until it can be"]
+    world.weather = Weather()
+    assert world.run(10, world.settled), "it goes on as soon as a call gets through"
+    assert not world.invocations(State.FAILED) and not world.invocations(State.EXPIRED)
+
+
+def test_a_fleet_without_workers_gives_up_on_an_outage_without_end() -> None:
+    world = World(weather=Weather(offline=True))
+    world.scale(3)
+    world.run(299)
+    assert world.fleet.stopping is None
+    world.run(10)
+    assert (world.fleet.stopping or "").startswith("Lambda could not be reached for 30")
+    assert world.fleet.is_over
+
+
+def test_workers_that_are_there_work_on_through_an_outage() -> None:
+    world = up(World(), 3)
+    world.weather = Weather(offline=True)
+    world.scale(5)
+    world.run(400)
+    assert world.fleet.stopping is None and world.fleet.workers == 3
+
+
 def test_a_call_that_is_throttled_without_end_fails_with_that_reason() -> None:
     world = World(FleetSettings(throttle_retries=3, retries_per_slot=1), Weather(throttled=1.0))
     world.scale(2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import subprocess
 import sys
@@ -13,12 +14,14 @@ from typing import Any
 
 import pytest
 from distributed import Client
+from wires import Wire
 
 from excamera_dask import submit
 from excamera_dask.errors import ExcameraError
 from executors import open_executor
 from executors.aws_lambda import ClusterStopped, LambdaCluster, LambdaError, NotDeployed
-from executors.aws_lambda.deploy.versions import installed
+from executors.aws_lambda.backend import HANDLER
+from executors.aws_lambda.deploy.versions import VARIABLE, installed, to_text
 from executors.aws_lambda.fleet import UnknownCluster
 from executors.aws_lambda.fleet.clusters import ClusterFolder
 from executors.rendezvous import Authority
@@ -262,6 +265,44 @@ def test_a_listener_that_fails_is_not_the_fleets_affair(cluster: LambdaCluster) 
     cluster.on_notice(heard.append)
     cluster._tell("something")
     assert heard == ["something"]
+
+
+@contextlib.contextmanager
+def cluster_behind(wire: Wire, workers: int, **options: Any) -> Iterator[LambdaCluster]:
+    """A cluster whose way to Lambda's API is the wire; workers reach it as ever."""
+    from executors.aws_lambda.emulator import LocalLambda
+
+    with LocalLambda() as lam:
+        variables = {**ENVIRONMENT, VARIABLE: to_text(installed())}
+        lam.create_function("excamera", HANDLER, memory=1769, timeout=900, environment=variables)
+        with (
+            wire.leading_to(lam.endpoint_url) as endpoint,
+            LambdaCluster(workers, backend=endpoint, region="us-east-1", host="127.0.0.1", **options) as opened,
+        ):  # fmt: skip
+            yield opened
+
+
+def test_workers_come_as_soon_as_lambda_can_be_reached_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "x")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "y")
+    told: list[str] = []
+    wire = Wire()
+    with cluster_behind(wire, 1, fleet_options={"appear_timeout": 600.0}) as cluster:
+        cluster.on_notice(told.append)
+        fleet = cluster.coordinator.fleet
+        eventually(lambda: fleet.workers == 1)
+        wire.cut()
+        cluster.scale(3)
+        eventually(lambda: told)
+        assert told[0].startswith("Lambda cannot be reached (Could not connect to the endpoint")
+        time.sleep(2)
+        assert fleet.workers == 1 and fleet.snapshot().counts["throttled"] == 2
+        wire.mend()
+        eventually(lambda: fleet.workers == 3)
+        counts = fleet.snapshot().counts
+        assert counts["failed"] == counts["expired"] == counts["lost"] == 0
 
 
 def test_a_relay_that_does_not_answer_is_one_line(tmp_path: Path) -> None:

@@ -213,6 +213,8 @@ class Coordinator:
             self.feed(events.Invoked(at=now(), name=name, request_id=outcome.request_id))
         elif isinstance(outcome, lambda_answers.Throttled):
             self.feed(events.InvokeThrottled(at=now(), name=name, reason=outcome.reason))
+        elif isinstance(outcome, lambda_answers.Unsent):
+            self.feed(events.InvokeUnsent(at=now(), name=name, error=outcome.reason))
         elif outcome.unanswered:
             self.feed(events.InvokeUnanswered(at=now(), name=name, error=outcome.reason))
         else:
