@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from distributed import Client
+from distributed import Client, WorkerPlugin
 from wires import Wire
 
 from excamera_dask import submit
@@ -22,7 +22,7 @@ from executors import open_executor
 from executors.aws_lambda import ClusterStopped, LambdaCluster, LambdaError, NotDeployed
 from executors.aws_lambda.backend import HANDLER
 from executors.aws_lambda.deploy.versions import VARIABLE, installed, to_text
-from executors.aws_lambda.fleet import UnknownCluster
+from executors.aws_lambda.fleet import TERMINAL, UnknownCluster
 from executors.aws_lambda.fleet.clusters import ClusterFolder
 from executors.rendezvous import Authority
 
@@ -265,6 +265,71 @@ def test_a_listener_that_fails_is_not_the_fleets_affair(cluster: LambdaCluster) 
     cluster.on_notice(heard.append)
     cluster._tell("something")
     assert heard == ["something"]
+
+
+class SlowStart(WorkerPlugin):
+    """A worker that has it is not ready for a minute."""
+
+    async def setup(self, worker: Any) -> None:
+        await asyncio.sleep(60)
+
+
+def ended(cluster: LambdaCluster) -> dict[str, int]:
+    """How many invocations ended how."""
+    counts = cluster.coordinator.fleet.snapshot().counts
+    return {state: counts[state] for state in TERMINAL if counts[state]}
+
+
+def environments(cluster: LambdaCluster) -> list[tuple[str, str, int]]:
+    """Each of Lambda's: (identity, state, invocations)."""
+    told = cluster.backend.local.environments()
+    return [(one["id"], one["state"], one["invocations"]) for one in told if one["state"] != "dead"]
+
+
+def test_a_worker_that_starts_obeys_at_once() -> None:
+    with local_cluster(0) as cluster, Client(cluster, set_as_default=False) as client:
+        client.register_plugin(SlowStart())
+        fleet = cluster.coordinator.fleet
+        cluster.scale(1)
+        eventually(lambda: fleet.snapshot().counts["connected"] == 1 and fleet_controls(cluster))
+        cluster.scale(0)
+        eventually(lambda: ended(cluster))
+        assert ended(cluster) == {"finished": 1}, "it had to be cut off"
+        eventually(lambda: [one[1] for one in environments(cluster)] in (["idle"], ["idle"] * 2))
+
+
+def fleet_controls(cluster: LambdaCluster) -> int:
+    """Workers that have a control stream."""
+    return len(cluster.coordinator._controls)
+
+
+def test_an_environment_ends_with_a_task_that_does_not() -> None:
+    with (
+        local_cluster(1, fleet_options={"drain_timeout": 0.5}) as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
+        fleet = cluster.coordinator.fleet
+        endless = client.submit(sleep_and_return, 300.0)
+        eventually(lambda: fleet.snapshot().counts["running"] == 1)
+        (before,) = [one for one in environments(cluster) if one[1] == "busy"]
+        cluster.scale(0)
+        eventually(lambda: ended(cluster) == {"finished": 1})
+        endless.cancel()
+        eventually(lambda: before[0] not in [one[0] for one in environments(cluster)])
+        log = "\n".join(cluster.backend.local.logs(cluster.backend.function_name))
+        assert "a task still runs: this environment ends" in log
+        assert "Runtime.ExitError" not in log, "it answered first"
+
+
+def test_an_environment_whose_tasks_have_ended_is_used_again() -> None:
+    with local_cluster(1) as cluster, Client(cluster, set_as_default=False) as client:
+        assert client.submit(square, 3).result(timeout=30) == 9
+        (before,) = [one for one in environments(cluster) if one[1] == "busy"]
+        cluster.scale(0)
+        eventually(lambda: ended(cluster) == {"finished": 1})
+        eventually(
+            lambda: before[0] in [one[0] for one in environments(cluster) if one[1] == "idle"]
+        )
 
 
 @contextlib.contextmanager
