@@ -24,6 +24,7 @@ from executors.aws_lambda.backend import HANDLER
 from executors.aws_lambda.deploy.versions import VARIABLE, installed, to_text
 from executors.aws_lambda.fleet import TERMINAL, UnknownCluster
 from executors.aws_lambda.fleet.clusters import ClusterFolder
+from executors.aws_lambda.fleet.leftovers import LEAVES_WITHIN, leftovers
 from executors.rendezvous import Authority
 
 pytest.importorskip("awslambdaric", reason="needs AWS's runtime client: pip install awslambdaric")
@@ -265,6 +266,40 @@ def test_a_listener_that_fails_is_not_the_fleets_affair(cluster: LambdaCluster) 
     cluster.on_notice(heard.append)
     cluster._tell("something")
     assert heard == ["something"]
+
+
+def test_workers_of_a_coordinator_that_was_killed_end_in_the_time_that_clean_tells() -> None:
+    """Its relay dies with it."""
+    from executors.aws_lambda.emulator import LocalLambda
+
+    code = (
+        "import sys, time\n"
+        "from executors.aws_lambda import LambdaCluster\n"
+        "with LambdaCluster(2, backend=sys.argv[1], region='us-east-1', host='127.0.0.1', name='killed') as cluster:\n"
+        "    cluster.wait_for_workers(2)\n"
+        "    print('ready', flush=True)\n"
+        "    time.sleep(100)\n"
+    )
+    with LocalLambda() as lam:
+        variables = {**ENVIRONMENT, VARIABLE: to_text(installed())}
+        lam.create_function("excamera", HANDLER, memory=1769, timeout=900, environment=variables)
+        client = subprocess.Popen(
+            [sys.executable, "-c", code, lam.endpoint_url],
+            env={**os.environ, "AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "y"},
+            stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        assert client.stdout is not None and client.stdout.readline() == "ready\n"
+        client.kill()
+        client.communicate()
+        left = leftovers(ClusterFolder.open("killed"), time.time())
+        assert len(left) == 2
+        assert all(one.by is not None and one.by < time.time() + LEAVES_WITHIN for one in left)
+
+        def working() -> list[Any]:
+            return [one for one in lam.environments() if one["state"] == "busy"]
+
+        assert working()
+        eventually(lambda: not working(), LEAVES_WITHIN)
 
 
 class SlowStart(WorkerPlugin):
