@@ -25,7 +25,7 @@ from executors.aws_lambda.fleet.pacing import TokenBucket, jitter, pause
 from executors.aws_lambda.fleet.pricing import dearest, regions
 from executors.aws_lambda.fleet.slots import Slots
 from executors.aws_lambda.fleet.stragglers import WINDOW, StageTimes
-from executors.aws_lambda.fleet.views import span
+from executors.aws_lambda.fleet.views import dollars, span
 
 
 def up(world: World, workers: int) -> World:
@@ -211,6 +211,14 @@ def test_a_throttle_ends_the_burst() -> None:
     done = fleet.handle(ev.TargetChanged(20, at=100.0))
     assert not [action for action in done if isinstance(action, act.Invoke)]
     assert fleet.next_tick() == pytest.approx(101.0, abs=0.6)
+
+
+@pytest.mark.parametrize(
+    ("amount", "text"),
+    [(0.0, "$0.0000"), (0.0042, "$0.0042"), (0.0999, "$0.0999"), (1.734, "$1.73")],
+)
+def test_small_sums_keep_the_digits_that_tell(amount: float, text: str) -> None:
+    assert dollars(amount) == text
 
 
 def test_while_lambda_cannot_be_reached_one_call_at_a_time_tries() -> None:

@@ -39,7 +39,7 @@ def local_cluster(workers: int = 0, **options: Any) -> LambdaCluster:
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[LambdaCluster]:
-    with local_cluster(2) as opened:
+    with local_cluster(2, idle_timeout=3600) as opened:
         yield opened
 
 
@@ -266,6 +266,21 @@ def test_a_listener_that_fails_is_not_the_fleets_affair(cluster: LambdaCluster) 
     cluster.on_notice(heard.append)
     cluster._tell("something")
     assert heard == ["something"]
+
+
+def test_nothing_is_said_that_was_not_asked_for() -> None:
+    """Not even of tasks that still run when the cluster closes."""
+    code = (
+        "import time\n"
+        "from executors.aws_lambda import LambdaCluster\n"
+        "with LambdaCluster(2, backend='local') as cluster, cluster.get_client() as client:\n"
+        "    running = client.map(time.sleep, [0.01, 30, 60])\n"
+        "    running[0].result(timeout=30)\n"
+    )
+    told = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert (told.stdout, told.stderr) == ("", "")
 
 
 def test_workers_of_a_coordinator_that_was_killed_end_in_the_time_that_clean_tells() -> None:

@@ -398,6 +398,10 @@ def test_workers_and_dollars_are_shown(capsys: pytest.CaptureFixture[str]) -> No
     with LiveDisplay() as live:
         live(Started(plan, "lambda", 1000))
         live(StageCounts(counts))
+        cells = [
+            str(cell) for column in live._render().renderables[0].columns for cell in column.cells
+        ]
+        assert cells[1:4] == ["0/96 frames", "", ""], "no speed before the first chunk"
         assert "workers" not in str(live._render().renderables[1])
         live(StageCounts(counts, workers=5, spent=0.25))
         assert "workers 5/1000  $0.2500" in str(live._render().renderables[1])

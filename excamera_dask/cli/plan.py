@@ -240,9 +240,11 @@ def _print_text(made: Plan, result: dict[str, Any], found: Estimate) -> None:
     stages = ", ".join(f"{name} {seconds:.1f}" for name, seconds in found.stage_seconds.items())
     click.echo(f"  seconds of all workers: {stages}; longest chain {found.chain_seconds:.1f}")
     if "cost" in result:
-        price = result["cost"]["dollars"]
+        from executors.aws_lambda.fleet.views import dollars
+
+        price = dollars(result["cost"]["dollars"])
         click.echo(
-            f"  at most ${price:.2f} ({result['memory']} MB a worker, prices of {result['region']})"
+            f"  at most {price} ({result['memory']} MB a worker, prices of {result['region']})"
         )
         for problem in result["problems"]:
             click.echo(f"  in the way: {problem}")
