@@ -45,8 +45,9 @@ def options_for(options: Mapping[str, Any], source: SourceInfo) -> dict[str, Any
         raise ExcameraError(
             f"{source.path}: Lambda functions cannot read this machine's files: copy it to S3 and give its s3:// URL"
         )
-    folders = () if "://" in source.path else (str(Path(source.path).parent),)
-    return with_means(options, folders)
+    if "://" in source.path:
+        return with_means({"inputs": (source.path,), **options})
+    return with_means(options, (str(Path(source.path).parent),))
 
 
 def with_means(options: Mapping[str, Any], folders: Sequence[str] = ()) -> dict[str, Any]:

@@ -5,12 +5,10 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from multiprocessing import resource_tracker
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import dask
@@ -19,7 +17,7 @@ from dask.callbacks import Callback
 from dask.local import get_sync
 from dask.system import CPU_COUNT
 from dask.utils import ensure_dict
-from distributed import Client, LocalCluster
+from distributed import LocalCluster
 
 from executors.base import (
     COUNTS_INTERVAL,
@@ -33,7 +31,7 @@ from executors.base import (
     OnResult,
     kind_of,
 )
-from executors.dask import DaskExecutor
+from executors.own_cluster import OwnClusterExecutor, interrupts_wait
 
 ALLOWED_FAILURES = 10  # workers that may die under one task before it is given up
 CLOSE_GRACE = 0.5  # seconds that busy workers are given to end by themselves
@@ -120,21 +118,7 @@ class _HandOver(Callback):  # type: ignore[misc]
         self._next = time.monotonic() + COUNTS_INTERVAL
 
 
-@contextlib.contextmanager
-def interrupts_wait() -> Iterator[None]:
-    """Let Ctrl-C in this thread wait until the end; processes and threads started meanwhile never see it.
-
-    A terminal sends it to all processes, but it is the client that ends the others.
-    """
-    resource_tracker.ensure_running()  # which would let the signal through when it starts
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-class LocalExecutor(DaskExecutor):
+class LocalExecutor(OwnClusterExecutor):
     """A cluster of worker processes on this machine, ended with the executor."""
 
     def __init__(
@@ -147,21 +131,10 @@ class LocalExecutor(DaskExecutor):
     ) -> None:
         free = free_memory()
         count = workers or _default_workers(free, memory_per_worker)
-        self._cluster: LocalCluster | None = None
-        try:
-            with interrupts_wait():
-                self._cluster = _start_cluster(count, free, dashboard_address)
-                super().__init__(Client(self._cluster, set_as_default=False), warm_up=warm_up)
-        except BaseException:
-            if self._cluster is not None:
-                with interrupts_wait():
-                    self._cluster.close()
-            raise
+        super().__init__(lambda: _start_cluster(count, free, dashboard_address), warm_up=warm_up)
         self.name = "local"
-        self._owns_client = True
 
     def close(self) -> None:
-        assert self._cluster is not None
         with interrupts_wait():
             pids = (nanny.pid for nanny in self._cluster.workers.values())
             workers = [pid for pid in pids if pid]  # a nanny whose worker died has none
@@ -169,7 +142,6 @@ class LocalExecutor(DaskExecutor):
             killer.start()
             try:
                 super().close()
-                self._cluster.close()
             finally:
                 killer.cancel()
 

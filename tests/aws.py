@@ -34,11 +34,36 @@ def credentials(no_aws: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
 
 
+def simulate_principal_policy(response: Any) -> Any:
+    """What the stand-in lacks of IAM: each action on each resource by all policies of a role, which it knows itself."""
+    from moto.core.responses import ActionResult
+    from moto.iam.access_control import IAMPolicy, PermissionResult
+
+    role = response.backend.get_role_by_arn(response._get_param("PolicySourceArn"))
+    policies = [IAMPolicy(document) for document in role.policies.values()]
+    words = {PermissionResult.DENIED: "explicitDeny", PermissionResult.PERMITTED: "allowed"}
+    found = []
+    for action in response._get_param("ActionNames"):
+        for resource in response._get_param("ResourceArns"):
+            results = {policy.is_action_permitted(action, resource) for policy in policies}
+            decision = next((words[one] for one in words if one in results), "implicitDeny")
+            found.append(
+                {
+                    "EvalActionName": action,
+                    "EvalResourceName": resource,
+                    "EvalDecision": decision,
+                }
+            )
+    return ActionResult({"EvaluationResults": found, "IsTruncated": False})
+
+
 @pytest.fixture(scope="session")
 def aws_server() -> Iterator[str]:
     """The address of the stand-in, which lasts as long as the tests."""
+    from moto.iam.responses import IamResponse
     from moto.server import ThreadedMotoServer
 
+    IamResponse.simulate_principal_policy = simulate_principal_policy
     server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()

@@ -33,6 +33,7 @@ class Weather:
     delay: float = 180.0
     throttled: float = 0.0
     unanswered: float = 0.0
+    offline: bool = False
     capacity: int | None = None
     breaks: float = 0.0
     breaks_after: tuple[float, float] = (1.0, 60.0)
@@ -210,7 +211,9 @@ class World:
 
     def _answer(self, name: str) -> None:
         weather, at = self.weather, self.now
-        if weather.refuses is not None:
+        if weather.offline:
+            self.tell(ev.InvokeUnsent(name, "Could not connect", at=at))
+        elif weather.refuses is not None:
             self.tell(ev.InvokeRefused(name, weather.refuses, fatal=weather.fatal, at=at))
         elif self._chance(weather.throttled):
             self.tell(ev.InvokeThrottled(name, "Rate Exceeded", at=at))

@@ -57,6 +57,17 @@ def leave(event: dict[str, Any], context: Any) -> None:
     os._exit(event["status"])
 
 
+def leave_a_task(event: dict[str, Any], context: Any) -> dict[str, Any]:
+    """Have a task of Dask's that goes on and on when the handler ends, as a worker's may."""
+    from executors.aws_lambda import ending
+
+    ending.TASK_GRACE = 0.1
+    name = f"{ending.TASK_THREADS[0]}-1-0"
+    threading.Thread(target=time.sleep, args=[600], name=name, daemon=True).start()
+    ending.leave_no_task(context.aws_request_id, {"outcome": "finished"})
+    return {"outcome": "shares the processor"}
+
+
 def die(event: dict[str, Any], context: Any) -> None:
     os.kill(os.getpid(), event["signal"])
     time.sleep(10)
@@ -166,7 +177,18 @@ def listen(event: dict[str, Any], context: Any) -> None:
 ACTIONS: dict[str, Callable[[dict[str, Any], Any], Any]] = {
     action.__name__: action
     for action in (
-        *(echo, tell_context, sleep, fail, leave, die, fill_memory, answer_much, tick),
+        *(
+            echo,
+            tell_context,
+            sleep,
+            fail,
+            leave,
+            leave_a_task,
+            die,
+            fill_memory,
+            answer_much,
+            tick,
+        ),
         *(start_child, write_file, list_folder, tell_limits, start_threads, connect, listen, burn),
     )
 }

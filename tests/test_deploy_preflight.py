@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import threading
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import boto3
 import botocore.exceptions
 import pytest
-from aws import REGION, client_at, make_function
+from aws import ACCOUNT, REGION, Run, client_at, make_function
 from botocore.stub import Stubber
+from moto.core.exceptions import AccessDeniedError
+from moto.iam.responses import IamResponse
 
+from excamera_dask.lambda_image import versions as image_versions
+from executors.aws_lambda.backend import FunctionSpec, open_backend
 from executors.aws_lambda.deploy import checks as module
 from executors.aws_lambda.deploy import quotas, versions
 from executors.aws_lambda.deploy.checks import (
@@ -22,7 +28,9 @@ from executors.aws_lambda.deploy.checks import (
     preflight,
     require,
 )
+from executors.aws_lambda.deploy.policies import Names, worker_policy
 from executors.aws_lambda.deploy.session import Place, explain
+from executors.aws_lambda.errors import NotDeployed
 
 BOUND = 10.0
 
@@ -206,6 +214,117 @@ def test_storage_is_tried_and_left_as_it_was(aws: Place) -> None:
         "s3://films/in/flim.mkv does not exist: check its name",
         "there is no bucket flims: check its name",
     ]
+
+
+# What the function's own role may do
+
+FILM, OUT = "s3://films/in/film.mkv", "s3://films/out/film.webm"
+
+
+def films(aws: Place, *statements: dict[str, Any]) -> Target:
+    """A job on a bucket of films, for a function whose role has these statements."""
+    make_function(aws)
+    s3 = client_at(aws, "s3")
+    s3.create_bucket(Bucket="films", CreateBucketConfiguration={"LocationConstraint": REGION})
+    s3.put_object(Bucket="films", Key="in/film.mkv", Body=b"film")
+    for number, statement in enumerate(statements):
+        client_at(aws, "iam").put_role_policy(
+            RoleName="excamera-role",
+            PolicyName=str(number),
+            PolicyDocument=json.dumps({"Version": "2012-10-17", "Statement": [statement]}),
+        )
+    return Target(place=aws, worker_inputs=(FILM,), worker_outputs=(OUT,))
+
+
+def test_a_role_with_the_workers_rights_may_do_all(aws: Place) -> None:
+    names = Names("excamera", REGION, ACCOUNT, input="s3://films/in/", output="s3://films/out/")
+    target = films(aws, *worker_policy(names)["Statement"])
+    told = {finding.check: finding for finding in examine(target)}
+    assert told["role"].ok
+    assert told["role"].text == "the function's role may read and write what it must"
+
+
+def test_a_role_without_rights_is_refused_before_anything_is_spent(aws: Place) -> None:
+    assert lines(films(aws, allow("s3:GetObject", "arn:aws:s3:::films/elsewhere/*"))) == [
+        "function excamera may not read s3://films/in/film.mkv (its role excamera-role lacks s3:GetObject): "
+        "run excamera lambda deploy --input s3://films/in/",
+        "function excamera may not write s3://films/out/film.webm (its role excamera-role lacks s3:PutObject): "
+        "run excamera lambda deploy --output s3://films/out/",
+    ]
+
+
+def test_a_role_that_is_denied_what_it_has(aws: Place) -> None:
+    everything = allow("s3:*", "*")
+    denied = {**allow("s3:GetObject", "arn:aws:s3:::films/in/*"), "Effect": "Deny"}
+    assert lines(films(aws, everything, denied)) == [
+        "function excamera may not read s3://films/in/film.mkv (a policy denies s3:GetObject to its role "
+        "excamera-role): change that policy",
+    ]
+
+
+def test_what_a_buckets_own_policy_may_grant_is_not_held_against_the_role(aws: Place) -> None:
+    target = films(aws)
+    grant = {**allow("s3:*", "arn:aws:s3:::films/*"), "Principal": {"AWS": "*"}}
+    policy = json.dumps({"Version": "2012-10-17", "Statement": [grant]})
+    client_at(aws, "s3").put_bucket_policy(Bucket="films", Policy=policy)
+    assert lines(target) == []
+
+
+def test_a_role_that_cannot_be_asked_about_is_let_pass(
+    aws: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = films(aws)
+    monkeypatch.setattr(IamResponse, "simulate_principal_policy", refuse)
+    told = {finding.check: finding for finding in examine(target)}
+    assert told["role"].ok and "unknown" in told["role"].text
+
+
+def test_a_role_is_not_asked_about_a_store_of_somebody_elses(
+    aws: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = films(aws)
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:9")
+    assert lines(target) == []
+
+
+def test_a_cluster_asks_for_its_functions_role(aws: Place) -> None:
+    films(aws)
+    function = FunctionSpec(region=REGION, inputs=(FILM,))
+    with pytest.raises(NotDeployed, match=r"may not read s3://films/in/film\.mkv"):
+        open_backend(str(aws.endpoint_url), function, 1, {})
+
+
+def test_an_encode_asks_for_its_functions_role(
+    aws: Place, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_function(
+        aws, Environment={"Variables": {versions.VARIABLE: versions.to_text(image_versions())}}
+    )
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", str(aws.endpoint_url))
+    s3 = client_at(aws, "s3")
+    s3.create_bucket(Bucket="films", CreateBucketConfiguration={"LocationConstraint": REGION})
+    grey = b"YUV4MPEG2 W16 H16 F25:1\n" + 2 * (b"FRAME\n" + bytes(384))
+    s3.put_object(Bucket="films", Key="in/grey.y4m", Body=grey)
+    begin = time.monotonic()
+    code, _, err = run(
+        "encode", "s3://films/in/grey.y4m", "-o", OUT, "-x", 1, "--first-pass", "libvpx",
+        "--executor", "lambda", "-w", 1, "--region", REGION, "--backend", aws.endpoint_url,
+    )  # fmt: skip
+    assert time.monotonic() - begin < BOUND
+    assert code != 0
+    assert err.splitlines()[-1] == (
+        "excamera: function excamera may not read s3://films/in/grey.y4m (its role excamera-role lacks s3:GetObject): "
+        "run excamera lambda deploy --input s3://films/in/"
+    )
+
+
+def allow(action: str, resource: str) -> dict[str, Any]:
+    return {"Effect": "Allow", "Action": action, "Resource": resource}
+
+
+def refuse(response: Any) -> Any:
+    """IAM's answer to a caller without the right to ask."""
+    raise AccessDeniedError("arn:aws:iam::1:user/a", "iam:SimulatePrincipalPolicy")
 
 
 def test_the_relay_is_tried(aws: Place) -> None:

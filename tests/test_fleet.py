@@ -25,7 +25,7 @@ from executors.aws_lambda.fleet.pacing import TokenBucket, jitter, pause
 from executors.aws_lambda.fleet.pricing import dearest, regions
 from executors.aws_lambda.fleet.slots import Slots
 from executors.aws_lambda.fleet.stragglers import WINDOW, StageTimes
-from executors.aws_lambda.fleet.views import span
+from executors.aws_lambda.fleet.views import dollars, span
 
 
 def up(world: World, workers: int) -> World:
@@ -211,6 +211,49 @@ def test_a_throttle_ends_the_burst() -> None:
     done = fleet.handle(ev.TargetChanged(20, at=100.0))
     assert not [action for action in done if isinstance(action, act.Invoke)]
     assert fleet.next_tick() == pytest.approx(101.0, abs=0.6)
+
+
+@pytest.mark.parametrize(
+    ("amount", "text"),
+    [(0.0, "$0.0000"), (0.0042, "$0.0042"), (0.0999, "$0.0999"), (1.734, "$1.73")],
+)
+def test_small_sums_keep_the_digits_that_tell(amount: float, text: str) -> None:
+    assert dollars(amount) == text
+
+
+def test_while_lambda_cannot_be_reached_one_call_at_a_time_tries() -> None:
+    world = World(weather=Weather(offline=True))
+    world.scale(50)
+    world.run(1)
+    assert len(world.of(act.Invoke)) <= 52
+    world.run(59)
+    assert len(world.of(act.Invoke)) <= 50 + 16
+    assert world.fleet.snapshot().counts == {"throttled": 50} | dict.fromkeys(
+        [state for state in State if state is not State.THROTTLED], 0
+    )
+    told = [action.text for action in world.of(act.Notice)]  # type: ignore[attr-defined]
+    assert told == ["Lambda cannot be reached (Could not connect); trying again until it can be"]
+    world.weather = Weather()
+    assert world.run(10, world.settled), "it goes on as soon as a call gets through"
+    assert not world.invocations(State.FAILED) and not world.invocations(State.EXPIRED)
+
+
+def test_a_fleet_without_workers_gives_up_on_an_outage_without_end() -> None:
+    world = World(weather=Weather(offline=True))
+    world.scale(3)
+    world.run(299)
+    assert world.fleet.stopping is None
+    world.run(10)
+    assert (world.fleet.stopping or "").startswith("Lambda could not be reached for 30")
+    assert world.fleet.is_over
+
+
+def test_workers_that_are_there_work_on_through_an_outage() -> None:
+    world = up(World(), 3)
+    world.weather = Weather(offline=True)
+    world.scale(5)
+    world.run(400)
+    assert world.fleet.stopping is None and world.fleet.workers == 3
 
 
 def test_a_call_that_is_throttled_without_end_fails_with_that_reason() -> None:

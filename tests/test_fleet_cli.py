@@ -203,7 +203,21 @@ def test_clean_tells_what_a_dead_coordinator_left_running() -> None:
     (one,) = json.loads(done.stdout)
     assert {left["name"] for left in one["leftovers"]} == {e.name for e in world.running()}
     assert all(time.time() < left["until"] < time.time() + 900 for left in one["leftovers"])
-    assert f"{len(world.running())} invocations may run until" in done.stderr
+    linked = [left for left in one["leftovers"] if left["by"] is not None]
+    unseen = len(one["leftovers"]) - len(linked)
+    assert linked and all(left["by"] < left["until"] for left in linked)
+    assert f"its coordinator died; {len(linked)} workers end by themselves by" in done.stderr
+    assert (f"{unseen} invocations that had not connected" in done.stderr) == bool(unseen)
+    assert done.stderr.endswith("; Lambda has no call to end them sooner\n")
+
+
+def test_clean_tells_of_workers_that_have_ended_by_themselves_meanwhile() -> None:
+    world = run_fleet()
+    shift = time.time() - world.now - 120
+    world.entries = [_later(entry, shift) for entry in world.entries]
+    abandon("dead", world)
+    done = cluster("clean", "dead")
+    assert f"{len(world.running())} workers have ended by themselves at" in done.stderr
 
 
 def test_clean_tells_nothing_of_invocations_whose_time_is_up() -> None:

@@ -110,7 +110,10 @@ class AnyOrder(RuleBasedStateMachine):
         self.tell(ev.Tick(at=self.now))
 
     @precondition(lambda self: self.unanswered)
-    @rule(data=st.data(), answer=st.sampled_from(["ok", "ok", "throttle", "refuse", "nothing"]))
+    @rule(
+        data=st.data(),
+        answer=st.sampled_from(["ok", "ok", "throttle", "refuse", "nothing", "unsent"]),
+    )
     def lambda_answers(self, data: st.DataObject, answer: str) -> None:
         name = data.draw(st.sampled_from(self.unanswered))
         self.unanswered.remove(name)
@@ -121,6 +124,8 @@ class AnyOrder(RuleBasedStateMachine):
                 self.tell(ev.InvokeThrottled(name, at=self.now))
             case "refuse":
                 self.tell(ev.InvokeRefused(name, "InvalidParameterValue", at=self.now))
+            case "unsent":
+                self.tell(ev.InvokeUnsent(name, "Could not connect", at=self.now))
             case "nothing":
                 self.tell(ev.InvokeUnanswered(name, "read timeout", at=self.now))
 
@@ -252,6 +257,7 @@ WEATHERS = st.builds(
     delayed=st.sampled_from([0.0, 0.3]),
     throttled=st.sampled_from([0.0, 0.5]),
     unanswered=st.sampled_from([0.0, 0.3]),
+    offline=st.sampled_from([False, False, True]),
     breaks=st.sampled_from([0.0, 0.3]),
     hangs=st.sampled_from([0.0, 0.2]),
     slow=st.sampled_from([0.0, 0.2]),

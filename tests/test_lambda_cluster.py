@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import subprocess
 import sys
@@ -12,15 +13,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from distributed import Client
+from distributed import Client, WorkerPlugin
+from wires import Wire
 
 from excamera_dask import submit
 from excamera_dask.errors import ExcameraError
 from executors import open_executor
 from executors.aws_lambda import ClusterStopped, LambdaCluster, LambdaError, NotDeployed
-from executors.aws_lambda.deploy.versions import installed
-from executors.aws_lambda.fleet import UnknownCluster
+from executors.aws_lambda.backend import HANDLER
+from executors.aws_lambda.deploy.versions import VARIABLE, installed, to_text
+from executors.aws_lambda.fleet import TERMINAL, UnknownCluster
 from executors.aws_lambda.fleet.clusters import ClusterFolder
+from executors.aws_lambda.fleet.leftovers import LEAVES_WITHIN, leftovers
 from executors.rendezvous import Authority
 
 pytest.importorskip("awslambdaric", reason="needs AWS's runtime client: pip install awslambdaric")
@@ -35,7 +39,7 @@ def local_cluster(workers: int = 0, **options: Any) -> LambdaCluster:
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[LambdaCluster]:
-    with local_cluster(2) as opened:
+    with local_cluster(2, idle_timeout=3600) as opened:
         yield opened
 
 
@@ -262,6 +266,158 @@ def test_a_listener_that_fails_is_not_the_fleets_affair(cluster: LambdaCluster) 
     cluster.on_notice(heard.append)
     cluster._tell("something")
     assert heard == ["something"]
+
+
+def test_nothing_is_said_that_was_not_asked_for() -> None:
+    """Not even of tasks that still run when the cluster closes."""
+    code = (
+        "import time\n"
+        "from executors.aws_lambda import LambdaCluster\n"
+        "with LambdaCluster(2, backend='local') as cluster, cluster.get_client() as client:\n"
+        "    running = client.map(time.sleep, [0.01, 30, 60])\n"
+        "    running[0].result(timeout=30)\n"
+    )
+    told = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert (told.stdout, told.stderr) == ("", "")
+
+
+def test_workers_of_a_coordinator_that_was_killed_end_in_the_time_that_clean_tells() -> None:
+    """Its relay dies with it."""
+    from executors.aws_lambda.emulator import LocalLambda
+
+    code = (
+        "import sys, time\n"
+        "from executors.aws_lambda import LambdaCluster\n"
+        "with LambdaCluster(2, backend=sys.argv[1], region='us-east-1', host='127.0.0.1', name='killed') as cluster:\n"
+        "    cluster.wait_for_workers(2)\n"
+        "    print('ready', flush=True)\n"
+        "    time.sleep(100)\n"
+    )
+    with LocalLambda() as lam:
+        variables = {**ENVIRONMENT, VARIABLE: to_text(installed())}
+        lam.create_function("excamera", HANDLER, memory=1769, timeout=900, environment=variables)
+        client = subprocess.Popen(
+            [sys.executable, "-c", code, lam.endpoint_url],
+            env={**os.environ, "AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "y"},
+            stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        assert client.stdout is not None and client.stdout.readline() == "ready\n"
+        client.kill()
+        client.communicate()
+        left = leftovers(ClusterFolder.open("killed"), time.time())
+        assert len(left) == 2
+        assert all(one.by is not None and one.by < time.time() + LEAVES_WITHIN for one in left)
+
+        def working() -> list[Any]:
+            return [one for one in lam.environments() if one["state"] == "busy"]
+
+        assert working()
+        eventually(lambda: not working(), LEAVES_WITHIN)
+
+
+class SlowStart(WorkerPlugin):
+    """A worker that has it is not ready for a minute."""
+
+    async def setup(self, worker: Any) -> None:
+        await asyncio.sleep(60)
+
+
+def ended(cluster: LambdaCluster) -> dict[str, int]:
+    """How many invocations ended how."""
+    counts = cluster.coordinator.fleet.snapshot().counts
+    return {state: counts[state] for state in TERMINAL if counts[state]}
+
+
+def environments(cluster: LambdaCluster) -> list[tuple[str, str, int]]:
+    """Each of Lambda's: (identity, state, invocations)."""
+    told = cluster.backend.local.environments()
+    return [(one["id"], one["state"], one["invocations"]) for one in told if one["state"] != "dead"]
+
+
+def test_a_worker_that_starts_obeys_at_once() -> None:
+    with local_cluster(0) as cluster, Client(cluster, set_as_default=False) as client:
+        client.register_plugin(SlowStart())
+        fleet = cluster.coordinator.fleet
+        cluster.scale(1)
+        eventually(lambda: fleet.snapshot().counts["connected"] == 1 and fleet_controls(cluster))
+        cluster.scale(0)
+        eventually(lambda: ended(cluster))
+        assert ended(cluster) == {"finished": 1}, "it had to be cut off"
+        eventually(lambda: [one[1] for one in environments(cluster)] in (["idle"], ["idle"] * 2))
+
+
+def fleet_controls(cluster: LambdaCluster) -> int:
+    """Workers that have a control stream."""
+    return len(cluster.coordinator._controls)
+
+
+def test_an_environment_ends_with_a_task_that_does_not() -> None:
+    with (
+        local_cluster(1, fleet_options={"drain_timeout": 0.5}) as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
+        fleet = cluster.coordinator.fleet
+        endless = client.submit(sleep_and_return, 300.0)
+        eventually(lambda: fleet.snapshot().counts["running"] == 1)
+        (before,) = [one for one in environments(cluster) if one[1] == "busy"]
+        cluster.scale(0)
+        eventually(lambda: ended(cluster) == {"finished": 1})
+        endless.cancel()
+        eventually(lambda: before[0] not in [one[0] for one in environments(cluster)])
+        log = "\n".join(cluster.backend.local.logs(cluster.backend.function_name))
+        assert "a task still runs: this environment ends" in log
+        assert "Runtime.ExitError" not in log, "it answered first"
+
+
+def test_an_environment_whose_tasks_have_ended_is_used_again() -> None:
+    with local_cluster(1) as cluster, Client(cluster, set_as_default=False) as client:
+        assert client.submit(square, 3).result(timeout=30) == 9
+        (before,) = [one for one in environments(cluster) if one[1] == "busy"]
+        cluster.scale(0)
+        eventually(lambda: ended(cluster) == {"finished": 1})
+        eventually(
+            lambda: before[0] in [one[0] for one in environments(cluster) if one[1] == "idle"]
+        )
+
+
+@contextlib.contextmanager
+def cluster_behind(wire: Wire, workers: int, **options: Any) -> Iterator[LambdaCluster]:
+    """A cluster whose way to Lambda's API is the wire; workers reach it as ever."""
+    from executors.aws_lambda.emulator import LocalLambda
+
+    with LocalLambda() as lam:
+        variables = {**ENVIRONMENT, VARIABLE: to_text(installed())}
+        lam.create_function("excamera", HANDLER, memory=1769, timeout=900, environment=variables)
+        with (
+            wire.leading_to(lam.endpoint_url) as endpoint,
+            LambdaCluster(workers, backend=endpoint, region="us-east-1", host="127.0.0.1", **options) as opened,
+        ):  # fmt: skip
+            yield opened
+
+
+def test_workers_come_as_soon_as_lambda_can_be_reached_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "x")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "y")
+    told: list[str] = []
+    wire = Wire()
+    with cluster_behind(wire, 1, fleet_options={"appear_timeout": 600.0}) as cluster:
+        cluster.on_notice(told.append)
+        fleet = cluster.coordinator.fleet
+        eventually(lambda: fleet.workers == 1)
+        wire.cut()
+        cluster.scale(3)
+        eventually(lambda: told)
+        assert told[0].startswith("Lambda cannot be reached (Could not connect to the endpoint")
+        time.sleep(2)
+        assert fleet.workers == 1 and fleet.snapshot().counts["throttled"] == 2
+        wire.mend()
+        eventually(lambda: fleet.workers == 3)
+        counts = fleet.snapshot().counts
+        assert counts["failed"] == counts["expired"] == counts["lost"] == 0
 
 
 def test_a_relay_that_does_not_answer_is_one_line(tmp_path: Path) -> None:

@@ -28,7 +28,15 @@ from executors.aws_lambda.backend import check_backend
 from executors.aws_lambda.config import setting
 from executors.aws_lambda.errors import InvalidOption, NotDeployed
 from executors.aws_lambda.fleet import Fleet, FleetSettings, actions, events
-from executors.aws_lambda.invoker import Accepted, Failed, Invoker, Throttled, invoke_config
+from executors.aws_lambda.invoker import (
+    THREADS,
+    Accepted,
+    Failed,
+    Invoker,
+    Throttled,
+    Unsent,
+    invoke_config,
+)
 from executors.aws_lambda.log_tail import LogTail
 from executors.aws_lambda.messages import (
     InvalidMessage,
@@ -106,9 +114,11 @@ def server() -> Iterator[ThreadingHTTPServer]:
     running.server_close()
 
 
-def invoker_at(port: int, versions: dict[str, str] | None = None) -> Invoker:
+def invoker_at(
+    port: int, versions: dict[str, str] | None = None, host: str = "127.0.0.1"
+) -> Invoker:
     client = boto3.client(
-        "lambda", endpoint_url=f"http://127.0.0.1:{port}", config=invoke_config("us-east-1"),
+        "lambda", endpoint_url=f"http://{host}:{port}", config=invoke_config("us-east-1"),
         aws_access_key_id="x", aws_secret_access_key="y",
     )  # fmt: skip
     return Invoker(client, "f", versions or {})
@@ -156,6 +166,29 @@ def test_an_answer_that_never_came_may_have_been_a_yes(server: ThreadingHTTPServ
     server.RequestHandlerClass.do_POST = lambda self: self.connection.close()  # type: ignore[attr-defined]
     outcome = invoker_at(server.server_port).submit(lambda: b"{}").result(timeout=20)
     assert isinstance(outcome, Failed) and outcome.unanswered and not outcome.fatal
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "no-such-host.invalid"])
+def test_a_call_that_cannot_have_reached_lambda_is_known(host: str) -> None:
+    outcome = invoker_at(1, host=host).submit(lambda: b"{}").result(timeout=20)
+    assert isinstance(outcome, Unsent) and "Could not connect" in outcome.reason
+
+
+def test_calls_that_waited_for_one_that_could_not_be_sent_are_not_sent_either() -> None:
+    """Or a thousand of them would each wait for a connection of its own, a few at a time."""
+    invoker, submitted, made = invoker_at(1), threading.Event(), []
+
+    def make() -> bytes:
+        made.append(1)
+        submitted.wait(20)
+        return b"{}"
+
+    calls = [invoker.submit(make) for _ in range(10 * THREADS)]
+    submitted.set()
+    assert all(isinstance(call.result(timeout=20), Unsent) for call in calls)
+    assert len(made) == THREADS
+    assert isinstance(invoker.submit(make).result(timeout=20), Unsent)
+    assert len(made) == THREADS + 1, "a later call tries again"
 
 
 def test_a_payload_that_cannot_be_made_is_fatal() -> None:
@@ -365,6 +398,10 @@ def test_workers_and_dollars_are_shown(capsys: pytest.CaptureFixture[str]) -> No
     with LiveDisplay() as live:
         live(Started(plan, "lambda", 1000))
         live(StageCounts(counts))
+        cells = [
+            str(cell) for column in live._render().renderables[0].columns for cell in column.cells
+        ]
+        assert cells[1:4] == ["0/96 frames", "", ""], "no speed before the first chunk"
         assert "workers" not in str(live._render().renderables[1])
         live(StageCounts(counts, workers=5, spent=0.25))
         assert "workers 5/1000  $0.2500" in str(live._render().renderables[1])

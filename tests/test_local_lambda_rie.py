@@ -44,6 +44,7 @@ CASES: list[tuple[str, str, Any]] = [
     ("function-error", HANDLER, {"do": "fail"}),
     ("exit", HANDLER, {"do": "leave", "status": 3}),
     ("exit-without-a-reason", HANDLER, {"do": "leave", "status": 0}),
+    ("answered-and-left", HANDLER, {"do": "leave_a_task"}),
     ("killed", HANDLER, {"do": "die", "signal": signal.SIGKILL}),
     ("absent-module", "no_such_module.handle", {}),
     ("absent-function", "lambda_handlers.no_such_function", {}),
@@ -178,10 +179,11 @@ def test_it_answers_as_aws_does(
 def test_it_starts_and_uses_environments_as_aws_does(
     binary: Path, server: LocalLambda, tmp_path: Path
 ) -> None:
-    """Warm after success and after a function error, new after the end of the runtime and after a timeout."""
+    """Warm after success and after a function error, new after the end of the runtime, answered or not, and after a timeout."""
     events = [
         {"do": "echo"}, {"do": "fail"}, {"do": "echo"}, {"do": "leave", "status": 1}, {"do": "echo"},
         {"do": "echo"}, {"do": "sleep", "seconds": 20}, {"do": "echo"},
+        {"do": "leave_a_task"}, {"do": "echo"},
     ]  # fmt: skip
     rie = Rie(binary, HANDLER, tmp_path / "log")
     try:
@@ -198,7 +200,8 @@ def test_it_starts_and_uses_environments_as_aws_does(
     del theirs[6], answers[6]
     assert list(map(comparable, answers)) == list(map(comparable, theirs))
     counts = [comparable(answer).get("count") for answer in answers]
-    assert counts == [1, None, 3, None, 1, 2, 1]
+    assert counts == [1, None, 3, None, 1, 2, 1, None, 1]
+    assert json.loads(answers[7]) == {"outcome": "finished"}
 
 
 def test_the_context_is_as_aws_makes_it(binary: Path, server: LocalLambda, tmp_path: Path) -> None:

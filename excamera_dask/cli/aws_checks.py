@@ -210,7 +210,7 @@ def doctor(
     relay: str | None,
     as_json: bool,
 ) -> None:
-    """Check credentials, region, function, versions, clock, quota, videos and relay, within ten seconds.
+    """Check credentials, region, function, versions, clock, quota, videos, role and relay, within ten seconds.
 
     \b
     excamera lambda doctor -w 1000 --input s3://films/in/a.mkv --output s3://films/out/a.webm
@@ -221,7 +221,19 @@ def doctor(
     from executors.aws_lambda.deploy import Target, examine
 
     place = make_place(region, profile, endpoint_url)
-    target = Target(function_name, place, workers, memory, 0, versions(), inputs, outputs, relay)
+    target = Target(
+        function_name,
+        place,
+        workers,
+        memory,
+        0,
+        versions(),
+        inputs,
+        outputs,
+        inputs,
+        outputs,
+        relay,
+    )
     findings = examine(target)
     if as_json:
         print_json([finding._asdict() for finding in findings])

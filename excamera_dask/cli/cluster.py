@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from executors.aws_lambda.fleet.clusters import ClusterFolder
     from executors.aws_lambda.fleet.event_log import Record
     from executors.aws_lambda.fleet.history import History
+    from executors.aws_lambda.fleet.leftovers import Leftover
 
 POLL = 0.2
 PICTURES = (".png", ".svg", ".pdf")
@@ -111,8 +112,8 @@ def clean(name: str | None, everything: bool, as_json: bool) -> None:
     excamera cluster clean NAME
     excamera cluster clean --all
 
-    Workers of a coordinator that died end by themselves, since their connection ends with it; what
-    may still run, and until when at the latest, is told.
+    Workers of a coordinator that died end by themselves within a minute, since their connection ends
+    with it, and Lambda has no call that would end them sooner; what may still run is told, and until when.
     """
     from executors.aws_lambda.fleet.clusters import ClusterFolder, known_clusters
 
@@ -280,12 +281,33 @@ def _clean(folder: ClusterFolder, must: bool) -> dict[str, Any] | None:
     done = {"name": card.name, "bytes": size, "leftovers": list(map(asdict, left))}
     notice(f"{card.name}: removed ({size} bytes)")
     if left:
-        until = max(one.until for one in left)
-        at = time.strftime("%H:%M:%S", time.localtime(until))
-        notice(
-            f"{card.name}: its coordinator died; {len(left)} invocations may run until {at} if they have not ended by themselves"
-        )
+        notice(f"{card.name}: its coordinator died; {_what_comes_of(left)}")
     return done
+
+
+def _what_comes_of(left: list[Leftover]) -> str:
+    """What happens to invocations that nobody controls any more."""
+    from executors.aws_lambda.fleet.leftovers import GIVES_UP_WITHIN
+
+    parts = []
+    linked = [one for one in left if one.by is not None]
+    if linked:
+        by = max(one.by or 0.0 for one in linked)
+        verb = "have ended by themselves at" if by <= time.time() else "end by themselves by"
+        until = _clock(max(one.until for one in linked))
+        parts.append(
+            f"{len(linked)} workers {verb} {_clock(by)} (one that hangs: by {until}, its time limit)"
+        )
+    unseen = len(left) - len(linked)
+    if unseen:
+        parts.append(
+            f"{unseen} invocations that had not connected end within {GIVES_UP_WITHIN:g} s of their start, if they start"
+        )
+    return "; ".join([*parts, "Lambda has no call to end them sooner"])
+
+
+def _clock(moment: float) -> str:
+    return time.strftime("%H:%M:%S", time.localtime(moment))
 
 
 def _host() -> str:

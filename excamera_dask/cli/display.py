@@ -201,8 +201,8 @@ class LiveDisplay:
         line.add_row(
             ProgressBar(total=1.0, completed=fraction_done(self._counts), width=30),
             f"{self._frames}/{total} frames",
-            f"{fps:.1f} fps",
-            f"{self._bytes / 1e6:.2f} MB",
+            f"{fps:.1f} fps" if fresh else "",
+            f"{self._bytes / 1e6:.2f} MB" if self._bytes else "",
             "" if left is None else f"{clock(left)} left",
         )
         stages = "  ".join(

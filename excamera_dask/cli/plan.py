@@ -87,7 +87,7 @@ def plan(
         place = make_place(region, profile, endpoint_url)
         made = estimates.loaded_apart(made)
         count = workers or _useful_workers(made)
-        function = {} if offline else _ask_aws(place, function_name, count)
+        function = {} if offline else _ask_aws(place, function_name, count, made.job.source.path)
         size = memory or function.get("memory") or DEFAULT_MEMORY
         found = estimates.estimate(made, estimates.lambda_machine(count, size), model)
         result |= _lambda_part(found, count, size, function, place.region)
@@ -167,12 +167,14 @@ def _probe_places(made: Plan, frames: int) -> list[int]:
     return sorted({max(0, min(middle, made.frame_count - frames)) for middle in middles})
 
 
-def _ask_aws(place: Any, function_name: str, workers: int) -> dict[str, Any]:
+def _ask_aws(place: Any, function_name: str, workers: int, source: str) -> dict[str, Any]:
     """What the deployed function has, its limits, and what stands in the way; {"problems": [...]} without it."""
     from excamera_dask.lambda_image import versions
     from executors.aws_lambda.deploy import Target, examine
 
-    findings = examine(Target(function_name, place, workers, versions=versions()))
+    inputs = (source,) if source.startswith("s3://") else ()
+    target = Target(function_name, place, workers, versions=versions(), worker_inputs=inputs)
+    findings = examine(target)
     found: dict[str, Any] = {"problems": [str(one) for one in findings if not one.ok]}
     if any(one.check == "function" and one.ok for one in findings):
         found |= _function(place, function_name)
@@ -238,9 +240,11 @@ def _print_text(made: Plan, result: dict[str, Any], found: Estimate) -> None:
     stages = ", ".join(f"{name} {seconds:.1f}" for name, seconds in found.stage_seconds.items())
     click.echo(f"  seconds of all workers: {stages}; longest chain {found.chain_seconds:.1f}")
     if "cost" in result:
-        price = result["cost"]["dollars"]
+        from executors.aws_lambda.fleet.views import dollars
+
+        price = dollars(result["cost"]["dollars"])
         click.echo(
-            f"  at most ${price:.2f} ({result['memory']} MB a worker, prices of {result['region']})"
+            f"  at most {price} ({result['memory']} MB a worker, prices of {result['region']})"
         )
         for problem in result["problems"]:
             click.echo(f"  in the way: {problem}")

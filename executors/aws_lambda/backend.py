@@ -23,7 +23,8 @@ LOCAL_MEMORY, LOCAL_TIMEOUT, LOCAL_STORAGE = 1769, 900.0, 512
 class FunctionSpec:
     """The function that a cluster wants; None where it takes what the function has.
 
-    memory, ephemeral_storage: MB; timeout: seconds; versions: what its packages must be.
+    memory, ephemeral_storage: MB; timeout: seconds; versions: what its packages must be; inputs, outputs: s3:// URLs that
+    it must be able to read, and to write.
     """
 
     function_name: str = "excamera"
@@ -35,6 +36,8 @@ class FunctionSpec:
     environment: dict[str, str] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
+    inputs: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -101,6 +104,8 @@ def _open_remote(spec: str, function: FunctionSpec, workers: int) -> Backend:
         memory=function.memory or 0,
         timeout=int(function.timeout or 0),
         versions=function.versions,
+        worker_inputs=function.inputs,
+        worker_outputs=function.outputs,
     )
     for problem in preflight(target):
         raise NotDeployed(str(problem))

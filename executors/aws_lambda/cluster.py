@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 import logging
 import secrets
 import time
-from collections.abc import Callable, Mapping
-from datetime import timedelta
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,25 +15,25 @@ import dask
 from distributed import Scheduler
 from distributed.core import Status, rpc
 from distributed.deploy.cluster import Cluster
+from distributed.utils import silence_logging_cmgr
 
 from executors.aws_lambda import registration
 from executors.aws_lambda.attached import AttachedCluster, remove_access, write_access
-from executors.aws_lambda.backend import Backend, FunctionSpec, open_backend
-from executors.aws_lambda.config import DASK_CONFIG, WORKER_CONFIG, setting
+from executors.aws_lambda.backend import Backend, open_backend
+from executors.aws_lambda.config import DASK_CONFIG, setting
 from executors.aws_lambda.coordinator import Coordinator
-from executors.aws_lambda.deploy.versions import installed
-from executors.aws_lambda.fleet import Fleet, FleetSettings
+from executors.aws_lambda.fleet import Fleet
 from executors.aws_lambda.fleet.clusters import ClusterFolder
+from executors.aws_lambda.invitations import COORDINATOR, SCHEDULER, Invitations
 from executors.aws_lambda.invoker import Invoker
-from executors.aws_lambda.payload import Payload
+from executors.aws_lambda.options import ClusterOptions
 from executors.aws_lambda.post_mortem import PostMortem
-from executors.aws_lambda.relays import Relays, RelaySpec
+from executors.aws_lambda.relays import Relays
 from executors.rendezvous import Authority, RelayProcess, RendezvousSecurity
 from executors.rendezvous.credentials import CONTROLLER
 
 logger = logging.getLogger("distributed.excamera.cluster")
 
-COORDINATOR, SCHEDULER = "coordinator", "scheduler"
 CLOSE_GRACE = 10.0
 CLOCK_SKEW = 60.0
 
@@ -60,6 +58,9 @@ class LambdaCluster(Cluster):  # type: ignore[misc]
     host, port, advertise: where the relays that are started here listen (from that port on; 0: any free ones), and by
         which name workers reach them.
     versions: what the packages of workers must be; by default those that run tasks, as they are here.
+    inputs, outputs: s3:// URLs that workers will read, and write; where IAM says that the function's role may not, the
+        cluster is refused.
+    silence_logs: below which level Dask's logs stay off the terminal while the cluster runs; None leaves them as they are.
 
     Defaults: `excamera.lambda` in Dask's configuration.
 
@@ -94,45 +95,22 @@ class LambdaCluster(Cluster):  # type: ignore[misc]
         relays: int | None = None,
         port: int | None = None,
         versions: Mapping[str, str] | None = None,
+        inputs: Sequence[str] = (),
+        outputs: Sequence[str] = (),
         host: str | None = None,
         advertise: str | None = None,
         name: str | None = None,
         asynchronous: bool = False,
         loop: Any = None,
         quiet: bool = True,
+        silence_logs: int | str | None = logging.WARNING,
     ) -> None:
+        self._options = ClusterOptions.read(locals())
         self._wanted = int(setting("n-workers", n_workers))
-        self._function = FunctionSpec(
-            region=setting("region", region),
-            function_name=setting("function-name", function_name),
-            memory=setting("memory", memory),
-            timeout=setting("timeout", timeout),
-            ephemeral_storage=setting("ephemeral-storage", ephemeral_storage),
-            architecture=setting("architecture", architecture),
-            environment=dict(setting("environment", environment)),
-            tags=dict(setting("tags", tags)),
-            versions=dict(installed() if versions is None else versions),
-        )
-        self._backend_spec = setting("backend", backend)
-        self._backend_options = dict(setting("backend-options", backend_options))
-        self._worker_options = dict(setting("worker-options", worker_options))
-        self._scheduler_options = dict(setting("scheduler-options", scheduler_options))
-        self._fleet_options = dict(setting("fleet-options", fleet_options))
-        self._idle_timeout = setting("idle-timeout", idle_timeout)
-        self._overprovision = setting("overprovision", overprovision)
-        self._budget = setting("budget", budget)
-        self._relay_spec = RelaySpec(
-            given=setting("relay", relay),
-            authority=security if security is not None else setting("security"),
-            count=int(setting("relays", relays)),
-            host=setting("host", host),
-            port=int(setting("port", port)),
-            advertise=setting("advertise", advertise),
-        )
+        self._silence_logs = silence_logs
         self._stack = contextlib.AsyncExitStack()
         self._on_stop: list[Callable[[str], None]] = []
         self._on_notice: list[Callable[[str], None]] = []
-        self._turn = itertools.count()
         self._stop_reason: str | None = None
         self._starting: asyncio.Task[Any] | None = None
         self._closing: asyncio.Task[None] | None = None
@@ -211,9 +189,11 @@ class LambdaCluster(Cluster):  # type: ignore[misc]
     async def _open(self) -> None:
         """Backend, authority, relay, scheduler, coordinator; each is closed again with the stack, in reverse."""
         enter = self._stack
+        if self._silence_logs is not None:
+            enter.enter_context(silence_logging_cmgr(self._silence_logs))
         self.backend = await self._open_backend()
         host = self.backend.relay_host
-        self._relays = await Relays.open(self._relay_spec, host, enter, self._log)
+        self._relays = await Relays.open(self._options.relays, host, enter, self._log)
         credential = self._relays.authority.issue(
             COORDINATOR, names=(COORDINATOR, SCHEDULER), role=CONTROLLER
         )
@@ -233,8 +213,9 @@ class LambdaCluster(Cluster):  # type: ignore[misc]
         """In a thread; where nobody waits for it any more, it is closed again as soon as it is there."""
         loop = asyncio.get_running_loop()
         workers = max(1, self._wanted)
+        wanted = self._options
         opening = loop.run_in_executor(
-            None, open_backend, self._backend_spec, self._function, workers, self._backend_options
+            None, open_backend, wanted.backend, wanted.function, workers, wanted.backend_options
         )
         try:
             backend = await asyncio.shield(opening)
@@ -248,7 +229,7 @@ class LambdaCluster(Cluster):  # type: ignore[misc]
     async def _start_scheduler(self) -> Scheduler:
         registration.install()
         with dask.config.set(DASK_CONFIG):
-            options = {"dashboard_address": "127.0.0.1:0", **self._scheduler_options}
+            options = {"dashboard_address": "127.0.0.1:0", **self._options.scheduler_options}
             places: dict[str, Any] = {
                 "protocol": ["rdv", "tls"],
                 "host": ["", "127.0.0.1"],
@@ -264,8 +245,8 @@ class LambdaCluster(Cluster):  # type: ignore[misc]
         """The fleet with its log, and the server that workers report to."""
         assert self.backend is not None and self.scheduler is not None
         backend = self.backend
-        self._settings = self._fleet_settings()
-        fleet = Fleet(self._settings)
+        settings = self._options.fleet_settings(backend, f"{self.name}-w")
+        fleet = Fleet(settings)
         self._folder = ClusterFolder.create(
             self.name,
             started=time.time(),
@@ -274,7 +255,7 @@ class LambdaCluster(Cluster):  # type: ignore[misc]
             relay=",".join(self._relays.addresses),
             scheduler=self._local_address,
             backend=backend.name,
-            settings=self._settings.to_dict(),
+            settings=settings.to_dict(),
         )
         self._stack.callback(lambda: self._folder.end(time.time(), self._stop_reason or "closed"))
         relays = self._relays
@@ -282,12 +263,19 @@ class LambdaCluster(Cluster):  # type: ignore[misc]
         self._stack.callback(remove_access, self._folder.path)
         self.scheduler.handlers["lambda_scale"] = self._scale
         self.scheduler.handlers["lambda_snapshot"] = lambda: fleet.snapshot().to_dict()
+        versions = self._options.function.versions
+        self._payload = Invitations(
+            relays,
+            lifetime=backend.timeout + setting("start-timeout") + CLOCK_SKEW,
+            margin=settings.deadline_margin / 2,
+            worker_options=self._options.worker_options,
+        )
         self.coordinator = Coordinator(
             fleet,
             scheduler=self.scheduler,
-            invoker=Invoker(backend.client, backend.function_name, self._function.versions),
+            invoker=Invoker(backend.client, backend.function_name, versions),
             make_payload=self._payload,
-            versions=self._function.versions,
+            versions=versions,
             on_log=self._folder.write,
             on_notice=self._tell,
             on_stop=self._stopped,
@@ -299,44 +287,6 @@ class LambdaCluster(Cluster):  # type: ignore[misc]
         await self.coordinator.start()
         for relay in relays.addresses:
             await self.coordinator.listen_at(relay, COORDINATOR, self.security)
-
-    def _fleet_settings(self) -> FleetSettings:
-        assert self.backend is not None
-        backend = self.backend
-        options: dict[str, Any] = {
-            "memory": backend.memory,
-            "timeout": backend.timeout,
-            "ephemeral_storage": backend.ephemeral_storage,
-            "architecture": backend.architecture,
-            "region": backend.region,
-            "concurrency": backend.concurrency,
-            "overprovision": self._overprovision,
-            "idle_timeout": self._idle_timeout,
-            "budget": self._budget,
-            "appear_timeout": setting("start-timeout"),
-            "deadline_margin": setting("margin"),
-            "threads": int(self._worker_options.get("nthreads", 1)),
-            "prefix": f"{self.name}-w",
-        }
-        return FleetSettings(**{**options, **self._fleet_options})
-
-    def _payload(self, name: str) -> bytes:
-        """The event of one invocation, with a credential of its own; called from threads."""
-        assert self.backend is not None
-        life = self.backend.timeout + setting("start-timeout") + CLOCK_SKEW
-        credential = self._relays.authority.issue(name, lifetime=timedelta(seconds=life))
-        addresses = self._relays.addresses
-        relay = addresses[next(self._turn) % len(addresses)]
-        return Payload(
-            invocation=name,
-            relay=relay,
-            credential=credential.to_dict(),
-            scheduler=f"rdv://{relay}/{SCHEDULER}",
-            coordinator=f"rdv://{relay}/{COORDINATOR}",
-            margin=self._settings.deadline_margin / 2,
-            worker_options=self._worker_options,
-            config=WORKER_CONFIG,
-        ).to_json()
 
     async def _close(self) -> None:
         """Whoever is interrupted while waiting for it: it goes on, and can be waited for again."""

@@ -77,6 +77,7 @@ class Coordinator:
         self._controls: dict[str, Comm] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._listeners: list[Any] = []
+        self._closing = False
         self._timer: asyncio.TimerHandle | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -100,6 +101,7 @@ class Coordinator:
 
     async def close(self, reason: str, grace: float) -> None:
         """Tell all workers to exit and wait for them to be gone, `grace` seconds at most."""
+        self._closing = True
         self.feed(events.Stop(at=now(), reason=reason, drain=False))
         end = time.monotonic() + grace
         while self._controls and time.monotonic() < end:
@@ -213,6 +215,8 @@ class Coordinator:
             self.feed(events.Invoked(at=now(), name=name, request_id=outcome.request_id))
         elif isinstance(outcome, lambda_answers.Throttled):
             self.feed(events.InvokeThrottled(at=now(), name=name, reason=outcome.reason))
+        elif isinstance(outcome, lambda_answers.Unsent):
+            self.feed(events.InvokeUnsent(at=now(), name=name, error=outcome.reason))
         elif outcome.unanswered:
             self.feed(events.InvokeUnanswered(at=now(), name=name, error=outcome.reason))
         else:
@@ -233,7 +237,9 @@ class Coordinator:
         self._spawn(self._remove(name))
 
     async def _retire(self, name: str) -> None:
-        """Have results moved to other workers; then the worker may go."""
+        """Have results moved to other workers; then the worker may go. When all go there are none to move to."""
+        if self._closing:
+            return
         with contextlib.suppress(Exception):
             await asyncio.wait_for(
                 self._scheduler.retire_workers(

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
-
-from distributed import Client
 
 from executors.aws_lambda.cluster import LambdaCluster
 from executors.aws_lambda.errors import ClusterStopped, NotDeployed
 from executors.base import Graph, Key, OnCounts, OnResult, WorkerLost
-from executors.dask import DaskExecutor
-from executors.local import interrupts_wait
+from executors.own_cluster import OwnClusterExecutor
 
 DEFAULT_WORKERS = 100
 LOCAL_WORKERS = 2
 
 
-class LambdaExecutor(DaskExecutor):
+class LambdaExecutor(OwnClusterExecutor):
     """`workers` invocations of one function; options are LambdaCluster's."""
 
     def __init__(
@@ -28,23 +26,17 @@ class LambdaExecutor(DaskExecutor):
         warm_up: Callable[[], None] | None = None,
         **options: Any,
     ) -> None:
-        self._cluster: LambdaCluster | None = None
-        try:
-            with interrupts_wait():
-                self._cluster = LambdaCluster(workers or _default_workers(options), **options)
-                _check_memory(self._cluster, memory_per_worker)
-                super().__init__(Client(self._cluster, set_as_default=False), warm_up=warm_up)
-        except BaseException:
-            if self._cluster is not None:
-                with interrupts_wait():
-                    self._cluster.close()
-            raise
-        backend = self._cluster.backend
+        count = workers or _default_workers(options)
+        super().__init__(
+            partial(LambdaCluster, count, **options),
+            check=partial(_check_memory, needed=memory_per_worker),
+            warm_up=warm_up,
+        )
+        backend = self.cluster.backend
         assert backend is not None
         self.name = "lambda" if backend.name == "aws" else f"lambda ({backend.name})"
-        self._owns_client = True
         self._stopped: str | None = None
-        self._cluster.on_stop(self._stop)
+        self.cluster.on_stop(self._stop)
 
     def _stop(self, reason: str) -> None:
         self._stopped = reason
@@ -71,7 +63,7 @@ class LambdaExecutor(DaskExecutor):
     @property
     def cluster(self) -> LambdaCluster:
         """The cluster, to look at its coordinator."""
-        assert self._cluster is not None
+        assert isinstance(self._cluster, LambdaCluster)
         return self._cluster
 
     @property
@@ -95,11 +87,6 @@ class LambdaExecutor(DaskExecutor):
     def spent(self) -> float | None:
         coordinator = self.cluster.coordinator
         return None if coordinator is None else coordinator.fleet.spent
-
-    def close(self) -> None:
-        with interrupts_wait():
-            super().close()
-            self.cluster.close()
 
 
 def _default_workers(options: dict[str, Any]) -> int:

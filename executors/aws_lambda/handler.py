@@ -36,6 +36,7 @@ class Facts:
 def handle(event: Any, context: Any = None) -> dict[str, Any]:
     """Serve as a worker until told to go; the answer says how it ended.
 
+    Where a task of the worker's goes on and on, the whole environment ends with it.
     Raises InvalidPayload for an event that is not ours; everything later is reported to the coordinator.
     """
     facts = _facts(context, cold=next(_starts) == 0)
@@ -48,7 +49,11 @@ def handle(event: Any, context: Any = None) -> dict[str, Any]:
     payload = Payload.from_event(event)
     from executors.aws_lambda.life import live
 
-    return asyncio.run(live(payload, facts))
+    answer = asyncio.run(live(payload, facts))
+    from executors.aws_lambda.ending import leave_no_task
+
+    leave_no_task(facts.request_id, answer)
+    return answer
 
 
 def _facts(context: Any, cold: bool) -> Facts:

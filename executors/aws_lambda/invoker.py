@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import json
+import math
+import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    ConnectTimeoutError,
+    EndpointConnectionError,
+    HTTPClientError,
+    ProxyConnectionError,
+)
 
 from executors.aws_lambda.deploy.versions import mismatch
 from executors.aws_lambda.payload import PROBE
@@ -24,6 +33,8 @@ PASSING = frozenset(
     {"ServiceException", "InternalServerError", "ServiceUnavailableException", "RequestTimeout"}
 )
 """Error codes of Lambda's that another try may mend; all others are ours to mend."""
+UNSENT = (EndpointConnectionError, ConnectTimeoutError, ProxyConnectionError)
+"""No connection was made (refused, no such host, no route, no answer), so no request went out on it."""
 
 
 def invoke_config(region: str | None = None) -> Config:
@@ -60,7 +71,14 @@ class Failed:
     unanswered: bool = False
 
 
-Outcome = Accepted | Throttled | Failed
+@dataclass(frozen=True)
+class Unsent:
+    """Lambda cannot be reached from here; it has certainly not taken the event."""
+
+    reason: str
+
+
+Outcome = Accepted | Throttled | Failed | Unsent
 
 
 class Invoker:
@@ -79,16 +97,24 @@ class Invoker:
         if qualifier is not None:
             self._arguments["Qualifier"] = qualifier
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="invoke")
+        self._unsent = -math.inf, Unsent("")
 
     def submit(self, make_payload: Callable[[], bytes]) -> Future[Outcome]:
         """Make a payload and invoke with it, both in a thread; the future never fails."""
-        return self._threads.submit(self._invoke, make_payload)
+        return self._threads.submit(self._invoke, make_payload, time.monotonic())
 
-    def _invoke(self, make_payload: Callable[[], bytes]) -> Outcome:
+    def _invoke(self, make_payload: Callable[[], bytes], asked: float) -> Outcome:
+        since, unsent = self._unsent
+        if asked < since:  # it waited for a thread meanwhile: one wait for a connection is enough
+            return unsent
         try:
             answer = self._client.invoke(**self._arguments, Payload=make_payload())
         except ClientError as error:
             return _refusal(error)
+        except UNSENT as error:
+            unsent = Unsent(" ".join(str(error).split()))
+            self._unsent = time.monotonic(), unsent
+            return unsent
         except HTTPClientError as error:
             return Failed(f"Lambda does not answer: {error}", fatal=False, unanswered=True)
         except BotoCoreError as error:

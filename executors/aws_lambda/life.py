@@ -10,6 +10,7 @@ import shutil
 import tempfile
 import time
 import traceback
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import psutil
@@ -46,6 +47,8 @@ async def live(payload: Payload, facts: Facts) -> dict[str, Any]:
             return await _Life(payload, facts, security, tail).run()
     finally:
         await security.close()
+        # a thread of the old one may wait for a task that never ends, and asyncio would wait for that thread
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
 
 
 class _Life:
@@ -104,11 +107,9 @@ class _Life:
         )
 
     async def _work(self, watchers: list[asyncio.Task[None]]) -> None:
-        """Be a Dask worker until it is closed, whoever closes it."""
+        """Be a Dask worker until it is closed, whoever closes it; watchers may end it at any time."""
         import dask
         from distributed import Worker
-
-        from executors.aws_lambda.activity import Activity
 
         folder = tempfile.mkdtemp(prefix="excamera-worker-")
         try:
@@ -128,9 +129,10 @@ class _Life:
                     local_directory=folder,
                     **options,
                 )
-                await self.worker
-                await self.worker.plugin_add(Activity(self._messages.put_nowait), name="activity")
-                self._messages.put_nowait({"op": "ready", "worker_address": self.worker.address})
+                starting = asyncio.create_task(self._start_worker())
+                watchers.append(starting)
+                await _first_of(watchers)
+                watchers.remove(starting)
                 watchers += [
                     asyncio.create_task(f())
                     for f in (self._beat, self._watch_memory, self._watch_deadline)
@@ -140,6 +142,13 @@ class _Life:
         finally:
             await self._close_worker()
             shutil.rmtree(folder, ignore_errors=True)
+
+    async def _start_worker(self) -> None:
+        from executors.aws_lambda.activity import Activity
+
+        await self.worker
+        await self.worker.plugin_add(Activity(self._messages.put_nowait), name="activity")
+        self._messages.put_nowait({"op": "ready", "worker_address": self.worker.address})
 
     async def _close_worker(self) -> None:
         if self.worker is None:

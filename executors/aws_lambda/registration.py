@@ -12,7 +12,7 @@ from typing import Any
 
 from distributed import versions
 
-COMPARED = 64
+COMPARED = 8
 
 _compare_all = versions.error_message
 

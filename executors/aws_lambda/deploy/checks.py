@@ -6,7 +6,7 @@ import queue
 import socket
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from functools import partial
@@ -16,6 +16,7 @@ import botocore.exceptions as failures
 
 from executors.aws_lambda.deploy import quotas
 from executors.aws_lambda.deploy.errors import DeploymentError
+from executors.aws_lambda.deploy.role_access import role_refusals
 from executors.aws_lambda.deploy.session import (
     AwsRefused,
     Place,
@@ -61,7 +62,8 @@ Problem = Finding
 class Target:
     """What a job is about to use. versions: the client's, {} to leave them out; memory: MB; timeout: s; 0 is any.
 
-    inputs, outputs: s3:// URLs to read, and to write under; relay: host:port that must answer, if anything.
+    inputs, outputs: s3:// URLs that this client reads, and writes; worker_inputs, worker_outputs: those that the function
+    does; relay: host:port that must answer, if anything.
     """
 
     function_name: str = "excamera"
@@ -72,7 +74,14 @@ class Target:
     versions: Mapping[str, str] = field(default_factory=dict)
     inputs: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ()
+    worker_inputs: tuple[str, ...] = ()
+    worker_outputs: tuple[str, ...] = ()
     relay: str | None = None
+
+    @property
+    def asks_role(self) -> bool:
+        """Whether the function itself reads or writes objects."""
+        return bool(self.worker_inputs or self.worker_outputs)
 
 
 def require(target: Target, patience: float = PATIENCE) -> None:
@@ -101,9 +110,11 @@ def examine(target: Target, patience: float = PATIENCE) -> list[Finding]:
         checks[f"input {url}"] = partial(_storage, target, clients, url, check_input)
     for url in target.outputs:
         checks[f"output {url}"] = partial(_storage, target, clients, url, check_output)
+    if target.asks_role:
+        checks["role"] = lambda: _role(target, clients)
     if target.relay:
         checks["relay"] = lambda: _relay(target.relay or "")
-    for result in _within(deadline, checks).values():
+    for result in _within(deadline, checks, optional=("role",)).values():
         found += [result] if isinstance(result, Finding) else result
     return found
 
@@ -114,8 +125,13 @@ def _local_checks(target: Target, deadline: float) -> list[Finding]:
     return list(_within(deadline, {"relay": lambda: _relay(target.relay or "")}).values())
 
 
-def _within(deadline: float, checks: Mapping[str, Callable[[], Any]]) -> dict[str, Any]:
-    """The checks' results, side by side; a Finding says of each that did not answer in time, or failed."""
+def _within(
+    deadline: float, checks: Mapping[str, Callable[[], Any]], optional: Collection[str] = ()
+) -> dict[str, Any]:
+    """The checks' results, side by side; a Finding says of each that did not answer in time, or failed.
+
+    optional: names of those that are left out when they do not answer.
+    """
     results: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
 
     def run(name: str, check: Callable[[], Any]) -> None:
@@ -141,12 +157,17 @@ def _within(deadline: float, checks: Mapping[str, Callable[[], Any]]) -> dict[st
     return {
         name: found.get(name, silent._replace(check=name, text=f"{name}: no answer in time"))
         for name in checks
+        if name in found or name not in optional
     }
 
 
 def _connect(target: Target) -> tuple[dict[str, Any], list[Finding]]:
     session = open_session(target.place)
-    services = ["lambda"] + (["s3"] if target.inputs or target.outputs else [])
+    services = ["lambda"]
+    if target.inputs or target.outputs or target.asks_role:
+        services.append("s3")
+    if target.asks_role:
+        services.append("iam")
     clients = {name: client(session, name, target.place) for name in services}
     method = session.get_credentials().method
     found = [
@@ -247,6 +268,21 @@ def _storage(
         return Finding(name, True, f"{url} can be {'read' if name == 'input' else 'written'}")
     text, _, fix = line.rpartition(": ")
     return Finding(name, False, text, fix)
+
+
+def _role(target: Target, clients: Mapping[str, Any]) -> list[Finding]:
+    """Whether the function's role has the rights that the job needs, where the caller may ask IAM that."""
+    asked = (target.function_name, target.worker_inputs, target.worker_outputs)
+    refusals = role_refusals(clients, *asked)
+    if refusals is None:
+        text = "rights of the function's role unknown (IAM cannot be asked for them)"
+        return [Finding("role", True, text)]
+    found = []
+    for line in refusals:
+        text, _, fix = line.rpartition(": ")
+        found.append(Finding("role", False, text, fix))
+    fine = Finding("role", True, "the function's role may read and write what it must")
+    return found or [fine]
 
 
 def _relay(address: str) -> Finding:

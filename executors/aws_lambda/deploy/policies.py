@@ -89,7 +89,8 @@ def client_policy(names: Names) -> Policy:
         _allow(invoke, names.function_arn),
         _allow(["lambda:GetAccountSettings"], "*"),
         _allow(["logs:FilterLogEvents", "logs:GetLogEvents"], names.logs_arn),
-    ]
+        _allow(["iam:SimulatePrincipalPolicy"], names.arn("iam", f"role/{names.function}-*", region=False)),
+    ]  # fmt: skip
     for url, actions in (
         (names.input, ["s3:GetObject"]),
         (
@@ -99,7 +100,7 @@ def client_policy(names: Names) -> Policy:
     ):
         if url:
             statements.append(_allow(actions, _objects(names, url)))
-            statements.append(_listing(names, url))
+            statements += [_listing(names, url), _bucket_policy(names, url)]
     return _policy(statements)
 
 
@@ -148,6 +149,10 @@ def _pass(role: str, services: list[str]) -> Policy:
 def _objects(names: Names, url: str) -> str:
     bucket, prefix = split_url(url)
     return f"arn:{names.partition}:s3:::{bucket}/{prefix}*"
+
+
+def _bucket_policy(names: Names, url: str) -> Policy:
+    return _allow(["s3:GetBucketPolicy"], f"arn:{names.partition}:s3:::{split_url(url)[0]}")
 
 
 def _listing(names: Names, url: str) -> Policy:

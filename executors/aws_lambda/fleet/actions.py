@@ -16,7 +16,7 @@ class Action:
 class Invoke(Action):
     """Call Lambda for a worker of this name, and tell how that went.
 
-    `attempt`: how often this same call was throttled before.
+    `attempt`: how often this same call was throttled, or could not be sent, before.
     """
 
     name: str

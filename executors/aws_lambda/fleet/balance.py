@@ -88,9 +88,13 @@ class Balance(Lifecycle):
                 if self._recall():
                     count -= 1
                     continue
+            if self.outage.next_at > self.now:
+                self._wait_until(self.outage.next_at)
+                return
             if not self.bucket.take(self.now):
                 self._wait_until(self.bucket.next_at(self.now))
                 return
+            self.outage.tried(self.now)
             if self._retry_queue:
                 one = self._retry_queue.pop(next(iter(self._retry_queue)))
                 self._apply(one, ev.RetryDue(one.name, at=self.now))

@@ -11,7 +11,7 @@ from executors.aws_lambda.fleet.details import detail_of
 from executors.aws_lambda.fleet.errors import UnknownPrice
 from executors.aws_lambda.fleet.invocation import Invocation, Roster, Task
 from executors.aws_lambda.fleet.ledger import Ledger
-from executors.aws_lambda.fleet.pacing import TokenBucket, jitter, pause
+from executors.aws_lambda.fleet.pacing import Outage, TokenBucket, jitter, pause
 from executors.aws_lambda.fleet.pricing import Prices, dearest, prices
 from executors.aws_lambda.fleet.settings import FleetSettings
 from executors.aws_lambda.fleet.slots import Slots
@@ -40,6 +40,7 @@ class Books:
         self.roster = Roster(settings.remembered)
         self.slots = Slots(settings.retries_per_slot, settings.retry_window)
         self.bucket = TokenBucket(settings.burst, settings.rate)
+        self.outage = Outage(settings.backoff, settings.outage_pause)
         self.ledger = Ledger(
             price.per_second(settings.memory, settings.ephemeral_storage), price.request
         )

@@ -92,6 +92,13 @@ class InvokeUnanswered(InvocationEvent):
     error: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class InvokeUnsent(InvocationEvent):
+    """The call never left this machine, or never got to Lambda: it cannot be reached now."""
+
+    error: str = ""
+
+
 # ... from the relay
 
 

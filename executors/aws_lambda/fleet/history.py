@@ -154,7 +154,7 @@ class History:
         match course.state:
             case State.REQUESTED if line.origin is None:
                 course.requested = at
-            case State.THROTTLED:
+            case State.THROTTLED if line.event == "InvokeThrottled":
                 course.throttles += 1
             case State.INVOKED:
                 course.invoked = at

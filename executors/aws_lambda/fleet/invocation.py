@@ -31,7 +31,7 @@ class Invocation:
         "address", "attempts", "cold", "cut", "deadline", "dismissed", "drain_until", "ended_at", "error", "exit_told",
         "ghost_until", "idle_since", "invoked_at", "last_seen", "leaving", "link_lost_at", "linked_at", "log_stream",
         "log_tail", "memory", "name", "ready_at", "reason", "request_id", "requested_at", "retry_at", "rss", "serial",
-        "since", "slot", "slot_held", "started_at", "state", "tasks", "timer_at", "twins",
+        "since", "slot", "slot_held", "started_at", "state", "tasks", "timer_at", "twins", "unsent",
     )  # fmt: skip
 
     def __init__(self, name: str, slot: int, serial: int, now: float) -> None:
@@ -42,6 +42,7 @@ class Invocation:
         self.state = State.REQUESTED
         self.since = self.requested_at = self.last_seen = now
         self.attempts = 0
+        self.unsent = 0
         self.retry_at: float | None = None
         self.invoked_at: float | None = None
         self.linked_at: float | None = None
@@ -108,6 +109,11 @@ class Roster:
         """Names of those that use, or may come to use, an execution environment."""
         pools = (*self.held.values(), self.draining, self.dismissed, self.leaving)
         return {name for pool in pools for name in list(pool)}
+
+    @property
+    def has_linked(self) -> bool:
+        """Whether any worker is there that stays for now."""
+        return bool(self.at_work or self.held[State.CONNECTED] or self.leaving)
 
     def add(self, invocation: Invocation) -> None:
         """A new invocation, in its state."""

@@ -18,11 +18,13 @@ class Lifecycle(Books):
     # Lambda's answer
 
     def accepted(self, one: Invocation, event: ev.Invoked) -> Outcome:
+        self.outage.end()
         one.invoked_at = self.now
         one.request_id = event.request_id or one.request_id
         return State.INVOKED
 
     def unanswered(self, one: Invocation, event: ev.InvokeUnanswered) -> Outcome:
+        self.outage.end()
         one.invoked_at = self.now
         return State.INVOKED
 
@@ -31,6 +33,7 @@ class Lifecycle(Books):
         return None
 
     def throttled(self, one: Invocation, event: ev.InvokeThrottled) -> Outcome:
+        self.outage.end()
         one.attempts += 1
         self.bucket.empty(self.now)
         if one.dismissed or self.stopping is not None:
@@ -52,9 +55,25 @@ class Lifecycle(Books):
         one.retry_at = self.now + wait
         return State.THROTTLED
 
+    def unsent(self, one: Invocation, event: ev.InvokeUnsent) -> Outcome:
+        one.unsent += 1
+        if one.dismissed or self.stopping is not None:
+            one.reason = NOT_NEEDED
+            return State.FINISHED
+        if self.outage.since is None:
+            self._tell(f"Lambda cannot be reached ({event.error}); trying again until it can be")
+        self.outage.begin(self.now)
+        lasts = self.now - (self.outage.since or self.now)
+        if lasts > self.settings.outage_timeout and not self.roster.has_linked:
+            one.error = f"Lambda could not be reached for {lasts:.0f} s: {event.error}"
+            self.give_up(one.error)
+            return State.FAILED
+        one.retry_at = self.now + self.settings.backoff
+        return State.THROTTLED
+
     def asked_again(self, one: Invocation, event: ev.RetryDue) -> Outcome:
         one.retry_at = None
-        self._do(act.Invoke(one.name, one.slot, one.attempts))
+        self._do(act.Invoke(one.name, one.slot, one.attempts + one.unsent))
         return State.REQUESTED
 
     def refused(self, one: Invocation, event: ev.InvokeRefused) -> Outcome:

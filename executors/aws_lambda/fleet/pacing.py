@@ -1,7 +1,8 @@
-"""How fast Lambda may be asked: a token bucket for its ramp, and pauses after throttles."""
+"""How fast Lambda may be asked: a token bucket for its ramp, pauses after throttles, single tries while it is out of reach."""
 
 from __future__ import annotations
 
+import math
 import zlib
 
 TICK = 1e-6
@@ -40,6 +41,37 @@ class TokenBucket:
         if self._at is not None and now > self._at:
             self._tokens = min(self.burst, self._tokens + (now - self._at) * self.rate)
         self._at = now if self._at is None else max(now, self._at)
+
+
+class Outage:
+    """While Lambda cannot be reached one call at a time tries, up to `limit` seconds apart, until one gets through."""
+
+    def __init__(self, base: float, limit: float) -> None:
+        self.since: float | None = None
+        """When the first call could not be sent; None: Lambda can be reached as far as is known."""
+        self.next_at = -math.inf
+        """When the next call may be made."""
+        self._base = base
+        self._limit = limit
+        self._tries = 0
+
+    def begin(self, now: float) -> None:
+        """A call could not be sent."""
+        if self.since is None:
+            self.since = now
+            self._tries = 0
+            self.tried(now)
+
+    def tried(self, now: float) -> None:
+        """A call is made: the next one waits, if this is an outage."""
+        if self.since is not None:
+            self._tries += 1
+            self.next_at = now + pause(self._tries, self._base, self._limit, 1.0)
+
+    def end(self) -> None:
+        """A call got through."""
+        self.since = None
+        self.next_at = -math.inf
 
 
 def pause(attempt: int, base: float, limit: float, jitter: float) -> float:

@@ -66,6 +66,10 @@ class FleetSettings:
     backoff_limit: float = 30.0
     throttle_retries: int = 30
     """Times that one call is made again after a throttle."""
+    outage_pause: float = 5.0
+    """The longest between two tries while Lambda cannot be reached from here."""
+    outage_timeout: float = 300.0
+    """Of not reaching Lambda, with no worker there, until the fleet gives up."""
     retries_per_slot: int = 5
     """Replacements of a worker that went wrong, in one place of the fleet, within a window."""
     retries_per_window: int | None = None
@@ -102,6 +106,7 @@ class FleetSettings:
         positive = (
             "memory", "ephemeral_storage", "timeout", "burst", "rate", "answer_timeout", "appear_timeout",
             "ready_timeout", "heartbeat_timeout", "drain_timeout", "backoff", "backoff_limit",
+            "outage_pause", "outage_timeout",
             "retry_window", "breaker", "threads", "spend_interval", "straggler_samples",
         )  # fmt: skip
         for name in positive:

@@ -11,7 +11,7 @@ class State(StrEnum):
     REQUESTED = "requested"
     """The Invoke call is on its way, or about to be made."""
     THROTTLED = "throttled"
-    """Lambda refused the call for now; it is made again after a pause."""
+    """Lambda refused the call for now, or could not be reached; it is made again after a pause."""
     INVOKED = "invoked"
     """Lambda has accepted the call; nothing has been heard of the worker."""
     CONNECTED = "connected"

@@ -26,6 +26,7 @@ from executors.aws_lambda.fleet.events import (
     InvokeRefused,
     InvokeThrottled,
     InvokeUnanswered,
+    InvokeUnsent,
     LinkDown,
     LinkUp,
     Overdue,
@@ -61,7 +62,13 @@ class Rule(NamedTuple):
 Kind = type[InvocationEvent]
 Table = dict[tuple[State, Kind], Rule]
 
-ANSWERS: tuple[Kind, ...] = (Invoked, InvokeThrottled, InvokeRefused, InvokeUnanswered)
+ANSWERS: tuple[Kind, ...] = (
+    Invoked,
+    InvokeThrottled,
+    InvokeRefused,
+    InvokeUnanswered,
+    InvokeUnsent,
+)
 TASKS: tuple[Kind, ...] = (Running, Waiting, Done, Idle)
 TIMERS: tuple[Kind, ...] = (RetryDue, Overdue, Silent, TimeNearlyUp, DrainOverdue)
 LINK: tuple[Kind, ...] = (LinkUp, LinkDown, Refused)
@@ -76,6 +83,7 @@ _ROWS: list[tuple[Iterable[State], Iterable[Kind], str, tuple[State, ...]]] = [
     ([REQUESTED], [InvokeThrottled], "throttled", (THROTTLED, FAILED, FINISHED)),
     ([REQUESTED], [InvokeRefused], "refused", (FAILED,)),
     ([REQUESTED], [InvokeUnanswered], "unanswered", (INVOKED,)),
+    ([REQUESTED], [InvokeUnsent], "unsent", (THROTTLED, FAILED, FINISHED)),
     ([REQUESTED], [Overdue], "never_came", (EXPIRED,)),
     ([THROTTLED], [RetryDue], "asked_again", (REQUESTED,)),
     ([THROTTLED, INVOKED], ANSWERS, IMPOSSIBLE, ()),  # one call has one answer

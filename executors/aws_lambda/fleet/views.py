@@ -45,15 +45,20 @@ _ORDER = {
 }
 
 
+def dollars(amount: float) -> str:
+    """Such as $1.73, or $0.0042: a sum of less than ten cents with the digits that tell it from nothing."""
+    return f"${amount:.4f}" if amount < 0.1 else f"${amount:.2f}"
+
+
 def headline(shot: Snapshot) -> str:
     """One line: workers of those wanted, states, money."""
     states = ", ".join(f"{count} {state}" for state, count in shot.counts.items() if count)
-    money = f"${shot.spent:.4f}"
+    money = dollars(shot.spent)
     if shot.budget is not None:
         money += f" of ${shot.budget:g}"
     line = f"{shot.at_work} of {shot.target} workers ({states or 'none yet'}); {money}"
     if shot.dollars_per_hour:
-        line += f", ${shot.dollars_per_hour:.2f} an hour"
+        line += f", {dollars(shot.dollars_per_hour)} an hour"
     return f"{line}; stopping: {shot.stopping}" if shot.stopping else line
 
 

@@ -1,0 +1,46 @@
+"""What each invocation is sent: where to connect, and a credential of its own."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+
+from executors.aws_lambda.config import WORKER_CONFIG
+from executors.aws_lambda.payload import Payload
+from executors.aws_lambda.relays import Relays
+
+COORDINATOR, SCHEDULER = "coordinator", "scheduler"
+"""Names under which these are found at each relay."""
+
+
+class Invitations:
+    """Makes the event of one invocation after another, spread over the relays; may be called from threads.
+
+    lifetime: seconds for which a credential is valid; margin: seconds before the function's time limit at which workers leave.
+    """
+
+    def __init__(
+        self, relays: Relays, lifetime: float, margin: float, worker_options: Mapping[str, Any]
+    ) -> None:
+        self._relays = relays
+        self._lifetime = timedelta(seconds=lifetime)
+        self._margin = margin
+        self._worker_options = dict(worker_options)
+        self._turn = itertools.count()
+
+    def __call__(self, name: str) -> bytes:
+        credential = self._relays.authority.issue(name, lifetime=self._lifetime)
+        addresses = self._relays.addresses
+        relay = addresses[next(self._turn) % len(addresses)]
+        return Payload(
+            invocation=name,
+            relay=relay,
+            credential=credential.to_dict(),
+            scheduler=f"rdv://{relay}/{SCHEDULER}",
+            coordinator=f"rdv://{relay}/{COORDINATOR}",
+            margin=self._margin,
+            worker_options=self._worker_options,
+            config=WORKER_CONFIG,
+        ).to_json()

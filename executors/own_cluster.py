@@ -1,0 +1,57 @@
+"""Executors that start a cluster of their own and end it, whatever interrupts them."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+from collections.abc import Callable, Iterator
+from multiprocessing import resource_tracker
+from typing import Any
+
+from distributed import Client
+
+from executors.dask import DaskExecutor
+
+
+@contextlib.contextmanager
+def interrupts_wait() -> Iterator[None]:
+    """Let Ctrl-C in this thread wait until the end; processes and threads started meanwhile never see it.
+
+    A terminal sends it to all processes, but it is the client that ends the others.
+    """
+    resource_tracker.ensure_running()  # which would let the signal through when it starts
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+class OwnClusterExecutor(DaskExecutor):
+    """Runs graphs on the cluster that `start` makes, which ends with the executor; `check` may refuse it."""
+
+    def __init__(
+        self,
+        start: Callable[[], Any],
+        *,
+        check: Callable[[Any], None] | None = None,
+        warm_up: Callable[[], None] | None = None,
+    ) -> None:
+        self._cluster: Any = None
+        try:
+            with interrupts_wait():
+                self._cluster = start()
+                if check is not None:
+                    check(self._cluster)
+                super().__init__(Client(self._cluster, set_as_default=False), warm_up=warm_up)
+        except BaseException:
+            if self._cluster is not None:
+                with interrupts_wait():
+                    self._cluster.close()
+            raise
+        self._owns_client = True
+
+    def close(self) -> None:
+        with interrupts_wait():
+            super().close()
+            self._cluster.close()
