@@ -146,7 +146,8 @@ def _open_local(function: FunctionSpec, options: Mapping[str, Any]) -> Backend:
     memory = function.memory or LOCAL_MEMORY
     timeout = function.timeout or LOCAL_TIMEOUT
     storage = function.ephemeral_storage or LOCAL_STORAGE
-    local = LocalLambda(**options)
+    region = {"region": function.region} if function.region else {}
+    local = LocalLambda(**{**region, **options})
     local.start()
     try:
         local.create_function(

@@ -19,6 +19,7 @@ from distributed.core import Status, rpc
 from distributed.deploy.cluster import Cluster
 
 from executors.aws_lambda import registration
+from executors.aws_lambda.at_exit import close_at_exit
 from executors.aws_lambda.attached import AttachedCluster, remove_access, write_access
 from executors.aws_lambda.backend import Backend, FunctionSpec, open_backend
 from executors.aws_lambda.config import DASK_CONFIG, WORKER_CONFIG, setting
@@ -66,7 +67,7 @@ class LambdaCluster(Cluster):  # type: ignore[misc]
     >>> with LambdaCluster(n_workers=1000) as cluster, cluster.get_client() as client:
     ...     client.submit(sum, [1, 2]).result()
 
-    Raises: LambdaError (and so `executors.ExecutorError`) with one line when something is not as it must be.
+    Raises: `executors.ExecutorError` (most often LambdaError) with one line when something is not as it must be.
     """
 
     def __init__(
@@ -101,7 +102,7 @@ class LambdaCluster(Cluster):  # type: ignore[misc]
         loop: Any = None,
         quiet: bool = True,
     ) -> None:
-        self._wanted = int(setting("n-workers", n_workers))
+        self._wanted = setting("n-workers", n_workers)
         self._function = FunctionSpec(
             region=setting("region", region),
             function_name=setting("function-name", function_name),
@@ -109,24 +110,24 @@ class LambdaCluster(Cluster):  # type: ignore[misc]
             timeout=setting("timeout", timeout),
             ephemeral_storage=setting("ephemeral-storage", ephemeral_storage),
             architecture=setting("architecture", architecture),
-            environment=dict(setting("environment", environment)),
-            tags=dict(setting("tags", tags)),
+            environment=setting("environment", environment),
+            tags=setting("tags", tags),
             versions=dict(installed() if versions is None else versions),
         )
         self._backend_spec = setting("backend", backend)
-        self._backend_options = dict(setting("backend-options", backend_options))
-        self._worker_options = dict(setting("worker-options", worker_options))
-        self._scheduler_options = dict(setting("scheduler-options", scheduler_options))
-        self._fleet_options = dict(setting("fleet-options", fleet_options))
+        self._backend_options = setting("backend-options", backend_options)
+        self._worker_options = setting("worker-options", worker_options)
+        self._scheduler_options = setting("scheduler-options", scheduler_options)
+        self._fleet_options = setting("fleet-options", fleet_options)
         self._idle_timeout = setting("idle-timeout", idle_timeout)
         self._overprovision = setting("overprovision", overprovision)
         self._budget = setting("budget", budget)
         self._relay_spec = RelaySpec(
             given=setting("relay", relay),
             authority=security if security is not None else setting("security"),
-            count=int(setting("relays", relays)),
+            count=setting("relays", relays),
             host=setting("host", host),
-            port=int(setting("port", port)),
+            port=setting("port", port),
             advertise=setting("advertise", advertise),
         )
         self._stack = contextlib.AsyncExitStack()
@@ -152,6 +153,7 @@ class LambdaCluster(Cluster):  # type: ignore[misc]
             except BaseException:
                 self._abandon()
                 raise
+            close_at_exit(self)
 
     @property
     def relays(self) -> list[RelayProcess]:
@@ -379,7 +381,7 @@ class LambdaCluster(Cluster):  # type: ignore[misc]
         return self.sync(self._scale, n)
 
     async def _scale(self, n: int) -> None:
-        self._wanted = int(n)
+        self._wanted = setting("n-workers", n)
         assert self.coordinator is not None
         self.coordinator.scale(self._wanted)
 
@@ -416,12 +418,13 @@ class LambdaCluster(Cluster):  # type: ignore[misc]
         return next((one.error for one in ended if one.error), None)
 
     def on_notice(self, listener: Callable[[str], None]) -> None:
-        """Call `listener` with each line that the coordinator has for the user; until then they are logged."""
+        """Call `listener` with each line that the coordinator has for the user; until then they are warnings."""
         self._on_notice.append(listener)
 
     def _tell(self, text: str) -> None:
         if not self._on_notice:
             self._log(text)
+            logger.warning("%s: %s", self.name, text)
         _call(self._on_notice, text)
 
     def _stopped(self, reason: str) -> None:
