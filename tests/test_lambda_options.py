@@ -13,14 +13,15 @@ from typing import Any
 import dask
 import pytest
 
-from executors.aws_lambda import LambdaCluster
+from executors.aws_lambda import LambdaCluster, NotDeployed
 from executors.aws_lambda.config import setting
 from executors.aws_lambda.errors import InvalidOption
 from executors.aws_lambda.fleet.clusters import ClusterFolder
+from executors.rendezvous import Authority
 
 FORGETFUL = """
 import sys
-from executors.aws_lambda import LambdaCluster
+from executors.aws_lambda import LambdaCluster, NotDeployed
 cluster = LambdaCluster(1, backend="local", name=sys.argv[1])
 client = cluster.get_client()
 print(client.submit(sum, [1, 2]).result(timeout=30))
@@ -119,3 +120,12 @@ def test_a_cluster_that_was_not_closed_ends_with_the_program() -> None:
     assert (ended.returncode, ended.stdout) == (0, "3\n")
     card = ClusterFolder.open(name).card
     assert card.end_reason == "closed"
+
+
+def test_of_several_relays_the_silent_one_is_named(tmp_path: Path) -> None:
+    pytest.importorskip("awslambdaric")
+    authority = Authority.create()
+    with LambdaCluster(0, backend="local", security=authority) as cluster:
+        given = f"{cluster.relays[0].address},127.0.0.1:1"
+        with pytest.raises(NotDeployed, match=r"no relay answers at 127\.0\.0\.1:1 within"):
+            LambdaCluster(0, backend="local", security=authority, relay=given)
