@@ -81,6 +81,12 @@ def test_a_misspelt_setting_is_not_passed_over() -> None:
         setting("budget")
 
 
+@pytest.mark.parametrize("name", ["my cluster", "Fünf", "../x", "x" * 81, "~"])
+def test_names_that_clusters_cannot_have(name: str) -> None:
+    with pytest.raises(InvalidOption, match="a cluster cannot have the name"):
+        LambdaCluster(0, backend="local", name=name)
+
+
 def test_scale_takes_numbers_of_workers_only() -> None:
     pytest.importorskip("awslambdaric")
     with LambdaCluster(0, backend="local") as cluster:
@@ -120,6 +126,18 @@ def test_a_cluster_that_was_not_closed_ends_with_the_program() -> None:
     assert (ended.returncode, ended.stdout) == (0, "3\n")
     card = ClusterFolder.open(name).card
     assert card.end_reason == "closed"
+
+
+def test_clusters_may_share_a_relay() -> None:
+    pytest.importorskip("awslambdaric")
+    authority = Authority.create()
+    with LambdaCluster(1, backend="local", security=authority) as first:
+        given = first.relays[0].address
+        with LambdaCluster(1, backend="local", security=authority, relay=given) as second:
+            for cluster in (first, second):
+                with cluster.get_client() as client:
+                    assert client.submit(sum, [1, 2]).result(timeout=30) == 3
+                    assert client.submit(os.getpid).result(timeout=30) != os.getpid()
 
 
 def test_of_several_relays_the_silent_one_is_named(tmp_path: Path) -> None:

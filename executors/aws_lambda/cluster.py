@@ -28,6 +28,7 @@ from executors.aws_lambda.deploy.versions import installed
 from executors.aws_lambda.fleet import Fleet, FleetSettings
 from executors.aws_lambda.fleet.clusters import ClusterFolder
 from executors.aws_lambda.invoker import Invoker
+from executors.aws_lambda.option_values import cluster_name
 from executors.aws_lambda.payload import Payload
 from executors.aws_lambda.post_mortem import PostMortem
 from executors.aws_lambda.relays import Relays, RelaySpec
@@ -143,7 +144,7 @@ class LambdaCluster(Cluster):  # type: ignore[misc]
         super().__init__(
             asynchronous=asynchronous,
             loop=loop,
-            name=name or f"excamera-{secrets.token_hex(4)}",
+            name=cluster_name(name) if name else f"excamera-{secrets.token_hex(4)}",
             quiet=quiet,
         )
         if not self.called_from_running_loop:
@@ -217,7 +218,7 @@ class LambdaCluster(Cluster):  # type: ignore[misc]
         host = self.backend.relay_host
         self._relays = await Relays.open(self._relay_spec, host, enter, self._log)
         credential = self._relays.authority.issue(
-            COORDINATOR, names=(COORDINATOR, SCHEDULER), role=CONTROLLER
+            self._at_relay(SCHEDULER), names=(self._at_relay(COORDINATOR),), role=CONTROLLER
         )
         first, *others = self._relays.addresses
         self.security = RendezvousSecurity(first, credential, also=others)
@@ -230,6 +231,10 @@ class LambdaCluster(Cluster):  # type: ignore[misc]
             self._local_address, connection_args=self.security.get_connection_args("client")
         )
         await self._start_coordinator()
+
+    def _at_relay(self, part: str) -> str:
+        """The name of a part of this cluster at relays, which other clusters may use as well."""
+        return f"{self.name}-{part}"
 
     async def _open_backend(self) -> Backend:
         """In a thread; where nobody waits for it any more, it is closed again as soon as it is there."""
@@ -259,7 +264,7 @@ class LambdaCluster(Cluster):  # type: ignore[misc]
             scheduler = await Scheduler(security=self.security, **places, **options)
         arguments = self.security.get_listen_args("scheduler")
         for relay in self._relays.addresses[1:]:
-            await scheduler.listen(f"rdv://{relay}/{SCHEDULER}", **arguments)
+            await scheduler.listen(f"rdv://{relay}/{self._at_relay(SCHEDULER)}", **arguments)
         return scheduler
 
     async def _start_coordinator(self) -> None:
@@ -300,7 +305,7 @@ class LambdaCluster(Cluster):  # type: ignore[misc]
         self._stack.push_async_callback(self.coordinator.close, "the cluster closes", CLOSE_GRACE)
         await self.coordinator.start()
         for relay in relays.addresses:
-            await self.coordinator.listen_at(relay, COORDINATOR, self.security)
+            await self.coordinator.listen_at(relay, self._at_relay(COORDINATOR), self.security)
 
     def _fleet_settings(self) -> FleetSettings:
         assert self.backend is not None
@@ -333,8 +338,8 @@ class LambdaCluster(Cluster):  # type: ignore[misc]
             invocation=name,
             relay=relay,
             credential=credential.to_dict(),
-            scheduler=f"rdv://{relay}/{SCHEDULER}",
-            coordinator=f"rdv://{relay}/{COORDINATOR}",
+            scheduler=f"rdv://{relay}/{self._at_relay(SCHEDULER)}",
+            coordinator=f"rdv://{relay}/{self._at_relay(COORDINATOR)}",
             margin=self._settings.deadline_margin / 2,
             worker_options=self._worker_options,
             config=WORKER_CONFIG,

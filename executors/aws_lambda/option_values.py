@@ -6,6 +6,7 @@ import dataclasses
 import difflib
 import inspect
 import math
+import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
@@ -69,6 +70,15 @@ def factor(name: str, value: Any) -> float:
     if not found >= 1:
         raise InvalidOption(f"{name} must be a number of 1 or more, not {value!r}")
     return found
+
+
+def cluster_name(name: str) -> str:
+    """It is part of the names of workers, and of a folder's."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}", name):
+        raise InvalidOption(
+            f"a cluster cannot have the name {name[:80]!r}: use up to 80 letters (a-z), digits and . _ -"
+        )
+    return name
 
 
 def one_of(*choices: str) -> Check:
