@@ -95,6 +95,14 @@ def test_scale_takes_numbers_of_workers_only() -> None:
         assert cluster.target == 0
 
 
+def test_functions_on_this_machine_are_as_deployed_ones() -> None:
+    """What failed is not repeated behind the coordinator's back."""
+    pytest.importorskip("awslambdaric")
+    with LambdaCluster(0, backend="local") as cluster:
+        told = cluster.backend.client.get_function_event_invoke_config(FunctionName="excamera")
+    assert (told["MaximumRetryAttempts"], told["MaximumEventAgeInSeconds"]) == (0, 60)
+
+
 def test_functions_on_this_machine_are_in_the_region_that_is_asked_for() -> None:
     pytest.importorskip("awslambdaric")
     with LambdaCluster(1, backend="local", region="eu-central-1") as cluster:

@@ -322,6 +322,7 @@ class LambdaCluster(Cluster):  # type: ignore[misc]
             "budget": self._budget,
             "appear_timeout": setting("start-timeout"),
             "deadline_margin": setting("margin"),
+            "retries_per_slot": DASK_CONFIG["distributed.scheduler.allowed-failures"] + 2,
             "threads": int(self._worker_options.get("nthreads", 1)),
             "prefix": f"{self.name}-w",
         }
