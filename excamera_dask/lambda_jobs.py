@@ -56,14 +56,19 @@ def with_means(options: Mapping[str, Any], folders: Sequence[str] = ()) -> dict[
         from excamera_dask.lambda_image import versions
 
         return {"versions": versions(), **options}
-    given = dict(setting("environment", options.get("environment")))
-    local = dict(setting("backend-options", options.get("backend_options")))
-    local["visible"] = (*local.get("visible", ()), *folders, os.getcwd(), str(cache_root()))
+    given = setting("environment", options.get("environment"))
+    local = setting("backend-options", options.get("backend_options"))
+    local["visible"] = (*local.get("visible", ()), *folders, *seen_by_workers())
     return {
         **options,
-        "environment": {**_own_environment(), **given},
+        "environment": {**worker_environment(), **given},
         "backend_options": local,
     }
+
+
+def seen_by_workers() -> tuple[str, ...]:
+    """Folders that functions on this machine must see: where the user is, and the compiled kernels."""
+    return os.getcwd(), str(cache_root())
 
 
 def _is_here(backend: str) -> bool:
@@ -71,7 +76,7 @@ def _is_here(backend: str) -> bool:
     return urlsplit(backend).hostname in ("127.0.0.1", "::1", "localhost")
 
 
-def _own_environment() -> dict[str, str]:
+def worker_environment() -> dict[str, str]:
     """What functions on this machine need to find: encoders, storage, and the kernels that are compiled already."""
     passed = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
     if INTERPRETED:

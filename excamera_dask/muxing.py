@@ -24,6 +24,9 @@ class EncodedVideo(NamedTuple):
     data: bytes
     report: EncodeReport
 
+    def __repr__(self) -> str:
+        return f"EncodedVideo({len(self.data)} bytes, {self.report!r})"
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the file or object, whole or not at all."""
         output = open_output(path)

@@ -65,6 +65,13 @@ def encoded(clip: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+def test_a_group_without_a_command_shows_its_help(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["cluster"])
+    told = "".join(capsys.readouterr())
+    assert told.startswith("Usage: excamera cluster [OPTIONS] COMMAND")
+    assert len(told.splitlines()) > 10
+
+
 def commands() -> list[list[str]]:
     """The names of all commands, nested ones too."""
 

@@ -783,6 +783,8 @@ def test_spans_of_time_for_people(seconds: float, text: str) -> None:
         ({"memory": 0}, "memory must be positive"),
         ({"minimum": -1}, "minimum must not be negative"),
         ({"budget": 0.0}, "budget must be positive"),
+        ({"breaker": "many"}, "breaker must be a number, not 'many'"),
+        ({"timeout": None}, "timeout must be a number, not None"),
         ({"overprovision": 0.9}, "overprovision must be at least 1"),
         ({"straggler_factor": 1.0}, "straggler_factor must be more than 1"),
         ({"timeout": 40.0}, "leaves no time to work"),

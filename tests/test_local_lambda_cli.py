@@ -14,6 +14,9 @@ from pathlib import Path
 import pytest
 from local_lambda import HANDLER, TESTS, descendants, invoke, is_gone, require_runtime, wait_for
 
+from excamera_dask.lambda_image import versions
+from executors.aws_lambda.deploy import Place, Target, preflight
+
 require_runtime()
 
 PROGRAM = """
@@ -66,6 +69,20 @@ def test_it_serves_until_it_is_interrupted(
     for process in processes:
         wait_for(lambda process=process: is_gone(process), f"end of process {process}")
     assert list((tmp_path / "logs").rglob("*.jsonl"))
+
+
+def test_a_worker_tells_the_versions_that_clients_compare(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "local")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "local")
+    program = start("--function", "excamera")
+    try:
+        assert program.stdout is not None
+        told = json.loads(program.stdout.readline())
+        place = Place(region=told["region"], endpoint_url=told["endpoint_url"])
+        assert preflight(Target("excamera", place, versions=versions())) == []
+    finally:
+        program.kill()
+        program.communicate()
 
 
 def test_a_server_that_dies_is_an_error(served: subprocess.Popen[str]) -> None:

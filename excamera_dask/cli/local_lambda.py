@@ -97,17 +97,19 @@ def local(
     """Serve Lambda's Invoke API, function management and logs on loopback, for unmodified boto3.
 
     \b
-    excamera lambda local --port 9001 --function excamera-worker
+    excamera lambda local --port 9001 --function excamera
+    export AWS_REGION=us-east-1 AWS_ACCESS_KEY_ID=local AWS_SECRET_ACCESS_KEY=local
     excamera encode in.mp4 -o out.webm --executor lambda --backend http://127.0.0.1:9001
     aws lambda invoke --endpoint-url http://127.0.0.1:9001 --function-name f out.json
 
     Prints its URL as JSON once it answers, runs until Ctrl-C, and leaves no process behind.
     """
+    from excamera_dask.lambda_jobs import seen_by_workers
     from executors.aws_lambda.emulator import LocalLambda
 
     wanted = dict(map(parse_function, functions))
     try:
-        with LocalLambda(**settings) as server:
+        with LocalLambda(**settings, visible=seen_by_workers()) as server:
             for text in server.notices:
                 notice(f"note: {text}")
             for name, handler in wanted.items():
@@ -118,6 +120,7 @@ def local(
                     memory=memory,
                     timeout=timeout,
                     ephemeral_storage=ephemeral_storage,
+                    environment=_means(handler),
                 )
             print_json(
                 {
@@ -131,6 +134,17 @@ def local(
     except KeyboardInterrupt:
         return
     raise Failure("the local Lambda has ended by itself; its messages are above")
+
+
+def _means(handler: str) -> dict[str, str]:
+    """Variables that a worker needs here, and the versions that clients compare with theirs."""
+    if handler != WORKER:
+        return {}
+    from excamera_dask.lambda_image import versions
+    from excamera_dask.lambda_jobs import worker_environment
+    from executors.aws_lambda.deploy.versions import VARIABLE, to_text
+
+    return {**worker_environment(), VARIABLE: to_text(versions())}
 
 
 def parse_function(text: str) -> tuple[str, str]:

@@ -151,7 +151,8 @@ def _open_local(function: FunctionSpec, options: Mapping[str, Any]) -> Backend:
     memory = function.memory or LOCAL_MEMORY
     timeout = function.timeout or LOCAL_TIMEOUT
     storage = function.ephemeral_storage or LOCAL_STORAGE
-    local = LocalLambda(**options)
+    region = {"region": function.region} if function.region else {}
+    local = LocalLambda(**{**region, **options})
     local.start()
     try:
         local.create_function(
@@ -167,6 +168,9 @@ def _open_local(function: FunctionSpec, options: Mapping[str, Any]) -> Backend:
             region=function.region or local.settings.region, endpoint_url=local.endpoint_url
         )
         client = local.client("lambda", config=invoke_config(place.region))
+        client.put_function_event_invoke_config(
+            FunctionName=function.function_name, MaximumRetryAttempts=0, MaximumEventAgeInSeconds=60
+        )  # as it is deployed: the coordinator knows better what to repeat
     except BaseException:
         local.stop()
         raise

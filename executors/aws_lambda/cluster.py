@@ -18,14 +18,16 @@ from distributed.deploy.cluster import Cluster
 from distributed.utils import silence_logging_cmgr
 
 from executors.aws_lambda import registration
+from executors.aws_lambda.at_exit import close_at_exit
 from executors.aws_lambda.attached import AttachedCluster, remove_access, write_access
 from executors.aws_lambda.backend import Backend, open_backend
 from executors.aws_lambda.config import DASK_CONFIG, setting
 from executors.aws_lambda.coordinator import Coordinator
 from executors.aws_lambda.fleet import Fleet
 from executors.aws_lambda.fleet.clusters import ClusterFolder
-from executors.aws_lambda.invitations import COORDINATOR, SCHEDULER, Invitations
+from executors.aws_lambda.invitations import COORDINATOR, SCHEDULER, Invitations, at_relay
 from executors.aws_lambda.invoker import Invoker
+from executors.aws_lambda.option_values import cluster_name
 from executors.aws_lambda.options import ClusterOptions
 from executors.aws_lambda.post_mortem import PostMortem
 from executors.aws_lambda.relays import Relays
@@ -67,7 +69,7 @@ class LambdaCluster(Cluster):  # type: ignore[misc]
     >>> with LambdaCluster(n_workers=1000) as cluster, cluster.get_client() as client:
     ...     client.submit(sum, [1, 2]).result()
 
-    Raises: LambdaError (and so `executors.ExecutorError`) with one line when something is not as it must be.
+    Raises: `executors.ExecutorError` (most often LambdaError) with one line when something is not as it must be.
     """
 
     def __init__(
@@ -106,7 +108,7 @@ class LambdaCluster(Cluster):  # type: ignore[misc]
         silence_logs: int | str | None = logging.WARNING,
     ) -> None:
         self._options = ClusterOptions.read(locals())
-        self._wanted = int(setting("n-workers", n_workers))
+        self._wanted = setting("n-workers", n_workers)
         self._silence_logs = silence_logs
         self._stack = contextlib.AsyncExitStack()
         self._on_stop: list[Callable[[str], None]] = []
@@ -120,7 +122,7 @@ class LambdaCluster(Cluster):  # type: ignore[misc]
         super().__init__(
             asynchronous=asynchronous,
             loop=loop,
-            name=name or f"excamera-{secrets.token_hex(4)}",
+            name=cluster_name(name) if name else f"excamera-{secrets.token_hex(4)}",
             quiet=quiet,
         )
         if not self.called_from_running_loop:
@@ -130,6 +132,7 @@ class LambdaCluster(Cluster):  # type: ignore[misc]
             except BaseException:
                 self._abandon()
                 raise
+            close_at_exit(self)
 
     @property
     def relays(self) -> list[RelayProcess]:
@@ -195,7 +198,9 @@ class LambdaCluster(Cluster):  # type: ignore[misc]
         host = self.backend.relay_host
         self._relays = await Relays.open(self._options.relays, host, enter, self._log)
         credential = self._relays.authority.issue(
-            COORDINATOR, names=(COORDINATOR, SCHEDULER), role=CONTROLLER
+            at_relay(self.name, SCHEDULER),
+            names=(at_relay(self.name, COORDINATOR),),
+            role=CONTROLLER,
         )
         first, *others = self._relays.addresses
         self.security = RendezvousSecurity(first, credential, also=others)
@@ -238,7 +243,7 @@ class LambdaCluster(Cluster):  # type: ignore[misc]
             scheduler = await Scheduler(security=self.security, **places, **options)
         arguments = self.security.get_listen_args("scheduler")
         for relay in self._relays.addresses[1:]:
-            await scheduler.listen(f"rdv://{relay}/{SCHEDULER}", **arguments)
+            await scheduler.listen(f"rdv://{relay}/{at_relay(self.name, SCHEDULER)}", **arguments)
         return scheduler
 
     async def _start_coordinator(self) -> None:
@@ -265,6 +270,7 @@ class LambdaCluster(Cluster):  # type: ignore[misc]
         self.scheduler.handlers["lambda_snapshot"] = lambda: fleet.snapshot().to_dict()
         versions = self._options.function.versions
         self._payload = Invitations(
+            self.name,
             relays,
             lifetime=backend.timeout + setting("start-timeout") + CLOCK_SKEW,
             margin=settings.deadline_margin / 2,
@@ -286,7 +292,7 @@ class LambdaCluster(Cluster):  # type: ignore[misc]
         self._stack.push_async_callback(self.coordinator.close, "the cluster closes", CLOSE_GRACE)
         await self.coordinator.start()
         for relay in relays.addresses:
-            await self.coordinator.listen_at(relay, COORDINATOR, self.security)
+            await self.coordinator.listen_at(relay, at_relay(self.name, COORDINATOR), self.security)
 
     async def _close(self) -> None:
         """Whoever is interrupted while waiting for it: it goes on, and can be waited for again."""
@@ -329,7 +335,7 @@ class LambdaCluster(Cluster):  # type: ignore[misc]
         return self.sync(self._scale, n)
 
     async def _scale(self, n: int) -> None:
-        self._wanted = int(n)
+        self._wanted = setting("n-workers", n)
         assert self.coordinator is not None
         self.coordinator.scale(self._wanted)
 
@@ -366,12 +372,13 @@ class LambdaCluster(Cluster):  # type: ignore[misc]
         return next((one.error for one in ended if one.error), None)
 
     def on_notice(self, listener: Callable[[str], None]) -> None:
-        """Call `listener` with each line that the coordinator has for the user; until then they are logged."""
+        """Call `listener` with each line that the coordinator has for the user; until then they are warnings."""
         self._on_notice.append(listener)
 
     def _tell(self, text: str) -> None:
         if not self._on_notice:
             self._log(text)
+            logger.warning("%s: %s", self.name, text)
         _call(self._on_notice, text)
 
     def _stopped(self, reason: str) -> None:

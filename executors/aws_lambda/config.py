@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any
 
 import dask.config
 import yaml
-from dask.utils import parse_timedelta
 
-from executors.aws_lambda.errors import InvalidOption
+from executors.aws_lambda import option_values
 
 SECTION = "excamera.lambda"
-SECONDS = frozenset({"idle-timeout", "margin", "start-timeout"})
 
 with (Path(__file__).parent / "lambda.yaml").open() as _file:
-    dask.config.update_defaults(yaml.safe_load(_file))
+    _DEFAULTS = yaml.safe_load(_file)
+dask.config.update_defaults(_DEFAULTS)
 
 DASK_CONFIG: dict[str, Any] = {
     "distributed.scheduler.allowed-failures": 10,
@@ -36,19 +34,21 @@ The low bandwidth keeps the tasks of a chunk where its pictures are."""
 
 
 def setting(name: str, given: Any = None) -> Any:
-    """What was given, else the configured value; times as seconds. Raises InvalidOption."""
-    value = dask.config.get(f"{SECTION}.{name}") if given is None else given
-    return _seconds(name, value) if name in SECONDS and value is not None else value
+    """What was given, else the configured value, None where neither is; checked, times as seconds. Raises InvalidOption."""
+    value = _configured(name) if given is None else given
+    return value if value is None else option_values.CHECKS.get(name, _as_it_is)(name, value)
 
 
-def _seconds(name: str, value: Any) -> float:
-    try:
-        seconds = float(parse_timedelta(value))
-    except (ValueError, LookupError, TypeError, AttributeError):
-        seconds = math.nan
-    if not 0 <= seconds < math.inf:
-        raise InvalidOption(f"{name} {value!r} is no time: use seconds, or such as 90s or 5m")
-    return seconds
+def _configured(name: str) -> Any:
+    """A misspelt name is refused, for a budget that nobody reads is none."""
+    section = dask.config.get(SECTION)
+    known = _DEFAULTS["excamera"]["lambda"]
+    option_values.check_names(SECTION, (key.replace("_", "-") for key in section), known)
+    return dask.config.get(f"{SECTION}.{name}")
+
+
+def _as_it_is(name: str, value: Any) -> Any:
+    return value
 
 
 WORKER_CONFIG: dict[str, Any] = {

@@ -92,7 +92,7 @@ class LambdaExecutor(OwnClusterExecutor):
 def _default_workers(options: dict[str, Any]) -> int:
     from executors.aws_lambda.config import setting
 
-    configured = int(setting("n-workers"))
+    configured = setting("n-workers")
     local = setting("backend", options.get("backend")) == "local"
     return configured or (LOCAL_WORKERS if local else DEFAULT_WORKERS)
 

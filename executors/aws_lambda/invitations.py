@@ -12,18 +12,29 @@ from executors.aws_lambda.payload import Payload
 from executors.aws_lambda.relays import Relays
 
 COORDINATOR, SCHEDULER = "coordinator", "scheduler"
-"""Names under which these are found at each relay."""
+"""The parts of a cluster that workers reach through its relays."""
+
+
+def at_relay(cluster: str, part: str) -> str:
+    """The name of a part at relays, which other clusters may use as well."""
+    return f"{cluster}-{part}"
 
 
 class Invitations:
-    """Makes the event of one invocation after another, spread over the relays; may be called from threads.
+    """Makes the event of one invocation of a cluster after another, spread over the relays; may be called from threads.
 
     lifetime: seconds for which a credential is valid; margin: seconds before the function's time limit at which workers leave.
     """
 
     def __init__(
-        self, relays: Relays, lifetime: float, margin: float, worker_options: Mapping[str, Any]
+        self,
+        cluster: str,
+        relays: Relays,
+        lifetime: float,
+        margin: float,
+        worker_options: Mapping[str, Any],
     ) -> None:
+        self._cluster = cluster
         self._relays = relays
         self._lifetime = timedelta(seconds=lifetime)
         self._margin = margin
@@ -38,8 +49,8 @@ class Invitations:
             invocation=name,
             relay=relay,
             credential=credential.to_dict(),
-            scheduler=f"rdv://{relay}/{SCHEDULER}",
-            coordinator=f"rdv://{relay}/{COORDINATOR}",
+            scheduler=f"rdv://{relay}/{at_relay(self._cluster, SCHEDULER)}",
+            coordinator=f"rdv://{relay}/{at_relay(self._cluster, COORDINATOR)}",
             margin=self._margin,
             worker_options=self._worker_options,
             config=WORKER_CONFIG,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from executors.aws_lambda.backend import Backend, FunctionSpec
-from executors.aws_lambda.config import setting
+from executors.aws_lambda.config import DASK_CONFIG, setting
 from executors.aws_lambda.deploy.versions import installed
 from executors.aws_lambda.fleet import FleetSettings
 from executors.aws_lambda.relays import RelaySpec
@@ -44,8 +44,8 @@ class ClusterOptions:
                 timeout=chosen("timeout"),
                 ephemeral_storage=chosen("ephemeral_storage"),
                 architecture=chosen("architecture"),
-                environment=dict(chosen("environment")),
-                tags=dict(chosen("tags")),
+                environment=chosen("environment"),
+                tags=chosen("tags"),
                 versions=dict(installed() if versions is None else versions),
                 inputs=tuple(given["inputs"]),
                 outputs=tuple(given["outputs"]),
@@ -53,16 +53,16 @@ class ClusterOptions:
             relays=RelaySpec(
                 given=chosen("relay"),
                 authority=security if security is not None else setting("security"),
-                count=int(chosen("relays")),
+                count=chosen("relays"),
                 host=chosen("host"),
-                port=int(chosen("port")),
+                port=chosen("port"),
                 advertise=chosen("advertise"),
             ),
             backend=chosen("backend"),
-            backend_options=dict(chosen("backend_options")),
-            worker_options=dict(chosen("worker_options")),
-            scheduler_options=dict(chosen("scheduler_options")),
-            fleet_options=dict(chosen("fleet_options")),
+            backend_options=chosen("backend_options"),
+            worker_options=chosen("worker_options"),
+            scheduler_options=chosen("scheduler_options"),
+            fleet_options=chosen("fleet_options"),
             idle_timeout=chosen("idle_timeout"),
             overprovision=chosen("overprovision"),
             budget=chosen("budget"),
@@ -82,6 +82,7 @@ class ClusterOptions:
             "budget": self.budget,
             "appear_timeout": setting("start-timeout"),
             "deadline_margin": setting("margin"),
+            "retries_per_slot": DASK_CONFIG["distributed.scheduler.allowed-failures"] + 2,
             "threads": int(self.worker_options.get("nthreads", 1)),
             "prefix": prefix,
         }

@@ -12,7 +12,7 @@ from executors.aws_lambda.errors import NotDeployed
 from executors.rendezvous import Authority, RelayAddress, RelayProcess, RendezvousSecurity
 
 LOOK = 0.2  # seconds between two looks at whether a relay still runs
-REACH_TIMEOUT = 6.0
+REACH_TIMEOUT = 5.0
 
 
 @dataclass(frozen=True)
@@ -70,14 +70,23 @@ class Relays:
 
     async def reach(self, security: RendezvousSecurity) -> None:
         """Links to all relays, before anything is built on them: what is wrong with one is told as it is."""
-        links = [security.link_to(RelayAddress.parse(address)) for address in self.addresses]
-        try:
-            await asyncio.wait_for(asyncio.gather(*links), REACH_TIMEOUT)
-        except TimeoutError:
+        links = {
+            asyncio.ensure_future(security.link_to(RelayAddress.parse(address))): address
+            for address in self.addresses
+        }
+        done, waiting = await asyncio.wait(
+            links, timeout=REACH_TIMEOUT, return_when=asyncio.FIRST_EXCEPTION
+        )
+        for link in waiting:
+            link.cancel()
+        for link in done:
+            link.result()
+        if waiting:
+            silent = " and ".join(links[link] for link in links if link in waiting)
             raise NotDeployed(
-                f"no relay answers at {' or '.join(self.addresses)} within {REACH_TIMEOUT:g} s: "
+                f"no relay answers at {silent} within {REACH_TIMEOUT:g} s: "
                 "does it run, and may this machine reach it?"
-            ) from None
+            )
 
     async def _start(
         self,

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from executors.base import ExecutorError
 
-class LocalLambdaError(Exception):
+
+class LocalLambdaError(ExecutorError):
     """The local Lambda cannot start, or cannot do what it was asked."""
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from executors.aws_lambda.fleet.errors import InvalidSettings
@@ -103,6 +103,7 @@ class FleetSettings:
     """Ended invocations that are kept, so that late news of them is understood."""
 
     def __post_init__(self) -> None:
+        self._check_numbers()
         positive = (
             "memory", "ephemeral_storage", "timeout", "burst", "rate", "answer_timeout", "appear_timeout",
             "ready_timeout", "heartbeat_timeout", "drain_timeout", "backoff", "backoff_limit",
@@ -120,6 +121,17 @@ class FleetSettings:
             if getattr(self, name) < 0:
                 raise InvalidSettings(f"{name} must not be negative, but is {getattr(self, name)}")
         self._check_optional()
+
+    def _check_numbers(self) -> None:
+        for one in fields(self):
+            value, kind = getattr(self, one.name), str(one.type)
+            is_absent = value is None and kind.endswith("None")
+            if (
+                kind.startswith(("int", "float"))
+                and not is_absent
+                and not isinstance(value, (int, float))
+            ):
+                raise InvalidSettings(f"{one.name} must be a number, not {value!r}")
 
     def _check_optional(self) -> None:
         for name in ("concurrency", "idle_timeout", "budget", "retries_per_window"):
