@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from distributed import Client, WorkerPlugin
+from distributed import Client, SchedulerPlugin, WorkerPlugin
 from wires import Wire
 
 from excamera_dask import submit
@@ -93,6 +94,33 @@ def test_what_it_shows(cluster: LambdaCluster, client: Client) -> None:
     assert shot.spent > 0
     assert "<table" in cluster.coordinator._repr_html_()
     assert {view.name for view in shot.invocations} >= set(cluster.observed)
+
+
+def test_what_lambda_runs_once_more_never_becomes_a_worker() -> None:
+    """Event invocations that failed are repeated, long after the fleet has replaced them."""
+    with local_cluster(1) as cluster, Client(cluster, set_as_default=False) as client:
+        client.wait_for_workers(1, timeout=30)
+        (name,) = (one.name for one in cluster.coordinator.fleet.roster)
+        again = cluster._payload(name)
+        cluster.scale(0)
+        eventually(lambda: cluster.coordinator.fleet.get(name).state in TERMINAL)
+        joined: list[str] = []
+        cluster.scheduler.add_plugin(Joining(joined), name="joining")
+        answer = cluster.backend.client.invoke(
+            FunctionName=cluster.backend.function_name, Payload=again
+        )
+        assert json.loads(answer["Payload"].read()) == {
+            "outcome": "finished", "reason": "ran before",
+        }  # fmt: skip
+        assert joined == []
+
+
+class Joining(SchedulerPlugin):
+    def __init__(self, joined: list[str]) -> None:
+        self.joined = joined
+
+    def add_worker(self, scheduler: Any, worker: str) -> None:
+        self.joined.append(worker)
 
 
 def test_the_coordinator_sees_what_workers_do(cluster: LambdaCluster, client: Client) -> None:

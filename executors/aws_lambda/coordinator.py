@@ -15,6 +15,7 @@ from distributed.comm import Comm, listen
 from executors.aws_lambda import invoker as lambda_answers
 from executors.aws_lambda.deploy.versions import mismatch
 from executors.aws_lambda.fleet import Fleet, actions, events
+from executors.aws_lambda.fleet.states import LIVE
 from executors.aws_lambda.invoker import Invoker
 from executors.aws_lambda.messages import (
     InvalidMessage,
@@ -153,6 +154,9 @@ class Coordinator:
             self._take_control(name, comm)
             self.feed(connected)
             self._check_versions(name, read_versions(told))
+            one = self.fleet.get(name)
+            if one is not None and one.state in LIVE:
+                self._send(name, {"op": "work"})  # others have been told to leave
             while True:
                 self.feed(read_message(await comm.read(), name, now()))
         except OSError:

@@ -62,6 +62,7 @@ class _Life:
         self.worker: Any = None
         self.reason = "the worker closed"
         self._draining: asyncio.Task[None] | None = None
+        self._welcome = asyncio.Event()
         self._messages: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
 
     async def run(self) -> dict[str, Any]:
@@ -73,6 +74,7 @@ class _Life:
         try:
             await self._say_connected()
             watchers = [asyncio.create_task(f()) for f in (self._talk, self._obey)]
+            await self._wait_for_work(watchers)
             await self._work(watchers)
             return await self._finish("finished", reason=self.reason)
         except _Leave as leave:
@@ -105,6 +107,14 @@ class _Life:
                 "pid": os.getpid(),
             }
         )
+
+    async def _wait_for_work(self, watchers: list[asyncio.Task[None]]) -> None:
+        """Only now does the coordinator know of this execution: it may be one that Lambda runs a second time."""
+        welcome = asyncio.create_task(self._welcome.wait())
+        try:
+            await _first_of([welcome, *watchers])
+        finally:
+            welcome.cancel()
 
     async def _work(self, watchers: list[asyncio.Task[None]]) -> None:
         """Be a Dask worker until it is closed, whoever closes it; watchers may end it at any time."""
@@ -172,6 +182,8 @@ class _Life:
             except OSError:
                 raise _Leave("the coordinator has gone") from None
             op = message.get("op")
+            if op == "work":
+                self._welcome.set()
             if op == "exit":
                 raise _Leave(message.get("reason", "told to exit"))
             if op == "drain":
