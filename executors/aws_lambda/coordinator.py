@@ -16,6 +16,7 @@ from executors.aws_lambda import invoker as lambda_answers
 from executors.aws_lambda.deploy.versions import mismatch
 from executors.aws_lambda.fleet import Fleet, actions, events
 from executors.aws_lambda.fleet.states import LIVE
+from executors.aws_lambda.fleet.views import headline
 from executors.aws_lambda.invoker import Invoker
 from executors.aws_lambda.messages import (
     InvalidMessage,
@@ -329,7 +330,7 @@ class Coordinator:
         self.feed(events.Tick(at=now()))
 
     def __repr__(self) -> str:
-        return repr(self.fleet.snapshot())
+        return f"<Coordinator: {headline(self.fleet.snapshot())}>"
 
     def _repr_html_(self) -> str:
         return self.fleet.snapshot()._repr_html_()

@@ -86,7 +86,8 @@ def prices(region: str, architecture: str = "x86_64") -> Prices:
     row = _TABLE.get(region)
     if row is None:
         raise UnknownPrice(
-            f"no prices known for the region {region!r}: give them (gb_second, request, storage_gb_second in dollars)"
+            f"no prices known for the region {region!r}: check its name, or give a cluster fleet_options "
+            "with prices (gb_second, request, storage_gb_second in dollars)"
         )
     x86_64, arm64, requests, storage = row
     micro = x86_64 if architecture == "x86_64" else arm64
