@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from distributed import Client, SchedulerPlugin, WorkerPlugin
+from distributed.scheduler import NoWorkerError
 from wires import Wire
 
 from excamera_dask import submit
@@ -121,6 +122,16 @@ class Joining(SchedulerPlugin):
 
     def add_worker(self, scheduler: Any, worker: str) -> None:
         self.joined.append(worker)
+
+
+def test_tasks_do_not_wait_for_a_fleet_that_has_stopped(caplog: pytest.LogCaptureFixture) -> None:
+    with (
+        local_cluster(1, budget=1e-6) as cluster,
+        Client(cluster, set_as_default=False) as client,
+        pytest.raises(NoWorkerError),
+    ):
+        client.submit(square, 3).result(timeout=60)
+    assert "budget" in caplog.text
 
 
 def test_the_coordinator_sees_what_workers_do(cluster: LambdaCluster, client: Client) -> None:

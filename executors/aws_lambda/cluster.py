@@ -38,6 +38,7 @@ logger = logging.getLogger("distributed.excamera.cluster")
 
 CLOSE_GRACE = 10.0
 CLOCK_SKEW = 60.0
+NO_WORKERS_AFTER_STOP = 1.0
 
 
 class LambdaCluster(Cluster):  # type: ignore[misc]
@@ -382,7 +383,10 @@ class LambdaCluster(Cluster):  # type: ignore[misc]
         _call(self._on_notice, text)
 
     def _stopped(self, reason: str) -> None:
+        """No worker will come any more: tasks that wait for one fail with Dask's NoWorkerError rather than wait for ever."""
         self._stop_reason = reason
+        if self.scheduler is not None:
+            self.scheduler.no_workers_timeout = NO_WORKERS_AFTER_STOP
         self._tell(f"stopped: {reason}")
         _call(self._on_stop, reason)
 
