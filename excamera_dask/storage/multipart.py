@@ -38,12 +38,12 @@ class MultipartObject(io.RawIOBase):
         super().__init__()
         self.url = url
         self.name = str(url)
-        self._bucket: Bucket = open_bucket(url.bucket)
         self._head = bytearray()
         self._tail = bytearray()
         self._at = 0
         self._sent = 0  # bytes of full parts after the first
         self._upload: _Upload | None = None
+        self._bucket: Bucket = open_bucket(url.bucket)
 
     def writable(self) -> bool:
         return True

@@ -33,7 +33,6 @@ class ObjectFile(io.RawIOBase):
         super().__init__()
         self.url = url
         self.name = url.name
-        self.bucket: Bucket = open_bucket(url.bucket)
         self.error: StorageError | None = None
         self.horizon: int | None = None
         self._at = 0
@@ -41,6 +40,7 @@ class ObjectFile(io.RawIOBase):
         self._run_ending: dict[int, int] = {}  # blocks of the run, by its last block
         self._half_way: dict[int, tuple[int, int]] = {}  # (last block, blocks), by the middle block
         self._coming: dict[int, tuple[int, Future[Piece]]] = {}
+        self.bucket: Bucket = open_bucket(url.bucket)
         self.info = info or self._first_contact()
         self.size = self.info.size
 
