@@ -124,14 +124,13 @@ class Joining(SchedulerPlugin):
         self.joined.append(worker)
 
 
-def test_tasks_do_not_wait_for_a_fleet_that_has_stopped(caplog: pytest.LogCaptureFixture) -> None:
+def test_tasks_do_not_wait_for_a_fleet_that_has_stopped() -> None:
     with (
         local_cluster(1, budget=1e-6) as cluster,
         Client(cluster, set_as_default=False) as client,
         pytest.raises(NoWorkerError),
     ):
         client.submit(square, 3).result(timeout=60)
-    assert "budget" in caplog.text
 
 
 def test_the_coordinator_sees_what_workers_do(cluster: LambdaCluster, client: Client) -> None:

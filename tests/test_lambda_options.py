@@ -116,6 +116,7 @@ def test_why_a_cluster_stopped_is_seen_where_nobody_listens(
 ) -> None:
     pytest.importorskip("awslambdaric")
     monkeypatch.setattr(logging.getLogger("distributed"), "propagate", True)
+    caplog.set_level(logging.WARNING, logger="distributed")
     with LambdaCluster(1, backend="local", budget=1e-5, name="too-poor"):
         end = time.monotonic() + 20
         while "too-poor: stopped: the budget of" not in caplog.text:
