@@ -8,16 +8,16 @@ from codec import simd
 from codec.forward_transform import forward_dct_block
 from codec.frame import B_DC_PRED, BORDER, DC_PRED, TM_PRED
 from codec.kernel import part_kernel
+from codec.motion_search import SATD_SHIFT
 from codec.predict_intra import extend_above_right, predict_8x8, predict_subblock
 from codec.rate_distortion import DISTORTION_SHIFT
 from codec.residual import Y_WITH_DC, code_block, code_chroma
 from codec.satd import satd4x4, satd8x8, sse4x4, sse8x8
+from codec.screening import FAR
 from codec.tokens import BLOCK_ABOVE, BLOCK_LEFT, CONTEXTS
 from codec.transform import inverse_dct_add
 
 _ERROR_SHIFT = DISTORTION_SHIFT + 4
-_SATD_SHIFT = 12
-_FAR = np.int64(1) << 50
 SUBBLOCK_FINALISTS = 3
 """Subblock modes that are costed fully, of the ten that are screened."""
 
@@ -26,14 +26,14 @@ SUBBLOCK_FINALISTS = 3
 def choose_chroma_mode(frame, mb_row, mb_col, picture, room):  # type: ignore[no-untyped-def]
     """The chroma mode of least SATD and rate."""
     y, x = BORDER + 8 * mb_row, BORDER + 8 * mb_col
-    best, chosen = _FAR, np.int64(DC_PRED)
+    best, chosen = FAR, np.int64(DC_PRED)
     for mode in range(DC_PRED, TM_PRED + 1):
         predict_8x8(picture.u, y, x, mode, room.trial.u, y, x)
         predict_8x8(picture.v, y, x, mode, room.trial.v, y, x)
         satd = np.int64(satd8x8(frame.source.u, y, x, room.trial.u, y, x))
         satd += np.int64(satd8x8(frame.source.v, y, x, room.trial.v, y, x))
         rate = np.int64(frame.rates.uv_mode[mode])
-        cost = (satd << _SATD_SHIFT) + rate * frame.satd_multiplier
+        cost = (satd << SATD_SHIFT) + rate * frame.satd_multiplier
         if cost < best:
             best, chosen = cost, mode
     return chosen
@@ -87,14 +87,14 @@ def _choose_subblock_mode(frame, mb_col, y, x, right_y, block, rates, multiplier
     for mode in range(10):
         predict_subblock(plane, y, x, mode, right_y, trial, y, x)
         satd = np.int64(satd4x4(source, y, x, trial, y, x))
-        room.costs[mode] = (satd << _SATD_SHIFT) + np.int64(rates[mode]) * frame.satd_multiplier
-    best, chosen, end = _FAR, np.int64(0), np.int64(0)
+        room.costs[mode] = (satd << SATD_SHIFT) + np.int64(rates[mode]) * frame.satd_multiplier
+    best, chosen, end = FAR, np.int64(0), np.int64(0)
     for _ in range(SUBBLOCK_FINALISTS):
         mode = np.int64(0)
         for i in range(1, 10):
             if room.costs[i] < room.costs[mode]:
                 mode = i
-        room.costs[mode] = _FAR
+        room.costs[mode] = FAR
         predict_subblock(plane, y, x, mode, right_y, trial, y, x)
         forward_dct_block(source, trial, y, x, room.buffers.coefficients, block)
         simd.store(simd.i16x16(0), room.levels, block, 0)
@@ -154,7 +154,7 @@ def subblocks_cost(  # type: ignore[no-untyped-def]
         )
         cost += more
         if cost >= limit:
-            return _FAR
+            return FAR
         room.sub_modes[block] = mode
         predict_subblock(picture.y, y, x, mode, right_y, picture.y, y, x)
         if end > 0:

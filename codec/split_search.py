@@ -29,9 +29,9 @@ from codec.motion_search import (
     search_window,
     vector_rate,
 )
+from codec.screening import FAR
 from codec.tables import MBSPLITS
 
-_FAR = np.int64(1) << 50
 _ORDER = np.array([SPLIT_QUARTERS, SPLIT_16X8, SPLIT_8X16, SPLIT_4X4], np.int64)
 
 
@@ -129,7 +129,7 @@ def _choose_vector(
 ):  # type: ignore[no-untyped-def]
     """The candidate of room.starts that is best for a part; gives its number, screening cost and rate."""
     y, x = BORDER + 16 * mb_row, BORDER + 16 * mb_col
-    best, best_rate, chosen = _FAR, np.int64(0), np.int64(0)
+    best, best_rate, chosen = FAR, np.int64(0), np.int64(0)
     for i in range(count):
         v_row, v_column = room.starts[i, 0], room.starts[i, 1]
         if not is_inside(window, v_row, v_column):
@@ -196,7 +196,7 @@ def _search_partitioning(  # type: ignore[no-untyped-def]
         cost += more
         rate += more_rate
         if cost >= limit:
-            return _FAR, rate
+            return FAR, rate
     return cost, rate
 
 
@@ -232,7 +232,7 @@ def search_split(  # type: ignore[no-untyped-def]
             v_column,
             bound,
         )
-        if turn == 0 and cost >= _FAR:
+        if turn == 0 and cost >= FAR:
             break
         if cost < best:
             best, chosen, chosen_rate = cost, partitioning, more

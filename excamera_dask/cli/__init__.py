@@ -74,9 +74,6 @@ def main(arguments: list[str] | None = None) -> int:
         cli.main(arguments, prog_name="excamera", standalone_mode=False)
     except click.exceptions.Exit as leave:
         return leave.exit_code
-    except click.exceptions.NoArgsIsHelpError as usage:
-        usage.show()
-        return usage.exit_code
     except BaseException as error:
         code, message = explain(error)
         if message:

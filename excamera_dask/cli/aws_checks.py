@@ -226,13 +226,12 @@ def doctor(
         place,
         workers,
         memory,
-        0,
-        versions(),
-        inputs,
-        outputs,
-        inputs,
-        outputs,
-        relay,
+        versions=versions(),
+        inputs=inputs,
+        outputs=outputs,
+        worker_inputs=inputs,
+        worker_outputs=outputs,
+        relay=relay,
     )
     findings = examine(target)
     if as_json:

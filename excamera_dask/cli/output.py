@@ -71,7 +71,7 @@ def refuse_inputs(output: Path, *inputs: Path | None) -> None:
 
 def _claim_file(path: Path) -> bool:
     """Whether there is a regular file that would be overwritten."""
-    folder = (path.resolve() if path.is_symlink() else path).parent
+    folder = path.resolve().parent if path.is_symlink() else path.parent
     if not folder.is_dir():
         raise Failure(f"{path}: the folder {folder} does not exist")
     if path.is_dir():
@@ -96,8 +96,7 @@ def whole_file(path: Path) -> Iterator[Path]:
     if path.exists() and not _is_regular(path):  # a device or a pipe, such as /dev/null
         yield path
         return
-    if path.is_symlink():
-        path = path.resolve()
+    path = path.resolve()
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
     os.close(handle)
     temporary = Path(name)

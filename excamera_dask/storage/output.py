@@ -54,7 +54,7 @@ class FileOutput:
     """A file under a hidden name until it is whole; of a symbolic link, the file that it names."""
 
     def __init__(self, path: str, folder: PathLike | None = None) -> None:
-        self.path = os.path.realpath(path) if os.path.islink(path) else os.path.abspath(path)
+        self.path = os.path.realpath(path)
         self.folder = os.path.dirname(self.path) if folder is None else os.fspath(folder)
         base = os.path.basename(self.path)
         self._temporary = os.path.join(self.folder, f".{base}.{secrets.token_hex(4)}.part")

@@ -82,6 +82,7 @@ class ClusterOptions:
             "budget": self.budget,
             "appear_timeout": setting("start-timeout"),
             "deadline_margin": setting("margin"),
+            # so that Dask gives up a task that kills its workers before we give up a place for workers
             "retries_per_slot": DASK_CONFIG["distributed.scheduler.allowed-failures"] + 2,
             "threads": int(self.worker_options.get("nthreads", 1)),
             "prefix": prefix,
