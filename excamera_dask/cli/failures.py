@@ -41,8 +41,8 @@ def explain(error: BaseException) -> tuple[int, str]:
         return 128 + signal.SIGPIPE, ""
     if isinstance(error, (KeyboardInterrupt, click.Abort)):
         return INTERRUPTED, "interrupted"
-    if _is_plea_for_help(error):
-        click.echo(str(error), err=True)
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        click.echo(error.format_message(), err=True)  # a group without a command: its whole help
         return USAGE, ""
     if isinstance(error, click.UsageError):
         return USAGE, _usage_line(error)
@@ -59,11 +59,6 @@ def explain(error: BaseException) -> tuple[int, str]:
     return INTERNAL, _one_line(
         f"internal error: {type(error).__name__}: {error} (EXCAMERA_DEBUG=1 shows where; please report it)"
     )
-
-
-def _is_plea_for_help(error: BaseException) -> bool:
-    """A group of commands was named without a command: newer versions of click raise its whole help as an error."""
-    return type(error).__name__ == "NoArgsIsHelpError"
 
 
 def _is_expected(error: BaseException) -> bool:
