@@ -76,7 +76,7 @@ class _Protocol(asyncio.BufferedProtocol):
 
     def resume_writing(self) -> None:
         self.writable = True
-        self.link._flush()
+        self.link.flush()
 
 
 class Link:
@@ -114,7 +114,7 @@ class Link:
         self._handlers: dict[str, Handler] = {}
         self._stopped: set[str] = set()
         self._waiting: list[tuple[float, LinkStream]] = []
-        self._drainers: set[Stream] = set()
+        self.drainers: set[Stream] = set()
         self._reconnecting: asyncio.Task[None] | None = None
         self._ticker: asyncio.TimerHandle | None = None
         self._last_tick = 0.0
@@ -142,12 +142,12 @@ class Link:
         deadline = self.loop.time() + timeout
         for each in list(self.core.streams.values()):
             self.core.end(each)
-        self._flush()
+        self.flush()
         while self._is_up and not self.core.is_flushed and self.loop.time() < deadline:
             await asyncio.sleep(0.01)
         if self._is_up:
             self.core.goodbye()
-            self._flush()
+            self.flush()
         self._end(None)
 
     def abort(self) -> None:
@@ -169,7 +169,7 @@ class Link:
         if task is not None and task is not asyncio.current_task():
             task.cancel()
         self.core.close(f.Code.CLOSED, str(error) if error else "the link was closed")
-        self._after()
+        self.tell_streams()
         for waiting in self._registering.values():
             if not waiting.done():
                 waiting.set_exception(error or LinkClosed("the link was closed"))
@@ -229,7 +229,7 @@ class Link:
             )
             protocol.transport.set_write_buffer_limits(high=WRITE_BATCH)
             self.core.connected(self.loop.time())
-            self._flush()
+            self.flush()
             await self._ready
         except BaseException:
             self._protocol = None
@@ -283,24 +283,24 @@ class Link:
             logger.warning("relay %s: %s", self.relay, error)
             protocol.transport.abort()
             return
-        self._after()
+        self.tell_streams()
 
-    def _after(self) -> None:
+    def tell_streams(self) -> None:
         """Tell the streams what has happened to them, and send what there is to send."""
         core = self.core
         if core.readable:
             readable, core.readable = core.readable, set()
             for stream in readable:
                 if stream.waker is not None:
-                    stream.waker._on_readable()  # type: ignore[attr-defined]
+                    stream.waker.on_readable()
         while core.accepted:
             stream = core.accepted.pop()
             if stream.waker is not None:
-                stream.waker._on_accepted()  # type: ignore[attr-defined]
+                stream.waker.on_accepted()
         while core.broken:
             stream = core.broken.pop()
             if stream.waker is not None:
-                stream.waker._on_broken()  # type: ignore[attr-defined]
+                stream.waker.on_broken()
         while core.opened:
             self._dispatch(core.opened.pop(0))
         while core.notices:
@@ -313,9 +313,10 @@ class Link:
             self._ready.set_result(None)
         elif core.refusal is not None and self._ready is not None and not self._ready.done():
             self._ready.set_exception(core.refusal)
-        self._flush()
+        self.flush()
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Hand what there is to send to TLS while it takes it."""
         protocol = self._protocol
         if protocol is None or protocol.transport is None:
             return
@@ -328,13 +329,14 @@ class Link:
                 protocol.transport.write(buffers[0])
             else:
                 protocol.transport.writelines(buffers)
-        for stream in self._drainers:
-            stream._on_sent()
+        for stream in self.drainers:
+            stream.on_sent()
 
-    def _consumed(self, stream: LinkStream) -> None:
+    def consumed(self, stream: LinkStream) -> None:
+        """Something was read from a stream: its sender may get credit."""
         self.core.consumed(stream)
         if self.core.has_output:
-            self._flush()
+            self.flush()
 
     def _tick(self) -> None:
         now = self.loop.time()
@@ -354,7 +356,7 @@ class Link:
         for deadline, stream in [w for w in self._waiting if w[0] <= now]:
             self._waiting.remove((deadline, stream))
             self.core.reset(stream, f.Code.NOT_LISTENING, "nobody listens under this name")
-        self._after()
+        self.tell_streams()
 
     # Streams and names
 
@@ -367,11 +369,11 @@ class Link:
             raise LinkClosed(f"the link of {self.core.name} is closed")
         patience = self.options.connect_timeout if timeout is None else timeout
         stream = Stream(self, self.core.open(name, patience, self.loop.time()))
-        stream._accepted = self.loop.create_future()
-        self._flush()
+        stream.accepted = self.loop.create_future()
+        self.flush()
         try:
             async with asyncio.timeout(patience):
-                await stream._accepted
+                await stream.accepted
         except TimeoutError:
             stream.abort()
             raise PeerUnknown(f"{name} did not answer within {patience:g} s") from None
@@ -379,7 +381,7 @@ class Link:
             stream.abort()
             raise
         if stream.core.error is not None:
-            raise stream._error()
+            raise stream.failure()
         return stream
 
     async def listen(self, name: str, handler: Handler) -> None:
@@ -392,7 +394,7 @@ class Link:
             registering: asyncio.Future[None] = self.loop.create_future()
             self._registering[name] = registering
             self.core.register(name)
-            self._flush()
+            self.flush()
             try:
                 await registering
             except BaseException:
@@ -406,7 +408,7 @@ class Link:
                 self._dispatch(stream)
             else:
                 self._waiting.append((deadline, stream))
-        self._flush()
+        self.flush()
 
     def stop_listening(self, name: str) -> None:
         """Refuse streams to `name` from now on; those that are open stay."""

@@ -8,6 +8,7 @@ and go on from there.
 from __future__ import annotations
 
 from collections import deque
+from typing import Any
 
 from executors.rendezvous.frames import EARLY_CREDIT, OPENER, Code
 
@@ -58,7 +59,7 @@ class LinkStream:
         self.error: tuple[Code, str] | None = None
         self.stalled_since: float | None = None  # waits for the other end to say what it has
         self.queued = False  # in the round of streams that can send
-        self.waker: object = None  # the adapter's own
+        self.waker: Any = None  # the adapter's own
 
     @property
     def unsent_bytes(self) -> int:

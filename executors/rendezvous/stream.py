@@ -28,7 +28,7 @@ class Stream:
         self.core = core
         self._readable: asyncio.Future[None] | None = None
         self._drained: asyncio.Future[None] | None = None
-        self._accepted: asyncio.Future[None] | None = None
+        self.accepted: asyncio.Future[None] | None = None
         self._closed = False
         self.on_close: Callable[[], None] | None = None
         core.waker = self
@@ -49,10 +49,10 @@ class Stream:
         core = self.core
         full = core.want(buffer)
         try:
-            self.link._consumed(core)
+            self.link.consumed(core)
             while not full:
                 if core.error is not None or self._closed:
-                    raise self._error()
+                    raise self.failure()
                 if core.end_received:
                     raise StreamBroken(f"{core.peer} has closed the stream")
                 self._readable = asyncio.get_running_loop().create_future()
@@ -66,9 +66,9 @@ class Stream:
         """Queue `buffers` (kept by reference until they have arrived); waits while too much is unsent."""
         core = self.core
         if core.error is not None or self._closed or core.end_received:
-            raise self._error()
+            raise self.failure()
         self.link.core.write(core, buffers)
-        self.link._flush()
+        self.link.flush()
         await self._drain(self.link.options.high_water)
 
     async def _drain(self, most: int) -> None:
@@ -76,14 +76,14 @@ class Stream:
         while core.unsent_bytes > most and core.error is None:
             self._drained = asyncio.get_running_loop().create_future()
             self._drain_below = most
-            self.link._drainers.add(self)
+            self.link.drainers.add(self)
             try:
                 await self._drained
             finally:
                 self._drained = None
-                self.link._drainers.discard(self)
+                self.link.drainers.discard(self)
         if core.error is not None:
-            raise self._error()
+            raise self.failure()
 
     async def close(self, timeout: float = 5.0) -> None:
         """End the stream once all that was written is sent; waits for that, at most `timeout` seconds."""
@@ -93,7 +93,7 @@ class Stream:
             return
         self._closed = True
         self.link.core.end(core)
-        self.link._flush()
+        self.link.flush()
         self._wake_reader()
         if core.unsent_bytes:
             try:
@@ -108,9 +108,9 @@ class Stream:
             self._closed = True
             if self.core.key in self.link.core.streams:
                 self.link.core.reset(self.core, f.Code.ABORTED, "aborted")
-                self.link._after()
+                self.link.tell_streams()
 
-    def _error(self) -> RendezvousError:
+    def failure(self) -> RendezvousError:
         if self.core.error is None:
             return StreamBroken(f"the stream to {self.core.peer} is closed")
         code, why = self.core.error
@@ -120,7 +120,7 @@ class Stream:
         if self._readable is not None and not self._readable.done():
             self._readable.set_result(None)
 
-    def _on_readable(self) -> None:
+    def on_readable(self) -> None:
         core = self.core
         if core.wanted is None or core.end_received:
             self._wake_reader()
@@ -129,7 +129,7 @@ class Stream:
             if not core.inbox and self.on_close is not None:
                 self.on_close()
 
-    def _on_sent(self) -> None:
+    def on_sent(self) -> None:
         drained = self._drained
         if (
             drained is not None
@@ -138,13 +138,13 @@ class Stream:
         ):
             drained.set_result(None)
 
-    def _on_accepted(self) -> None:
-        if self._accepted is not None and not self._accepted.done():
-            self._accepted.set_result(None)
+    def on_accepted(self) -> None:
+        if self.accepted is not None and not self.accepted.done():
+            self.accepted.set_result(None)
 
-    def _on_broken(self) -> None:
+    def on_broken(self) -> None:
         self._wake_reader()
-        self._on_accepted()
+        self.on_accepted()
         if self._drained is not None and not self._drained.done():
             self._drained.set_result(None)
         if self.on_close is not None:
