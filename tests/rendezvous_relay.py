@@ -78,7 +78,7 @@ class Wire:
         self.writer.write(frame)
 
     def hello(self, name: str, *, session: str = "s" * 32, epoch: int = 1) -> None:
-        hello = {"versions": [1], "name": name, "session": session, "epoch": epoch}
+        hello = {"versions": [f.VERSION], "name": name, "session": session, "epoch": epoch}
         self.send(f.serialize_json(f.HELLO, hello))
 
     async def receive(self) -> tuple[f.Header, bytes]:

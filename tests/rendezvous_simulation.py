@@ -8,8 +8,9 @@ from collections.abc import Callable
 from executors.rendezvous import frames as f
 from executors.rendezvous.credentials import WORKER, Identity
 from executors.rendezvous.limits import Limits
-from executors.rendezvous.link_core import LinkCore, LinkState
+from executors.rendezvous.link_bulk import BulkLinkCore, BulkState
 from executors.rendezvous.link_stream import LinkStream
+from executors.rendezvous.link_streams import LinkState
 from executors.rendezvous.relay_core import Connection, RelayCore
 
 FOREVER = 1e12
@@ -47,7 +48,7 @@ class RawPeer:
         now: float = 0.0,
         **more: object,
     ):
-        hello = {"versions": [1], "name": name, "session": session, "epoch": epoch, **more}
+        hello = {"versions": [f.VERSION], "name": name, "session": session, "epoch": epoch, **more}
         self.send(f.serialize_json(f.HELLO, hello), now)
         return self
 
@@ -69,27 +70,39 @@ class Network:
     """Links to one relay; `step` moves a little of what is under way, in an order drawn by `seed`."""
 
     def __init__(
-        self, seed: int = 0, limits: Limits | None = None, window: int = 64 * 1024
+        self,
+        seed: int = 0,
+        limits: Limits | None = None,
+        window: int = 64 * 1024,
+        bulk_from: int = 0,
     ) -> None:
         self.random = random.Random(seed)
         self.limits = limits or Limits(linger=1e9)
         self.window = window
+        self.bulk_from = bulk_from
         self.relay = RelayCore(self.limits)
         self.now = 0.0
-        self.links: dict[str, LinkCore] = {}
+        self.links: dict[str, BulkLinkCore] = {}
         self.connections: dict[str, Connection] = {}
         self.up: dict[str, bytearray] = {}  # on the way to the relay
         self.down: dict[str, bytearray] = {}
-        self.on_opened: Callable[[LinkCore, LinkStream], None] = lambda link, stream: link.accept(
-            stream
+        self.bulks: dict[str, Connection] = {}
+        self.bulk_up: dict[str, bytearray] = {}  # on the way to the relay by bulk connections
+        self.bulk_down: dict[str, bytearray] = {}
+        self.without_bulk: set[str] = set()  # whose bulk connections cannot be had
+        self.tamper: Callable[[bytes], bytes] = lambda frame: frame
+        self.on_opened: Callable[[BulkLinkCore, LinkStream], None] = lambda link, stream: (
+            link.accept(stream)
         )
 
-    def add(self, name: str, *names: str, role: str = WORKER) -> LinkCore:
-        link = LinkCore(
+    def add(self, name: str, *names: str, role: str = WORKER) -> BulkLinkCore:
+        link = BulkLinkCore(
             name,
             f"session of {name}".ljust(32),
             window=self.window,
             first_stream=(len(self.links) + 1) << 32,
+            new_key=lambda: self.random.randbytes(16),
+            bulk_from=self.bulk_from,
         )
         self.links[name] = link
         self.identities = getattr(self, "identities", {})
@@ -98,12 +111,17 @@ class Network:
         return link
 
     def connect(self, name: str) -> None:
-        self.connections[name] = self.relay.connect(self.identities[name], self.now)
+        token = self.random.randbytes(f.TOKEN_SIZE)
+        self.connections[name] = self.relay.connect(self.identities[name], self.now, token)
         self.up[name], self.down[name] = bytearray(), bytearray()
         self.links[name].connected(self.now)
 
     def cut(self, name: str) -> None:
-        """Break a connection: what was on the way is lost, and both sides notice."""
+        """Break a link's connections: what was on the way is lost, and both sides notice."""
+        bulk = self.bulks.pop(name, None)
+        self.bulk_up[name], self.bulk_down[name] = bytearray(), bytearray()
+        if bulk is not None:
+            self.relay.disconnect(bulk, "lost", self.now)
         connection = self.connections.pop(name, None)
         if connection is None:
             return
@@ -119,7 +137,10 @@ class Network:
 
     def step(self) -> bool:
         """Move some bytes of one direction of one connection; False if nothing could move."""
-        moves: list[tuple[str, bool]] = []
+        moves: list[tuple[str, Callable[[str], None]]] = []
+        for name in self.bulks:
+            for buffer in self.links[name].take_bulk_output(1 << 16):
+                self.bulk_up[name] += self.tamper(bytes(buffer))
         for name, connection in self.connections.items():
             link = self.links[name]
             for buffer in link.take_output(1 << 16, self.now):
@@ -127,20 +148,50 @@ class Network:
             for buffer in self.relay.take_output(connection, 1 << 16, self.now):
                 self.down[name] += buffer
             if self.up[name] and not connection.muted:
-                moves.append((name, True))
+                moves.append((name, self._move_up))
             if self.down[name]:
-                moves.append((name, False))
+                moves.append((name, self._move_down))
+            if link.bulk is BulkState.WANTED and name not in self.bulks:
+                moves.append((name, self._connect_bulk))
+        for name, bulk in self.bulks.items():
+            for buffer in self.relay.take_output(bulk, 1 << 16, self.now):
+                self.bulk_down[name] += buffer
+            if self.bulk_up[name] and not bulk.muted:
+                moves.append((name, self._move_bulk_up))
+            if self.bulk_down[name]:
+                moves.append((name, self._move_bulk_down))
         if not moves:
             return False
-        name, upwards = self.random.choice(moves)
-        if upwards:
-            self._move_up(name)
-        else:
-            self._move_down(name)
+        name, move = self.random.choice(moves)
+        move(name)
         return True
 
+    def _connect_bulk(self, name: str) -> None:
+        if name in self.without_bulk:
+            self.links[name].bulk_failed()
+            return
+        bulk = self.relay.connect_bulk(self.links[name].token, self.now)
+        assert bulk is not None
+        self.bulks[name] = bulk
+        self.bulk_up[name], self.bulk_down[name] = bytearray(), bytearray()
+
+    def _move_bulk_up(self, name: str) -> None:
+        self._give_frames(self.bulk_up[name], self.bulks[name])
+
+    def _move_bulk_down(self, name: str) -> None:
+        buffer, link = self.bulk_down[name], self.links[name]
+        size = self.random.choice([self.random.randint(1, len(buffer)), len(buffer)])
+        part = bytearray(buffer[:size])
+        taken = link.receive_bulk(memoryview(part))
+        del buffer[:taken]
+        if not taken and len(part) == len(buffer):
+            raise AssertionError("half a frame, and no more comes")
+
     def _move_up(self, name: str) -> None:
-        buffer = self.up[name]
+        self._give_frames(self.up[name], self.connections[name])
+
+    def _give_frames(self, buffer: bytearray, source: Connection) -> None:
+        """Some whole frames reach the relay, which may close connections over them."""
         for _ in range(self.random.randint(1, 4)):
             if len(buffer) < f.HEADER_SIZE:
                 break
@@ -149,7 +200,7 @@ class Network:
                 break
             frame = bytes(buffer[:size])
             del buffer[:size]
-            self.relay.receive(self.connections[name], frame, self.now)
+            self.relay.receive(source, frame, self.now)
         for connection in list(self.relay.closing):
             for each in [n for n, c in self.connections.items() if c is connection]:
                 for out in self.relay.take_output(connection, 1 << 20, self.now):
@@ -179,7 +230,7 @@ class Network:
                 self.connect(name)
 
 
-def read_all(link: LinkCore, stream: LinkStream) -> bytes:
+def read_all(link: BulkLinkCore, stream: LinkStream) -> bytes:
     """Everything that can be read now."""
     buffer = bytearray(stream.received - stream.consumed)
     assert stream.want(memoryview(buffer))

@@ -118,6 +118,8 @@ def test_forty_megabytes_from_worker_to_worker() -> None:
             [future] = await made.client.scatter([data], workers=[first.address])
             there = made.client.submit(bytes, future, workers=[second.address])
             await wait(there)
+            stats = await made.relay.stats()
+            assert stats["bulk"] >= 2  # the much between them goes sealed, by bulk connections
             assert there.key in second.data and future.key in second.data
             assert second.data[future.key] == data
             assert await made.client.gather(there) == data

@@ -424,7 +424,7 @@ def test_nobody_writes_on_a_stream_of_others() -> None:
         pytest.param(f.serialize_frame(f.REGISTER, b"not json"), id="no json"),
         pytest.param(f.serialize_frame(f.REGISTER, b"[1]"), id="no object"),
         pytest.param(f.serialize_frame(f.REGISTER, b"[" * 8000), id="deep json"),
-        pytest.param(f.serialize_json(f.HELLO, {"versions": [1]}), id="second hello"),
+        pytest.param(f.serialize_json(f.HELLO, {"versions": [f.VERSION]}), id="second hello"),
     ],
 )
 def test_malformed_frames_end_the_connection_and_harm_nobody(frame: bytes) -> None:
@@ -445,11 +445,11 @@ def test_malformed_frames_end_the_connection_and_harm_nobody(frame: bytes) -> No
     "hello",
     [
         {},
-        {"versions": [1], "name": "w"},
-        {"versions": [1], "name": "w", "session": "short", "epoch": 1},
-        {"versions": [1], "name": "w", "session": "s" * 32, "epoch": 0},
-        {"versions": [1], "name": "w", "session": "s" * 32, "epoch": "1"},
-        {"versions": [1], "name": ["w"], "session": "s" * 32, "epoch": 1},
+        {"versions": [f.VERSION], "name": "w"},
+        {"versions": [f.VERSION], "name": "w", "session": "short", "epoch": 1},
+        {"versions": [f.VERSION], "name": "w", "session": "s" * 32, "epoch": 0},
+        {"versions": [f.VERSION], "name": "w", "session": "s" * 32, "epoch": "1"},
+        {"versions": [f.VERSION], "name": ["w"], "session": "s" * 32, "epoch": 1},
     ],
 )
 def test_malformed_hello(hello: dict[str, object]) -> None:
@@ -467,7 +467,7 @@ def test_unknown_version_is_named() -> None:
     async def story() -> None:
         async with serving(AUTHORITY) as served:
             wire = await Wire.open(served.address, AUTHORITY.issue("w"))
-            wire.send(f.serialize_json(f.HELLO, {"versions": [2, 3], "name": "w"}))
+            wire.send(f.serialize_json(f.HELLO, {"versions": [1, 9], "name": "w"}))
             assert await wire.refusal() == f.Code.VERSION
 
     run(story)

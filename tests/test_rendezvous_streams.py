@@ -11,16 +11,16 @@ from rendezvous_simulation import Network, cut_frames, read_all
 
 from executors.rendezvous import frames as f
 from executors.rendezvous.limits import Limits
-from executors.rendezvous.link_core import LinkCore
+from executors.rendezvous.link_bulk import BulkLinkCore
 from executors.rendezvous.link_stream import LinkStream
 
 
-def pair(network: Network) -> tuple[LinkCore, LinkStream, LinkCore, LinkStream]:
+def pair(network: Network) -> tuple[BulkLinkCore, LinkStream, BulkLinkCore, LinkStream]:
     """Two links, and a stream from one to the other."""
     left, right = network.add("left"), network.add("right")
     taken: list[LinkStream] = []
 
-    def take(link: LinkCore, stream: LinkStream) -> None:
+    def take(link: BulkLinkCore, stream: LinkStream) -> None:
         taken.append(stream)
         link.accept(stream)
 
@@ -147,7 +147,7 @@ def test_open_waits_for_a_destination_that_registers_later() -> None:
     assert not stream.accepted
     taken: list[LinkStream] = []
 
-    def take(link: LinkCore, stream: LinkStream) -> None:
+    def take(link: BulkLinkCore, stream: LinkStream) -> None:
         taken.append(stream)
         link.accept(stream)
 
@@ -164,7 +164,7 @@ def test_open_survives_a_restart_at_any_moment(moment: int) -> None:
     left, right = network.add("left"), network.add("right")
     taken: list[LinkStream] = []
 
-    def take(link: LinkCore, stream: LinkStream) -> None:
+    def take(link: BulkLinkCore, stream: LinkStream) -> None:
         taken.append(stream)
         link.accept(stream)
 
@@ -185,13 +185,27 @@ def test_open_survives_a_restart_at_any_moment(moment: int) -> None:
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     seed=st.integers(0, 2**32),
+    bulk_from=st.sampled_from([0, 1, 50_000]),
     events=st.lists(
-        st.sampled_from(["cut left", "cut right", "restart", "read", "tick", "late left"]),
+        st.sampled_from(
+            [
+                "cut left",
+                "cut right",
+                "restart",
+                "read",
+                "tick",
+                "late left",
+                "end left",
+                "end right",
+            ]
+        ),
         max_size=25,
     ),
 )
-def test_no_byte_is_lost_or_doubled_whatever_is_cut(seed: int, events: list[str]) -> None:
-    network = Network(seed=seed)
+def test_no_byte_is_lost_or_doubled_whatever_is_cut(
+    seed: int, bulk_from: int, events: list[str]
+) -> None:
+    network = Network(seed=seed, bulk_from=bulk_from)
     left, near, right, far = pair(network)
     there = random.Random(seed).randbytes(400_000)
     back = random.Random(seed + 1).randbytes(150_000)
@@ -217,6 +231,10 @@ def test_no_byte_is_lost_or_doubled_whatever_is_cut(seed: int, events: list[str]
                 network.connect(name)
                 for _ in range(network.random.randint(0, 10)):
                     network.step()
+        elif event == "end left":
+            left.end(near)
+        elif event == "end right":
+            right.end(far)
         elif event == "tick":
             left.tick(network.now, 1e9)
             right.tick(network.now, 1e9)
@@ -228,10 +246,14 @@ def test_no_byte_is_lost_or_doubled_whatever_is_cut(seed: int, events: list[str]
         network.settle()
         got_there += read_all(right, far)
         got_back += read_all(left, near)
+        network.now += 1.0
+        left.tick(network.now, 1e9)
+        right.tick(network.now, 1e9)
     assert near.error is None and far.error is None
     assert bytes(got_there) == there
     assert bytes(got_back) == back
     assert near.end_received and far.end_received
+    assert not left.streams and not right.streams
 
 
 def test_waiting_reader_is_filled_across_frames_and_cuts() -> None:

@@ -1,4 +1,4 @@
-"""The frames of the rendezvous protocol, version 1: a fixed header of 40 bytes, then a payload.
+"""The frames of the rendezvous protocol, version 2: a fixed header of 40 bytes, then a payload.
 
 All numbers are big-endian. `docs/rendezvous.md` says what each frame means and who may send it when.
 """
@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from executors.rendezvous.errors import ProtocolError
 
-VERSION = 1
+VERSION = 2
 HEADER = struct.Struct(">IBBHQQQQ")
 HEADER_SIZE = HEADER.size
 LENGTH = struct.Struct(">I")
@@ -20,13 +20,16 @@ LIMIT = struct.Struct(">Q")
 MAX_PAYLOAD = 256 * 1024
 MAX_CONTROL = 8 * 1024
 EARLY_CREDIT = 64 * 1024
+TAG_SIZE = 16  # of a sealed frame: the last bytes of its payload
+BULK_MAGIC = b"RDVB"  # how a bulk connection begins; TLS begins with byte 22
+TOKEN_SIZE = 16
 RELAY = 0
 
 Buffer = bytes | bytearray | memoryview
 
 
 class Kind(IntEnum):
-    """The kinds of frames; those from OPEN to RESUME travel between peers, the others end at the relay."""
+    """The kinds of frames; those from OPEN to KEY travel between peers, the others end at the relay."""
 
     HELLO = 1
     WELCOME = 2
@@ -45,13 +48,14 @@ class Kind(IntEnum):
     END = 20
     RESET = 21
     RESUME = 22
+    KEY = 23
 
 
 HELLO, WELCOME, REFUSED, REGISTER, REGISTERED = 1, 2, 3, 4, 5
 PING, PONG, GOODBYE, GONE, NOTICE = 6, 7, 8, 9, 10
-OPEN, ACCEPT, DATA, WINDOW, END, RESET, RESUME = 16, 17, 18, 19, 20, 21, 22
+OPEN, ACCEPT, DATA, WINDOW, END, RESET, RESUME, KEY = 16, 17, 18, 19, 20, 21, 22, 23
 KINDS = frozenset(int(kind) for kind in Kind)
-REPLY = 1  # flag of RESUME: this one answers another, and wants no answer
+REPLY = 1  # flag of RESUME and KEY: this one answers another, and wants no answer
 OPENER = 2  # flag of all frames of a stream: the end that opened it has sent this one
 
 
@@ -74,6 +78,7 @@ class Code(IntEnum):
     OVERRUN = 13
     TIMEOUT = 14
     EXPIRED = 15
+    FINISHED = 16
 
 
 class Header(NamedTuple):
@@ -111,7 +116,7 @@ def serialize_json(kind: int, value: dict[str, Any], **fields: int) -> bytes:
 
 
 def parse_header(data: Buffer, start: int = 0) -> Header:
-    """The header that begins at `start`; raises ProtocolError for what no version-1 peer sends."""
+    """The header that begins at `start`; raises ProtocolError for what no peer sends."""
     header = Header._make(HEADER.unpack_from(data, start))
     check_header(header.kind, header.length)
     return header

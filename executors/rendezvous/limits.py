@@ -11,6 +11,7 @@ class Limits:
 
     connections: int = 20_000
     pending_connections: int = 8_192  # in the TLS handshake or before their hello
+    bulk_connections: int = 20_000  # one a link at the most; 0: everything goes over TLS
     handshake_timeout: float = 15.0
     hello_timeout: float = 10.0
     names_per_link: int = 64

@@ -1,4 +1,4 @@
-"""The link of one process to one relay: asyncio around `LinkCore`, with reconnection."""
+"""The link of one process to one relay: asyncio around `BulkLinkCore`, with reconnection."""
 
 from __future__ import annotations
 
@@ -7,12 +7,11 @@ import logging
 import random
 import secrets
 import ssl
-import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any
 
 from executors.rendezvous import frames as f
+from executors.rendezvous.bulk import BulkConnection
 from executors.rendezvous.credentials import Credential, relay_server_name
 from executors.rendezvous.errors import (
     LinkClosed,
@@ -22,61 +21,28 @@ from executors.rendezvous.errors import (
     Refused,
     RendezvousError,
 )
-from executors.rendezvous.link_core import LinkCore, LinkState, Notice
+from executors.rendezvous.link_bulk import BulkLinkCore, BulkState
+from executors.rendezvous.link_core import Notice
+from executors.rendezvous.link_protocol import LinkProtocol
 from executors.rendezvous.link_stream import LinkStream
+from executors.rendezvous.link_streams import LinkState
 from executors.rendezvous.names import RelayAddress
 from executors.rendezvous.options import LinkOptions
+from executors.rendezvous.seal import KEY_SIZE
 from executors.rendezvous.stream import Stream
 from executors.rendezvous.tls import link_context
 
 logger = logging.getLogger(__name__)
 
 WRITE_BATCH = 512 * 1024
-READ_BUFFER = 256 * 1024
 TICK = 0.5
+BULK_LOSSES = 5  # so many of one link mean that something on the way does not like them
 TURNED_AWAY = 3  # so many times in a row mean that the relay does not like our certificate
 Handler = Callable[[Stream], None]
 
 
 class _TurnedAway(ConnectionResetError):
     """The relay has closed the connection after the TLS handshake, without a word."""
-
-
-class _Protocol(asyncio.BufferedProtocol):
-    """One connection of a link. All those of a thread read into one buffer: what they read is copied at once."""
-
-    _buffers = threading.local()
-
-    def __init__(self, link: Link) -> None:
-        self.link = link
-        self.transport: Any = None
-        self.writable = True
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = transport
-
-    def get_buffer(self, sizehint: int) -> memoryview:
-        try:
-            return self._buffers.view  # type: ignore[no-any-return]
-        except AttributeError:
-            self._buffers.view = memoryview(bytearray(READ_BUFFER))
-            return self._buffers.view
-
-    def buffer_updated(self, nbytes: int) -> None:
-        self.link._received(self, self._buffers.view[:nbytes])
-
-    def eof_received(self) -> None:
-        return None
-
-    def connection_lost(self, error: Exception | None) -> None:
-        self.link._lost(self, error)
-
-    def pause_writing(self) -> None:
-        self.writable = False
-
-    def resume_writing(self) -> None:
-        self.writable = True
-        self.link.flush()
 
 
 class Link:
@@ -97,18 +63,22 @@ class Link:
         self.relay = RelayAddress.parse(relay)
         self.credential = credential
         self.options = options or LinkOptions.make()
-        self.core = LinkCore(
+        self.core = BulkLinkCore(
             credential.name,
             secrets.token_hex(16),
             window=self.options.window,
             first_stream=secrets.randbits(32) << 32 | 1,
+            new_key=lambda: secrets.token_bytes(KEY_SIZE),
+            bulk_from=self.options.bulk_from,
             listens=listens,
         )
         self.on_notice: list[Callable[[Notice], None]] = []
         self.reconnections = 0
         self._context = link_context(credential)
         self._server_name = relay_server_name(credential.authority)
-        self._protocol: _Protocol | None = None
+        self._protocol: LinkProtocol | None = None
+        self.bulk: BulkConnection | None = None
+        self._bulk_losses = 0
         self._ready: asyncio.Future[None] | None = None
         self._registering: dict[str, asyncio.Future[None]] = {}
         self._handlers: dict[str, Handler] = {}
@@ -175,6 +145,7 @@ class Link:
                 waiting.set_exception(error or LinkClosed("the link was closed"))
         if self._protocol is not None and self._protocol.transport is not None:
             self._protocol.transport.close()
+        self._drop_bulk()
         if not self.closed.done():
             self.closed.set_result(error)
 
@@ -217,7 +188,7 @@ class Link:
 
     async def _attempt(self) -> None:
         self._ready = self.loop.create_future()
-        protocol = _Protocol(self)
+        protocol = LinkProtocol(self)
         self._protocol = protocol
         try:
             await self.loop.create_connection(
@@ -257,10 +228,12 @@ class Link:
         if not self._closing and self._reconnecting is None:
             self._reconnecting = self.loop.create_task(self._reconnect())
 
-    def _lost(self, protocol: _Protocol, error: Exception | None) -> None:
+    def lost(self, protocol: LinkProtocol, error: Exception | None) -> None:
+        """The connection has ended."""
         if protocol is not self._protocol:
             return
         self._protocol = None
+        self._drop_bulk()
         was_ready = self.core.state is LinkState.READY
         refusal = self.core.refusal
         self.core.lost(self.loop.time())
@@ -272,9 +245,35 @@ class Link:
         elif was_ready:
             self._start_reconnecting()
 
+    # The bulk connection
+
+    def _drop_bulk(self) -> None:
+        bulk, self.bulk = self.bulk, None
+        if bulk is not None:
+            bulk.abort()
+
+    def bulk_lost(self, bulk: BulkConnection, error: Exception | None = None) -> None:
+        """It has ended: without it the link goes on over TLS if it never came up, else it connects anew."""
+        if bulk is not self.bulk:
+            return
+        self.bulk = None
+        was_up = bulk.is_up
+        bulk.abort()
+        self._bulk_losses += 1
+        if self._bulk_losses == BULK_LOSSES:
+            logger.warning("the relay %s: bulk connections break; all goes over TLS", self.relay)
+            self.core.bulk_from = 0
+        if was_up and self._protocol is not None:
+            self._protocol.transport.abort()
+            self.lost(self._protocol, error)
+        elif not was_up:
+            self.core.bulk_failed()
+            self.flush()
+
     # Moving
 
-    def _received(self, protocol: _Protocol, data: memoryview) -> None:
+    def received(self, protocol: LinkProtocol, data: memoryview) -> None:
+        """Bytes have come from the relay."""
         if protocol is not self._protocol:
             return
         try:
@@ -316,10 +315,12 @@ class Link:
         self.flush()
 
     def flush(self) -> None:
-        """Hand what there is to send to TLS while it takes it."""
+        """Hand what there is to send to TLS, and to the bulk connection, while they take it."""
         protocol = self._protocol
         if protocol is None or protocol.transport is None:
             return
+        if self.bulk is not None:
+            self.bulk.send()
         core, now = self.core, self.loop.time()
         while protocol.writable and core.has_output:
             buffers = core.take_output(WRITE_BATCH, now)
@@ -329,6 +330,8 @@ class Link:
                 protocol.transport.write(buffers[0])
             else:
                 protocol.transport.writelines(buffers)
+        if core.bulk is BulkState.WANTED and self.bulk is None:
+            self.bulk = BulkConnection(self)
         for stream in self.drainers:
             stream.on_sent()
 
@@ -351,7 +354,9 @@ class Link:
         if protocol is not None and self._is_up and now - self.core.heard >= self.options.silence:
             logger.warning("relay %s has been silent for %.1f s", self.relay, now - self.core.heard)
             protocol.transport.abort()
-            self._lost(protocol, None)
+            self.lost(protocol, None)
+        if self.bulk is not None:
+            self.bulk.tick(now, late)
         self.core.tick(now, self.options.resume_timeout)
         for deadline, stream in [w for w in self._waiting if w[0] <= now]:
             self._waiting.remove((deadline, stream))

@@ -11,6 +11,7 @@ from collections import deque
 from typing import Any
 
 from executors.rendezvous.frames import EARLY_CREDIT, OPENER, Code
+from executors.rendezvous.seal import Seal
 
 
 def stream_key(number: int, *, opened_here: bool) -> int:
@@ -19,12 +20,13 @@ def stream_key(number: int, *, opened_here: bool) -> int:
 
 
 class LinkStream:
-    """The state of one stream; `LinkCore` moves it."""
+    """The state of one stream; `LinkStreams` moves it."""
 
     __slots__ = (
-        "accepted", "acked", "acked_received", "consumed", "end_received", "end_sent", "ended", "error", "flags", "granted",
-        "inbox", "key", "local_id", "next", "number", "opened_here", "patience", "peer", "peer_id", "queued", "received",
-        "send_limit", "stalled_since", "target", "unacked", "unsent", "waker", "wanted", "window", "written",
+        "accepted", "acked", "acked_received", "asking", "bulk_refused", "consumed", "distrusts", "doubted",
+        "end_acked", "end_received", "end_sent", "ended", "error", "flags", "granted", "inbox", "key", "keys", "local_id", "next",
+        "number", "offered", "opened_here", "patience", "peer", "peer_id", "queued", "received", "seal", "send_limit",
+        "stalled_since", "target", "unacked", "unseal", "unsent", "waker", "wanted", "window", "written",
     )  # fmt: skip
 
     def __init__(
@@ -49,6 +51,7 @@ class LinkStream:
         self.send_limit = EARLY_CREDIT
         self.ended = False  # nothing more will be written
         self.end_sent = False
+        self.end_acked = False
         self.inbox: deque[memoryview] = deque()
         self.wanted: memoryview | None = None  # what the waiting reader still has to be given
         self.received = 0
@@ -57,8 +60,16 @@ class LinkStream:
         self.granted = window if opened_here else EARLY_CREDIT
         self.end_received = False
         self.error: tuple[Code, str] | None = None
+        self.doubted = False  # somebody did not know it when we had ended it already
         self.stalled_since: float | None = None  # waits for the other end to say what it has
-        self.queued = False  # in the round of streams that can send
+        self.queued = False  # in a round of streams that can send
+        self.keys = 0  # how many were offered for our direction
+        self.asking: Seal | None = None  # offered, not yet answered
+        self.seal: Seal | None = None  # what we say goes by bulk connections, under this key
+        self.bulk_refused = False  # the other end has none
+        self.offered: tuple[Seal, int] | None = None  # a key of the other end; from which offset on
+        self.unseal: Seal | None = None  # the key of what comes by the bulk connection
+        self.distrusts = False  # a seal was broken: take no more keys
         self.waker: Any = None  # the adapter's own
 
     @property
@@ -70,14 +81,22 @@ class LinkStream:
         """True if a frame could go out now."""
         if self.stalled_since is not None or self.error is not None or self.end_sent:
             return False
+        if self.asking is not None:
+            return False
         if self.next < self.written:
             return self.next < self.send_limit
         return self.ended and self.accepted
 
     @property
+    def awaits_answer(self) -> bool:
+        """True while the other end should say something at once: where it stands, yes or no to a key, that it saw our END."""
+        unseen = self.end_sent and not self.end_acked
+        return unseen or self.asking is not None or self.stalled_since is not None
+
+    @property
     def is_finished(self) -> bool:
-        """True once both directions have ended and all is acknowledged or could be."""
-        return self.end_sent and self.end_received
+        """True once both ends have ended, and know it of each other."""
+        return self.end_acked and self.end_received
 
     def write(self, buffers: list[memoryview]) -> None:
         """Queue bytes; they are kept by reference until acknowledged."""
@@ -104,7 +123,13 @@ class LinkStream:
         return offset, parts, self.next - offset
 
     def acknowledge(self, offset: int) -> None:
-        """The other end has all before `offset`: forget it, even where it was about to be sent again."""
+        """The other end has all before `offset`: forget it, even where it was about to be sent again.
+
+        An END counts as one byte more.
+        """
+        if self.ended and offset == self.written + 1:
+            self.end_sent = self.end_acked = True
+            offset = self.written
         if not self.acked < offset <= self.written:
             return
         drop = offset - self.acked
@@ -124,12 +149,18 @@ class LinkStream:
         self.unsent.extendleft(reversed(self.unacked))
         self.unacked.clear()
         self.next = self.acked
-        self.end_sent = False
+        self.end_sent = self.end_acked
+        self.asking = self.seal = None
 
-    def deliver(self, offset: int, data: memoryview) -> bool:
+    def forget_seals(self) -> None:
+        """The link was cut: whatever was agreed on bulk connections is void."""
+        self.asking = self.seal = self.unseal = self.offered = None
+        self.bulk_refused = False
+
+    def deliver(self, offset: int, data: memoryview, *, own: bool = False) -> bool:
         """Take data that came in, unless it is a repetition; False if something before it is missing.
 
-        It is copied: into the buffer of a reader that waits, else into the inbox.
+        It is copied: into the buffer of a reader that waits, else into the inbox (there it is kept if it is our `own`).
         """
         behind = self.received - offset
         if behind < 0:
@@ -140,8 +171,23 @@ class LinkStream:
             if self.wanted is not None:
                 data = data[self._fill(data) :]
             if data.nbytes:
-                self.inbox.append(memoryview(bytes(data)))
+                self.inbox.append(data if own else memoryview(bytes(data)))
         return True
+
+    def room(self, offset: int, size: int) -> memoryview | None:
+        """Where the waiting reader wants the `size` bytes at `offset`; None if they do not belong there as a whole."""
+        wanted = self.wanted
+        if wanted is None or offset != self.received or not 0 < size <= wanted.nbytes:
+            return None
+        return wanted[:size] if offset + size <= self.granted else None
+
+    def filled(self, size: int) -> None:
+        """So many bytes were written into the `room` of the waiting reader."""
+        wanted = self.wanted
+        assert wanted is not None
+        self.received += size
+        self.consumed += size
+        self.wanted = wanted[size:] if size < wanted.nbytes else None
 
     def want(self, buffer: memoryview) -> bool:
         """A reader wants `buffer` filled; True if it is full now, else `wanted` is None once it is."""

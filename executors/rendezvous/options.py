@@ -10,7 +10,7 @@ from dask.utils import parse_bytes, parse_timedelta
 
 from executors.rendezvous.frames import EARLY_CREDIT
 
-_BYTES = ("window", "high_water")
+_BYTES = ("window", "high_water", "bulk_from")
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +24,10 @@ class LinkOptions:
     resume_timeout: float = 30.0  # how long a stream waits for its other end after a cut
     ping_interval: float = 2.5
     silence: float = 7.5  # a relay that is silent for so long is dead
+    bulk_from: int = (
+        256 << 10
+    )  # a stream with so much unsent asks for bulk connections; 0: all goes over TLS
+    bulk_timeout: float = 5.0  # for a bulk connection; without one all goes over TLS
     listen_patience: float = 10.0  # how long a stream waits here for a listener of its name
 
     def __post_init__(self) -> None:

@@ -29,15 +29,31 @@ class RelayCore(RelaySwitch):
         self.strangers = 0  # connections without a hello
         self.suspended: set[Peer] = set()
         self.closing: set[Connection] = set()
+        self.tokens: dict[bytes, Connection] = {}  # of those that may have a bulk connection
+        self.bulks: set[Connection] = set()
 
     # Events
 
-    def connect(self, identity: Identity, now: float) -> Connection:
-        """A connection whose certificate TLS has verified."""
-        connection = Connection(identity, now)
+    def connect(self, identity: Identity, now: float, token: bytes = b"") -> Connection:
+        """A connection whose certificate TLS has verified; `token`, which nobody can guess, is for its bulk connection."""
+        connection = Connection(identity, now, token)
         self.connections.add(connection)
         self.strangers += 1
         return connection
+
+    def connect_bulk(self, token: bytes, now: float) -> Connection | None:
+        """A bare connection that has shown a token; None if nobody has such a one (any more)."""
+        main = self.tokens.pop(token, None)
+        if main is None or len(self.bulks) >= self.limits.bulk_connections:
+            self.stats.refused["BULK"] += 1
+            return None
+        bulk = Connection(main.identity, now)
+        bulk.main, bulk.peer, bulk.greeted = main, main.peer, True
+        main.bulk = bulk
+        self.bulks.add(bulk)
+        self.stats.bulk += 1
+        self._send(bulk, f.serialize_frame(f.PONG))
+        return bulk
 
     def admits(self, connection: Connection, kind: int, length: int, now: float) -> bool:
         """True if a frame of such a kind and size may come; refuses the connection otherwise."""
@@ -53,7 +69,14 @@ class RelayCore(RelaySwitch):
         return True
 
     def disconnect(self, connection: Connection, reason: str, now: float) -> None:
-        """A connection that has ended; its peer may come back for a while."""
+        """A connection that has ended; its peer may come back for a while. Neither of its two lives without the other."""
+        main = connection.main
+        if main is not None:
+            self._drop_bulk(main, reason)
+            self.closing.discard(connection)
+            self._close(main, "its bulk connection was lost")
+            return
+        self._drop_bulk(connection, reason)
         if connection in self.connections:
             self.connections.discard(connection)
             self.strangers -= not connection.greeted
@@ -82,6 +105,12 @@ class RelayCore(RelaySwitch):
         )
         peer = connection.peer
         try:
+            if connection.main is not None:
+                if peer is None or kind not in (f.DATA, f.END) or length < f.TAG_SIZE:
+                    raise ProtocolError("more than sealed data on a bulk connection")
+                end = offset + length - f.TAG_SIZE
+                self._sealed(peer, kind, frame, flags, source, destination, stream, end)
+                return
             if kind not in f.KINDS:
                 raise ProtocolError(f"a frame of unknown kind {kind}")
             if peer is None:
@@ -105,6 +134,8 @@ class RelayCore(RelaySwitch):
         limits = self.limits
         for connection in list(self.connections):
             self._check_connection(connection, now)
+        for bulk in [b for b in self.bulks if now - b.said >= limits.ping_interval]:
+            self._ping(bulk, now)
         for peer in [p for p in self.suspended if now - (p.suspended or 0.0) >= limits.linger]:
             self._remove(peer, "lost", now)
         self._expire_held(now)
@@ -129,6 +160,7 @@ class RelayCore(RelaySwitch):
             "refused": dict(stats.refused),
             "resets": dict(stats.resets),
             "connections": len(self.connections),
+            "bulk_connections": len(self.bulks),
             "names": len(self.peers),
             "streams": len(self.streams),
             "held_bytes": self.held_bytes,
@@ -149,8 +181,11 @@ class RelayCore(RelaySwitch):
             self._close(connection, "silent")
             self._remove(peer, "silent", now)
         elif now - connection.said >= limits.ping_interval:
-            self._send(connection, f.serialize_frame(f.PING))
-            connection.said = now
+            self._ping(connection, now)
+
+    def _ping(self, connection: Connection, now: float) -> None:
+        self._send(connection, f.serialize_frame(f.PING))
+        connection.said = now
 
     def _hello(self, connection: Connection, kind: int, frame: f.Buffer, now: float) -> None:
         if kind != f.HELLO:
@@ -196,13 +231,16 @@ class RelayCore(RelaySwitch):
         connection.greeted = True
         self.strangers -= 1
         limits = self.limits
-        welcome = {
+        welcome: dict[str, Any] = {
             "version": f.VERSION,
             "resumed": resumed,
             "ping_interval": limits.ping_interval,
             "silence": limits.silence,
             "hold": limits.hold,
         }
+        if connection.token and limits.bulk_connections:
+            welcome["bulk"] = connection.token.hex()
+            self.tokens[connection.token] = connection
         self._send(connection, f.serialize_json(f.WELCOME, welcome))
         if resumed:
             self.stats.resumed += 1
@@ -305,6 +343,11 @@ class RelayCore(RelaySwitch):
         self, connection: Connection, code: f.Code, text: str, now: float, name: str | None = None
     ) -> None:
         self.stats.refused[code.name] += 1
+        if (
+            connection.main is not None
+        ):  # whoever speaks there has proved no more than that he read the token
+            self._close(connection.main, text)
+            return
         self._send(
             connection, f.serialize_json(f.REFUSED, {"code": int(code), "why": text}, code=code)
         )
@@ -321,3 +364,17 @@ class RelayCore(RelaySwitch):
         if connection.close_reason is None:
             connection.close_reason = reason
         self.closing.add(connection)
+        self._drop_bulk(connection, reason)
+
+    def _drop_bulk(self, main: Connection, reason: str) -> None:
+        """Close a connection's bulk connection, if it has one, and let it have no other."""
+        self.tokens.pop(main.token, None)
+        bulk, main.bulk = main.bulk, None
+        if bulk is not None:
+            self.bulks.discard(bulk)
+            self.dirty.discard(bulk)
+            self.flow_changed.discard(bulk)
+            self._release(bulk.out.clear())
+            bulk.main = bulk.peer = None
+            bulk.close_reason = reason
+            self.closing.add(bulk)

@@ -33,23 +33,18 @@ class Bucket:
 
 
 class Connection:
-    """One TLS connection, before and after its hello."""
+    """One TLS connection, before and after its hello; or the bulk connection of one, whose `main` that is."""
 
     __slots__ = (
-        "blocked",
-        "close_reason",
-        "greeted",
-        "heard",
-        "identity",
-        "muted",
-        "out",
-        "peer",
-        "said",
-        "since",
-    )
+        "blocked", "bulk", "close_reason", "greeted", "heard", "identity", "main", "muted", "out", "peer", "said", "since",
+        "token",
+    )  # fmt: skip
 
-    def __init__(self, identity: Identity, now: float) -> None:
+    def __init__(self, identity: Identity, now: float, token: bytes = b"") -> None:
         self.identity = identity
+        self.token = token  # shows whose a bulk connection is; good for one
+        self.bulk: Connection | None = None
+        self.main: Connection | None = None
         self.peer: Peer | None = None
         self.out: FairQueue[Peer] = FairQueue()
         self.since = self.heard = self.said = now
@@ -82,6 +77,14 @@ class Peer:
         self.held_bytes = 0
         self.opens = Bucket(limits.opens_per_second, now)
         self.controls = Bucket(limits.control_per_second, now)
+
+    @property
+    def connections(self) -> tuple[Connection, ...]:
+        """Its connection and its bulk connection, as far as it has them."""
+        main = self.connection
+        if main is None:
+            return ()
+        return (main,) if main.bulk is None else (main, main.bulk)
 
     @property
     def is_controller(self) -> bool:
@@ -127,6 +130,7 @@ class Stats:
     opened: int = 0
     registered: int = 0
     resumed: int = 0
+    bulk: int = 0  # bulk connections
     gone: int = 0
     held: int = 0
     refused: Counter[str] = field(default_factory=Counter)

@@ -11,6 +11,11 @@ from executors.rendezvous.names import peer_id
 from executors.rendezvous.relay_records import Connection, Peer, Stats, Stream
 
 COPY_BELOW = 64 * 1024
+UNKNOWN = 1 << 64  # the limit of an adopted stream until its receiver says one
+
+
+def _raised(limit: int, said: int) -> int:
+    return said if limit == UNKNOWN else max(limit, said)
 
 
 class RelaySwitch:
@@ -64,14 +69,44 @@ class RelaySwitch:
         connection = other.connection
         if connection is None:
             return  # it is away for a moment; what it missed is sent again when it is back
+        self._pass_on(connection, number, frame, peer)
+
+    def _sealed(
+        self, peer: Peer, kind: int, frame: f.Buffer, flags: int, source: int, destination: int, number: int, end: int
+    ) -> None:  # fmt: skip
+        """A frame from a bulk connection leaves by one: DATA, or the END that must not overtake it."""
+        stream = self.streams.get(number)
+        if stream is None:
+            self._send_reset(peer, flags, source, destination, number, f.Code.UNKNOWN_STREAM)
+            return
+        other = stream.other(peer, flags, source, destination)
+        if end > (stream.opener_limit if flags & f.OPENER else stream.acceptor_limit):
+            self._reset(number, stream, f.Code.OVERRUN, "data beyond the credit")
+            return
+        self.stats.frames += 1
+        self.stats.bytes += len(frame)
+        connection = other.connection.bulk if other is not None and other.connection else None
+        if connection is None:
+            return  # it is away for a moment; what it missed is sent again when it is back
+        self._pass_on(connection, number, frame, peer)
+        if kind == f.END:
+            self._ended(number, stream, flags)
+
+    def _pass_on(self, connection: Connection, number: int, frame: f.Buffer, peer: Peer) -> None:
+        """Queue a frame of `peer`, and stop reading from it if too much of what it sent waits here."""
         if connection.blocked and len(frame) < COPY_BELOW:
             frame = bytes(frame)  # a small view would keep a large buffer alive
         self._queue(connection, number, frame, peer)
         if peer.queued > self.limits.queued_bytes_per_link:
-            own = peer.connection
-            if own is not None and not own.muted:
-                own.muted = True
-                self.flow_changed.add(own)
+            for own in peer.connections:
+                if not own.muted:
+                    own.muted = True
+                    self.flow_changed.add(own)
+
+    def _ended(self, number: int, stream: Stream, flags: int) -> None:
+        stream.ends |= 1 if flags & f.OPENER else 2
+        if stream.ends == 3:
+            self._forget(number, stream, keep_queued=True)
 
     def _stream_frame(
         self, peer: Peer, kind: int, flags: int, frame: f.Buffer, source: int, destination: int, number: int,
@@ -82,7 +117,9 @@ class RelaySwitch:
             if kind == f.OPEN:
                 self._open(peer, frame, source, destination, number, offset, now)
                 return
-            if kind in (f.ACCEPT, f.END):
+            if kind == f.WINDOW:
+                self._last_words(frame, destination)
+            if kind in (f.ACCEPT, f.END, f.KEY):
                 self._send_reset(peer, flags, source, destination, number, f.Code.UNKNOWN_STREAM)
             if kind != f.RESUME:
                 return
@@ -102,11 +139,15 @@ class RelaySwitch:
                 self._hold(number, stream, bytes(frame))
         elif connection is not None and kind == f.END:
             self._queue(connection, number, bytes(frame), peer)
-            stream.ends |= 1 if flags & f.OPENER else 2
-            if stream.ends == 3:
-                self._forget(number, stream, keep_queued=True)
+            self._ended(number, stream, flags)
         elif connection is not None:
             self._send(connection, bytes(frame))
+
+    def _last_words(self, frame: f.Buffer, destination: int) -> None:
+        """What was sent last is acknowledged when both ends have passed, and the stream is forgotten here."""
+        other = self.peers.get(destination)
+        if other is not None and other.connection is not None:
+            self._send(other.connection, bytes(frame))
 
     def _credit(self, stream: Stream, kind: int, flags: int, frame: f.Buffer) -> None:
         """A frame says how far its receiver may send."""
@@ -114,9 +155,9 @@ class RelaySwitch:
             raise ProtocolError("a window frame of a wrong size")
         (limit,) = f.LIMIT.unpack_from(frame, f.HEADER_SIZE)
         if flags & f.OPENER:
-            stream.acceptor_limit = max(stream.acceptor_limit, limit)
+            stream.acceptor_limit = _raised(stream.acceptor_limit, limit)
             return
-        stream.opener_limit = max(stream.opener_limit, limit)
+        stream.opener_limit = _raised(stream.opener_limit, limit)
         if kind != f.WINDOW and not stream.accepted:
             stream.accepted = True
             if stream.opener is not None:
@@ -196,6 +237,7 @@ class RelaySwitch:
             stream = Stream(other, destination, source)
             stream.acceptor = peer
         stream.accepted = True
+        stream.opener_limit = stream.acceptor_limit = UNKNOWN
         self.streams[number] = stream
         peer.streams.add(number)
         other.streams.add(number)
@@ -272,10 +314,11 @@ class RelaySwitch:
         low = self.limits.queued_bytes_per_link // 2
         for size, owner in left:
             owner.queued -= size
-            connection = owner.connection
-            if connection is not None and connection.muted and owner.queued <= low:
-                connection.muted = False
-                self.flow_changed.add(connection)
+            if owner.queued <= low:
+                for connection in owner.connections:
+                    if connection.muted:
+                        connection.muted = False
+                        self.flow_changed.add(connection)
 
     def _tell_gone(self, peer: Peer, number: int, name: str, reason: str) -> None:
         if peer.connection is not None:
@@ -315,5 +358,5 @@ class RelaySwitch:
         for peer in (stream.opener, stream.acceptor):
             if peer is not None:
                 peer.streams.discard(number)
-                if not keep_queued and peer.connection is not None:
-                    self._release(peer.connection.out.drop_lane(number))
+                for connection in () if keep_queued else peer.connections:
+                    self._release(connection.out.drop_lane(number))

@@ -1,9 +1,10 @@
-"""The relay's adapter: a TLS server around `RelayCore`."""
+"""The relay's adapter: a server of TLS and of bulk connections, on one port, around `RelayCore`."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 import socket
 import ssl
 import time
@@ -71,7 +72,7 @@ class RelayServer:
         return {**self.core.counts(), "handshaking": len(self._shaking)}
 
     def _accept(self) -> None:
-        """Begin TLS on the connections that wait, unless there are too many."""
+        """Greet the connections that wait, unless there are too many."""
         listening, limits, core = self._socket, self.limits, self.core
         assert listening is not None
         for _ in range(ACCEPTS):
@@ -94,7 +95,7 @@ class RelayServer:
                 continue
             accepted.setblocking(False)
             accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            task = self.loop.create_task(self._shake_hands(accepted, address))
+            task = self.loop.create_task(self._greet(accepted, address))
             self._shaking.add(task)
             task.add_done_callback(self._shaking.discard)
 
@@ -102,13 +103,31 @@ class RelayServer:
         if self._socket is not None and self._socket.fileno() >= 0:
             self.loop.add_reader(self._socket, self._accept)
 
-    async def _shake_hands(self, accepted: socket.socket, address: Any) -> None:
+    async def _greet(self, accepted: socket.socket, address: Any) -> None:
+        """A connection begins with TLS, or as a bulk connection does."""
+        deadline = self.loop.time() + self.limits.handshake_timeout
+        try:
+            async with asyncio.timeout_at(deadline):
+                await self._readable(accepted)
+                if accepted.recv(1, socket.MSG_PEEK) == f.BULK_MAGIC[:1]:
+                    await self._attach_bulk(accepted, address)
+                    return
+        except (OSError, TimeoutError) as error:
+            accepted.close()
+            self.refused("HANDSHAKE", address, error)
+            return
+        except asyncio.CancelledError:
+            accepted.close()
+            raise
+        await self._shake_hands(accepted, address, deadline)
+
+    async def _shake_hands(self, accepted: socket.socket, address: Any, deadline: float) -> None:
         try:
             await self.loop.connect_accepted_socket(
                 lambda: _Connected(self),
                 accepted,
                 ssl=self._context,
-                ssl_handshake_timeout=self.limits.handshake_timeout,
+                ssl_handshake_timeout=max(0.001, deadline - self.loop.time()),
             )
         except ssl.SSLCertVerificationError as error:
             expired = error.verify_code == _EXPIRED
@@ -118,6 +137,30 @@ class RelayServer:
         except asyncio.CancelledError:
             accepted.close()
             raise
+
+    async def _readable(self, accepted: socket.socket) -> None:
+        readable: asyncio.Future[None] = self.loop.create_future()
+        self.loop.add_reader(accepted, _wake, readable)
+        try:
+            await readable
+        finally:
+            self.loop.remove_reader(accepted)
+
+    async def _attach_bulk(self, accepted: socket.socket, address: Any) -> None:
+        """The bulk connection of a link, if it shows a token that we gave to one."""
+        said = b""
+        while len(said) < len(f.BULK_MAGIC) + f.TOKEN_SIZE:
+            part = await self.loop.sock_recv(accepted, len(f.BULK_MAGIC) + f.TOKEN_SIZE - len(said))
+            if not part:
+                raise ConnectionResetError("it ended before its token")
+            said += part
+        token = said[len(f.BULK_MAGIC) :] if said.startswith(f.BULK_MAGIC) else b""
+        bulk = self.core.connect_bulk(token, self.loop.time())
+        if bulk is None:
+            logger.info("refused a bulk connection of %s", address)
+            accepted.close()
+            return
+        await self.loop.connect_accepted_socket(lambda: _Connected(self, bulk), accepted)
 
     def refused(self, kind: str, address: Any, error: Exception) -> None:
         """Count a connection that did not come to its hello."""
@@ -153,15 +196,20 @@ class RelayServer:
         self.flush()
 
 
+def _wake(waiting: asyncio.Future[None]) -> None:
+    if not waiting.done():
+        waiting.set_result(None)
+
+
 class _Connected(asyncio.BufferedProtocol):
-    """A connection after the TLS handshake."""
+    """A connection after the TLS handshake, or the bulk connection that the core knows as `bulk`."""
 
     __slots__ = ("_tail", "_view", "connection", "server", "transport", "writable")
 
-    def __init__(self, server: RelayServer) -> None:
+    def __init__(self, server: RelayServer, bulk: Connection | None = None) -> None:
         self.server = server
         self.transport: Any = None
-        self.connection: Connection | None = None
+        self.connection = bulk
         self.writable = True
         self._tail = b""
         self._view: memoryview | None = None
@@ -169,14 +217,19 @@ class _Connected(asyncio.BufferedProtocol):
     def connection_made(self, transport: Any) -> None:
         server = self.server
         self.transport = transport
+        transport.set_write_buffer_limits(high=WRITE_BATCH)
+        if self.connection is not None:
+            server.by_connection[self.connection] = self
+            self.send()
+            return
         try:
             identity = read_identity(transport.get_extra_info("peercert") or {})
         except InvalidCredential as error:
             server.refused("CREDENTIAL", transport.get_extra_info("peername"), error)
             transport.abort()
             return
-        transport.set_write_buffer_limits(high=WRITE_BATCH)
-        self.connection = server.core.connect(identity, server.loop.time())
+        token = secrets.token_bytes(f.TOKEN_SIZE)
+        self.connection = server.core.connect(identity, server.loop.time(), token)
         server.by_connection[self.connection] = self
 
     def get_buffer(self, sizehint: int) -> memoryview:

@@ -1,0 +1,304 @@
+"""All the streams of one link as one of their ends sees them: frames of peers in, frames for peers out.
+
+`LinkCore` adds the connection to the relay that carries them.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from enum import Enum
+
+from executors.rendezvous import frames as f
+from executors.rendezvous.errors import ProtocolError
+from executors.rendezvous.link_stream import LinkStream, stream_key
+from executors.rendezvous.names import peer_id
+
+MAX_DATA = 128 * 1024
+REMEMBERED = 1024  # streams that have finished last
+
+
+class LinkState(Enum):
+    """Where a link stands with its relay."""
+
+    IDLE = "idle"
+    GREETING = "greeting"  # connected, the hello is out
+    READY = "ready"
+    LOST = "lost"  # to be connected again
+    REFUSED = "refused"
+    CLOSED = "closed"
+
+
+class LinkStreams:
+    """The half of a link that has to do with its peers."""
+
+    def __init__(self, name: str, *, window: int, first_stream: int) -> None:
+        self.name = name
+        self.window = window
+        self.state = LinkState.IDLE
+        self.local_id = peer_id(name)
+        self.ids: dict[int, str] = {self.local_id: name}
+        self.heard = 0.0
+        self.streams: dict[int, LinkStream] = {}
+        self.readable: set[LinkStream] = set()
+        self.accepted: list[LinkStream] = []
+        self.opened: list[LinkStream] = []
+        self.broken: list[LinkStream] = []
+        self._next_stream = first_stream
+        self._urgent: deque[f.Buffer] = deque()
+        self._ready: deque[LinkStream] = deque()
+        self._finished: OrderedDict[int, None] = OrderedDict()
+        # received or consumed since the last acknowledgement
+        self._touched: set[LinkStream] = set()
+
+    # From our side
+
+    def open(self, target: str, patience: float, now: float) -> LinkStream:
+        """A stream to the peer `target`, which may take `patience` seconds to register."""
+        number = self._next_stream
+        self._next_stream += 1
+        stream = LinkStream(
+            number, self.local_id, peer_id(target), target, self.window, opened_here=True
+        )
+        stream.target = target
+        stream.patience = patience
+        self.streams[stream.key] = stream
+        if self.state is LinkState.READY:
+            self._send_open(stream)
+        else:
+            stream.stalled_since = now
+        return stream
+
+    def write(self, stream: LinkStream, buffers: list[memoryview]) -> None:
+        """Queue bytes on a stream."""
+        stream.write(buffers)
+        self._queue(stream)
+
+    def end(self, stream: LinkStream) -> None:
+        """Nothing more will be written; what was written still goes out."""
+        if not stream.ended:
+            stream.ended = True
+            self._queue(stream)
+
+    def consumed(self, stream: LinkStream) -> None:
+        """The reader has taken bytes from the inbox: grant credit when there is enough of it."""
+        if stream.wants_window:
+            if self.state is LinkState.READY and stream.error is None:
+                self._send_window(stream)
+        else:
+            self._touched.add(stream)
+
+    def reset(self, stream: LinkStream, code: f.Code, why: str) -> None:
+        """End a stream at once, and tell the other end."""
+        if stream.error is None:
+            if self.state is LinkState.READY:
+                self._send_reset(
+                    stream.local_id, stream.peer_id, stream.number, stream.flags, code, why
+                )
+            self._break(stream, code, why)
+
+    def accept(self, stream: LinkStream) -> None:
+        """Take a stream that a peer has opened."""
+        stream.granted = max(stream.granted, stream.consumed + stream.window)
+        self._urgent.append(self._limit_frame(f.ACCEPT, stream))
+
+    # Frames that come in
+
+    def _stream_frame(self, header: f.Header, payload: memoryview) -> None:
+        kind, number = header.kind, header.stream
+        stream = self.streams.get(stream_key(number, opened_here=not header.flags & f.OPENER))
+        if stream is not None and stream.peer_id != header.source:
+            raise ProtocolError("a frame on a stream of others")
+        if kind == f.OPEN:
+            self._opened(header, payload, stream)
+        elif stream is None:
+            if kind not in (f.RESET, f.WINDOW, f.END):
+                self._answer_unknown(header)
+        elif kind == f.RESET:
+            self._was_reset(header, payload, stream)
+        elif kind == f.END:
+            if header.offset == stream.received:
+                stream.end_received = True
+                self.readable.add(stream)
+                self._send_window(stream)  # who closes its link waits for this
+                self._finish(stream)
+        else:
+            self._credit(header, payload, stream)
+
+    def _was_reset(self, header: f.Header, payload: memoryview, stream: LinkStream) -> None:
+        try:
+            code = f.Code(header.code)
+        except ValueError:
+            code = f.Code.ABORTED
+        if code == f.Code.FINISHED and stream.ended:
+            stream.acknowledge(stream.written + 1)
+            stream.end_received = True
+            self.readable.add(stream)
+            self._finish(stream)
+            return
+        if code == f.Code.UNKNOWN_STREAM and stream.ended and header.offset != f.RESUME:
+            # a relay forgets a stream once both ends have passed it: ask the other end, which remembers
+            if not stream.doubted:
+                stream.doubted = True
+                stream.stalled_since = self.heard
+                self._urgent.append(self._limit_frame(f.RESUME, stream))
+            return
+        self._break(stream, code, bytes(payload).decode("utf-8", "replace"))
+
+    def _credit(self, header: f.Header, payload: memoryview, stream: LinkStream) -> None:
+        kind = header.kind
+        if len(payload) != f.LIMIT.size:
+            raise ProtocolError("a window frame of a wrong size")
+        (limit,) = f.LIMIT.unpack(payload)
+        if kind == f.RESUME:
+            stream.rewind(header.offset)
+            stream.stalled_since = None
+            stream.doubted = False
+            if not header.flags & f.REPLY:
+                self._urgent.append(self._limit_frame(f.RESUME, stream, flags=f.REPLY))
+        else:
+            stream.acknowledge(header.offset)
+        if kind != f.WINDOW and not stream.accepted:
+            stream.accepted = True
+            self.accepted.append(stream)
+        if limit > stream.send_limit:
+            stream.send_limit = limit
+        self._queue(stream)
+        self._finish(stream)
+
+    def _opened(self, header: f.Header, payload: memoryview, stream: LinkStream | None) -> None:
+        if stream is not None:  # the opener was cut off before it saw our answer
+            stream.rewind(0 if not stream.acked else stream.acked)
+            self._urgent.append(self._limit_frame(f.ACCEPT, stream))
+            self._queue(stream)
+            return
+        request = f.parse_json(payload)
+        peer, target = str(request.get("from", "")), str(request.get("to", ""))
+        if header.destination not in self.ids or peer_id(peer) != header.source:
+            raise ProtocolError("an OPEN for somebody else")
+        stream = LinkStream(
+            header.stream, header.destination, header.source, peer, self.window, opened_here=False
+        )
+        stream.target = target
+        stream.send_limit = header.offset
+        self.streams[stream.key] = stream
+        self.opened.append(stream)
+
+    def _data(self, header: f.Header, payload: memoryview) -> None:
+        flags = header.flags & f.OPENER
+        stream = self.streams.get(~header.stream if flags else header.stream)
+        if stream is None:
+            self._answer_unknown(header)
+            return
+        if stream.peer_id != header.source:
+            raise ProtocolError("data on a stream of others")
+        if header.offset + header.length > stream.granted:
+            self.reset(stream, f.Code.OVERRUN, "data beyond the credit")
+        elif stream.deliver(header.offset, payload):
+            self._arrived(stream)
+
+    def _arrived(self, stream: LinkStream) -> None:
+        """Data has come in on a stream: wake its reader, and acknowledge when there is enough of it."""
+        self.readable.add(stream)
+        if stream.wants_window:
+            self._send_window(stream)
+        else:
+            self._touched.add(stream)
+
+    # Frames that go out
+
+    def _queue(self, stream: LinkStream) -> None:
+        if not stream.queued and stream.can_send:
+            stream.queued = True
+            self._ready.append(stream)
+
+    def _send_some(self, stream: LinkStream, out: list[f.Buffer]) -> int:
+        """Append one frame of a stream to `out`; returns its size."""
+        if stream.next == stream.written:
+            out.append(self._frame(f.END, stream, offset=stream.written))
+            stream.end_sent = True
+            self._finish(stream)
+            return f.HEADER_SIZE
+        offset, parts, size = stream.take(MAX_DATA)
+        head = f.HEADER.pack(
+            size, f.DATA, stream.flags, 0, stream.local_id, stream.peer_id, stream.number, offset
+        )
+        if size <= 16384 or len(parts) > 8:
+            out.append(b"".join((head, *parts)))
+        else:
+            out.append(head)
+            out.extend(parts)
+        return f.HEADER_SIZE + size
+
+    def _send_open(self, stream: LinkStream) -> None:
+        request = {
+            "from": self.ids[stream.local_id],
+            "to": stream.target,
+            "patience": stream.patience,
+        }
+        self._urgent.append(
+            f.serialize_json(
+                f.OPEN, request, source=stream.local_id, destination=stream.peer_id, stream=stream.number,
+                offset=stream.granted, flags=f.OPENER,
+            )
+        )  # fmt: skip
+
+    def _send_window(self, stream: LinkStream) -> None:
+        if stream.stalled_since is not None:
+            return  # the relay may not know the stream yet, and resuming says all this
+        self._urgent.append(self._limit_frame(f.WINDOW, stream))
+
+    def _limit_frame(self, kind: int, stream: LinkStream, *, flags: int = 0) -> bytes:
+        stream.acked_received = stream.received
+        stream.granted = max(stream.granted, stream.consumed + stream.window)
+        limit = f.LIMIT.pack(stream.granted)
+        offset = stream.received + stream.end_received
+        return self._frame(kind, stream, payload=limit, offset=offset, flags=flags)
+
+    def _frame(
+        self,
+        kind: int,
+        stream: LinkStream,
+        *,
+        payload: bytes = b"",
+        offset: int = 0,
+        flags: int = 0,
+        code: int = 0,
+    ) -> bytes:
+        return f.serialize_frame(
+            kind, payload, source=stream.local_id, destination=stream.peer_id, stream=stream.number,
+            offset=offset, flags=flags | stream.flags, code=code,
+        )  # fmt: skip
+
+    def _answer_unknown(self, header: f.Header) -> None:
+        key = stream_key(header.stream, opened_here=not header.flags & f.OPENER)
+        code = f.Code.FINISHED if key in self._finished else f.Code.UNKNOWN_STREAM
+        flags = ~header.flags & f.OPENER
+        self._send_reset(
+            header.destination, header.source, header.stream, flags, code, "", header.kind
+        )  # fmt: skip
+
+    def _send_reset(
+        self, source: int, destination: int, number: int, flags: int, code: f.Code, why: str, kind: int = 0
+    ) -> None:  # fmt: skip
+        self._urgent.append(
+            f.serialize_frame(
+                f.RESET, why.encode()[:1000], source=source, destination=destination, stream=number,
+                flags=flags, code=code, offset=kind,
+            )
+        )  # fmt: skip
+
+    def _break(self, stream: LinkStream, code: f.Code, why: str) -> None:
+        if stream.error is None:
+            stream.error = (code, why)
+            stream.unsent.clear()
+            stream.unacked.clear()
+            self.streams.pop(stream.key, None)
+            self._touched.discard(stream)
+            self.broken.append(stream)
+
+    def _finish(self, stream: LinkStream) -> None:
+        if stream.is_finished and self.streams.pop(stream.key, None) is not None:
+            self._touched.discard(stream)
+            self._finished[stream.key] = None
+            if len(self._finished) > REMEMBERED:
+                self._finished.popitem(last=False)
