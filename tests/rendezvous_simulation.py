@@ -89,6 +89,7 @@ class Network:
         self.bulks: dict[str, Connection] = {}
         self.bulk_up: dict[str, bytearray] = {}  # on the way to the relay by bulk connections
         self.bulk_down: dict[str, bytearray] = {}
+        self.connect_bulk = True  # False: they are never answered
         self.without_bulk: set[str] = set()  # whose bulk connections cannot be had
         self.tamper: Callable[[bytes], bytes] = lambda frame: frame
         self.on_opened: Callable[[BulkLinkCore, LinkStream], None] = lambda link, stream: (
@@ -151,12 +152,12 @@ class Network:
                 moves.append((name, self._move_up))
             if self.down[name]:
                 moves.append((name, self._move_down))
-            if link.bulk is BulkState.WANTED and name not in self.bulks:
+            if link.bulk is BulkState.WANTED and name not in self.bulks and self.connect_bulk:
                 moves.append((name, self._connect_bulk))
         for name, bulk in self.bulks.items():
             for buffer in self.relay.take_output(bulk, 1 << 16, self.now):
                 self.bulk_down[name] += buffer
-            if self.bulk_up[name] and not bulk.muted:
+            if self._begins_with_a_frame(self.bulk_up[name]) and not bulk.muted:
                 moves.append((name, self._move_bulk_up))
             if self.bulk_down[name]:
                 moves.append((name, self._move_bulk_down))
@@ -165,6 +166,14 @@ class Network:
         name, move = self.random.choice(moves)
         move(name)
         return True
+
+    @staticmethod
+    def _begins_with_a_frame(buffer: bytearray) -> bool:
+        """False where the relay would wait for more."""
+        if len(buffer) < f.HEADER_SIZE:
+            return False
+        (length,) = f.LENGTH.unpack_from(buffer)
+        return length > f.MAX_PAYLOAD or len(buffer) >= f.HEADER_SIZE + length
 
     def _connect_bulk(self, name: str) -> None:
         if name in self.without_bulk:
@@ -182,8 +191,11 @@ class Network:
         buffer, link = self.bulk_down[name], self.links[name]
         size = self.random.choice([self.random.randint(1, len(buffer)), len(buffer)])
         part = bytearray(buffer[:size])
+        was = link.bulk
         taken = link.receive_bulk(memoryview(part))
         del buffer[:taken]
+        if link.bulk is not was:
+            self.bulk_up[name] += f.serialize_frame(f.PING)
         if not taken and len(part) == len(buffer):
             raise AssertionError("half a frame, and no more comes")
 
@@ -195,7 +207,11 @@ class Network:
         for _ in range(self.random.randint(1, 4)):
             if len(buffer) < f.HEADER_SIZE:
                 break
-            size = f.HEADER_SIZE + f.parse_header(buffer).length
+            (length,) = f.LENGTH.unpack_from(buffer)
+            kind, size = buffer[f.LENGTH.size], f.HEADER_SIZE + length
+            if length > f.MAX_CONTROL and not self.relay.admits(source, kind, length, self.now):
+                buffer.clear()
+                break
             if len(buffer) < size:
                 break
             frame = bytes(buffer[:size])

@@ -16,6 +16,7 @@ from executors.rendezvous import frames as f
 from executors.rendezvous.link import BULK_LOSSES
 from executors.rendezvous.link_bulk import BulkLinkCore, BulkState
 from executors.rendezvous.link_stream import LinkStream
+from executors.rendezvous.link_streams import LinkState
 from executors.rendezvous.seal import BadSeal, Seal
 
 AUTHORITY = Authority.create()
@@ -131,6 +132,65 @@ def test_changed_frame_is_noticed_and_its_bytes_come_again_over_tls(place: int) 
     assert other.seal is not None  # one stream distrusts, others go on
 
 
+@pytest.mark.parametrize("place", [*range(f.HEADER_SIZE + 1), -1, None])
+def test_whatever_is_changed_or_taken_out_every_byte_arrives(place: int | None) -> None:
+    network = Network(bulk_from=1)
+    left, near, right, far = pair(network)
+    count = 0
+
+    def change(frame: bytes) -> bytes:
+        nonlocal count
+        count += 1
+        if count != 3:
+            return frame
+        if place is None:
+            return b""
+        forged = bytearray(frame)
+        forged[place] ^= 0x40
+        return bytes(forged)
+
+    network.tamper = change
+    data = random.Random(2).randbytes(400_000)
+    left.write(near, [memoryview(data[:1000])])
+    left.write(near, [memoryview(data[1000:])])
+    got = bytearray()
+    for _ in range(40):
+        network.settle()
+        network.reconnect_all()
+        network.settle()
+        got += read_all(right, far)
+        network.now += 1.0
+        left.tick(network.now, 30.0)
+        right.tick(network.now, 30.0)
+    assert count >= 3 and near.error is None and far.error is None
+    assert bytes(got) == data
+
+
+def test_forged_frames_of_a_thief_of_tokens_break_no_stream() -> None:
+    network = Network(bulk_from=1)
+    left, near, right, far = pair(network)
+    pass_on(network, left, near, right, far)
+    other = left.open("right", 10.0, network.now)
+    network.settle()
+    ids = {"source": near.local_id, "destination": near.peer_id, "flags": f.OPENER}
+    for stream, kind, offset in (
+        (near.number, f.DATA, 1 << 40), (near.number, f.DATA, near.next), (other.number, f.END, 0),
+        (near.number, f.END, near.written), (near.number + 99, f.DATA, 0),
+    ):  # fmt: skip
+        network.bulk_up["left"] += f.serialize_frame(
+            kind, bytes(100), stream=stream, offset=offset, **ids
+        )
+        for _ in range(3):
+            network.settle()
+            network.reconnect_all()
+        pass_on(network, left, near, right, far)
+        network.bulk_up.setdefault("left", bytearray())
+    assert other.error is None and near.error is None
+    left.write(other, [memoryview(b"as before")])
+    network.settle()
+    assert len(network.links["right"].streams) == 2
+
+
 def test_frames_that_are_repeated_or_moved_do_no_harm() -> None:
     network = Network(bulk_from=1)
     left, near, right, far = pair(network)
@@ -162,6 +222,36 @@ def test_receiver_without_bulk_connection_declines() -> None:
     pass_on(network, left, near, right, far)
     assert left.bulk is BulkState.UP and right.bulk is BulkState.NEVER
     assert near.bulk_refused and near.seal is None
+
+
+def test_link_that_closes_waits_for_no_keys() -> None:
+    network = Network(bulk_from=1)
+    left, near, right, far = pair(network)
+    network.connect_bulk = False  # the receiver's takes for ever
+    left.bulk, left.token = BulkState.UP, b""
+    data = bytes(50_000)
+    left.write(near, [memoryview(data)])
+    network.settle()
+    assert near.asking is not None and far.received == 0
+    left.no_more_bulk()
+    network.settle()
+    assert read_all(right, far) == data
+
+
+def test_key_that_is_none_costs_its_sender_the_link_and_nobody_else() -> None:
+    for payload, code in ((b"", 1), (bytes(8000), 1), (bytes(16), 0)):
+        network = Network()
+        left, near, right, _ = pair(network)
+        left._urgent.append(
+            f.serialize_frame(
+                f.KEY, payload, source=near.local_id, destination=near.peer_id, stream=near.number,
+                flags=f.OPENER, code=code,
+            )
+        )  # fmt: skip
+        network.settle()
+        assert left.refusal is not None
+        assert network.relay.stats.refused["MALFORMED"] == 1
+        assert right.state is LinkState.READY
 
 
 def test_link_is_not_flushed_before_its_sealed_end_has_arrived() -> None:
@@ -440,6 +530,43 @@ def test_where_bare_connections_do_not_pass_everything_goes_over_tls(swallow: bo
                 await much(other, stream)
                 assert box.bare == 1
                 assert near.reconnections == 0
+            await box.stop()
+
+    run(story)
+
+
+def test_bulk_connection_whose_answer_is_swallowed_costs_nothing_else() -> None:
+    class Deaf(Middlebox):
+        """Passes nothing back on bare connections."""
+
+        async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            there, back = await asyncio.open_connection(self.host, int(self.port))
+            first = await reader.readexactly(1)
+            back.write(first)
+            is_bare = first == f.BULK_MAGIC[:1]
+            self.bare += is_bare
+
+            async def pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+                while data := await source.read(65536):
+                    if not (is_bare and sink is writer):
+                        sink.write(data)
+                sink.close()
+
+            for source, sink in ((reader, back), (there, writer)):
+                self.tasks.add(asyncio.ensure_future(pump(source, sink)))
+
+    async def story() -> None:
+        async with serving(AUTHORITY) as served:
+            box = Deaf(served.address, lambda data, came: data)
+            options = {"bulk_timeout": 0.3}
+            async with two_links(await box.start(), served.address, **options) as (near, far):
+                stream, other = await connect(near, far)
+                await much(stream, other)
+                await until(lambda: near.core.bulk is BulkState.NEVER)
+                await asyncio.sleep(0.3)
+                await much(stream, other)
+                assert near.reconnections == 0 and box.bare == 1
+                assert served.server.stats()["bulk_connections"] == 0
             await box.stop()
 
     run(story)

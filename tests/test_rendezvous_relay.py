@@ -323,6 +323,30 @@ def test_sender_of_too_much_is_not_read_from_until_half_has_left() -> None:
     assert core.take_output(right.connection, 100_000, 0.0) and not left.connection.muted
 
 
+def test_control_frames_that_nobody_takes_count_too() -> None:
+    core = RelayCore(Limits(queued_bytes_per_link=300_000))
+    sender = RawPeer(core, identity("sender")).hello("sender")
+    reader = RawPeer(core, identity("reader")).hello("reader")
+    for number in range(10_000):
+        sender.send(
+            f.serialize_frame(
+                f.WINDOW, bytes(8), source=peer_id("sender"), destination=peer_id("reader"), stream=number
+            )
+        )  # fmt: skip
+    assert sender.connection.muted
+    reader.take()
+    assert not sender.connection.muted
+
+
+@pytest.mark.parametrize("to", ["\ud800", "x" * 1000])
+def test_names_that_json_allows_and_we_do_not(to: str) -> None:
+    core = RelayCore(Limits())
+    peer = RawPeer(core, identity("peer")).hello("peer")
+    request = {"from": "peer", "to": to, "patience": 1}
+    peer.send(f.serialize_json(f.OPEN, request, source=peer_id("peer"), flags=f.OPENER))
+    assert core.stats.refused["MALFORMED"] == 1
+
+
 def test_streams_of_two_senders_share_a_receiver() -> None:
     core = RelayCore(Limits())
     peers = {name: RawPeer(core, identity(name)).hello(name) for name in ("hog", "mouse", "sink")}

@@ -253,7 +253,7 @@ def test_no_byte_is_lost_or_doubled_whatever_is_cut(
     assert bytes(got_there) == there
     assert bytes(got_back) == back
     assert near.end_received and far.end_received
-    assert not left.streams and not right.streams
+    assert not left.streams and not right.streams and not network.relay.streams
 
 
 def test_waiting_reader_is_filled_across_frames_and_cuts() -> None:
@@ -287,3 +287,37 @@ def test_two_streams_share_a_slow_connection() -> None:
     sent = cut_frames(b"".join(left.take_output(1 << 30, 0.0)))
     order = [f.parse_header(frame).stream for frame in sent]
     assert order.index(slow.number) <= 2
+
+
+def test_end_that_nobody_acknowledges_is_not_waited_for_without_end() -> None:
+    network = Network()
+    left, near, right, far = pair(network)
+    right.end(far)
+    network.settle()
+    assert near.end_received
+    network.cut("right")
+    left.end(near)
+    network.settle()
+    assert near.end_sent and left.streams
+    for second in range(45):
+        left.tick(network.now + second, 30.0)
+        network.settle()
+    assert not left.streams and near.error is None
+
+
+def test_frame_on_a_stream_of_others_is_ignored_by_a_link() -> None:
+    network = Network()
+    left, near, right, far = pair(network)
+    for kind, payload in (
+        (f.WINDOW, bytes(8)),
+        (f.RESUME, bytes(8)),
+        (f.RESET, b""),
+        (f.DATA, b"x"),
+    ):
+        forged = f.serialize_frame(
+            kind, payload, source=12345, destination=near.local_id, stream=near.number
+        )
+        left.receive(forged, network.now)
+    left.write(near, [memoryview(b"still here")])
+    network.settle()
+    assert read_all(right, far) == b"still here"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import TYPE_CHECKING, Any
 
 from executors.rendezvous import frames as f
@@ -11,6 +12,8 @@ from executors.rendezvous.link_bulk import BulkState
 
 if TYPE_CHECKING:
     from executors.rendezvous.link import Link
+
+logger = logging.getLogger(__name__)
 
 WRITE_BATCH = 256 * 1024
 BUFFER = 512 * 1024  # holds the largest frame and what came with it
@@ -25,9 +28,10 @@ class BulkConnection(asyncio.BufferedProtocol):
         self.writable = False
         self._buffer = memoryview(bytearray(BUFFER))
         self._filled = 0
-        self.heard = link.loop.time()
+        self.since = self.heard = link.loop.time()
         self.is_up = False  # the relay has taken the token
         self._answered = asyncio.Event()
+        self._bad_seals = link.core.bad_seals
         self._task = link.loop.create_task(self._connect())
 
     async def _connect(self) -> None:
@@ -87,6 +91,12 @@ class BulkConnection(asyncio.BufferedProtocol):
         if link.core.bulk is BulkState.UP and not self.is_up:
             self.is_up = True
             self._answered.set()
+            self.transport.write(
+                f.serialize_frame(f.PING)
+            )  # from here on we and the relay live with it
+        if link.core.bad_seals > self._bad_seals:
+            self._bad_seals = link.core.bad_seals
+            logger.warning("relay %s: sealed frames come changed, or not at all", link.relay)
         self._filled = end - taken
         if taken and self._filled:
             self._buffer[: self._filled] = self._buffer[taken:end]

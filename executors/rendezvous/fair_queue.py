@@ -16,7 +16,7 @@ class FairQueue(Generic[Owner]):
     __slots__ = ("_lanes", "_turn", "_urgent", "size")
 
     def __init__(self) -> None:
-        self._urgent: deque[Buffer] = deque()
+        self._urgent: deque[tuple[Buffer, Owner | None]] = deque()
         self._lanes: dict[int, deque[tuple[Buffer, Owner]]] = {}
         self._turn: deque[int] = deque()
         self.size = 0
@@ -24,9 +24,9 @@ class FairQueue(Generic[Owner]):
     def __bool__(self) -> bool:
         return bool(self._urgent or self._turn)
 
-    def push_urgent(self, frame: Buffer) -> None:
-        """Queue a frame that goes before all data."""
-        self._urgent.append(frame)
+    def push_urgent(self, frame: Buffer, owner: Owner | None = None) -> None:
+        """Queue a frame that goes before all data; nobody owns what the relay says itself."""
+        self._urgent.append((frame, owner))
         self.size += len(frame)
 
     def push(self, lane: int, frame: Buffer, owner: Owner) -> None:
@@ -43,10 +43,12 @@ class FairQueue(Generic[Owner]):
         frames: list[Buffer] = []
         urgent = self._urgent
         while urgent and budget > 0:
-            frame = urgent.popleft()
+            frame, sender = urgent.popleft()
             budget -= len(frame)
             self.size -= len(frame)
             frames.append(frame)
+            if sender is not None:
+                left.append((len(frame), sender))
         turn, lanes = self._turn, self._lanes
         while turn and budget > 0:
             lane = turn.popleft()
@@ -75,6 +77,7 @@ class FairQueue(Generic[Owner]):
     def clear(self) -> list[tuple[int, Owner]]:
         """Throw everything away; returns (size, owner) of each frame that had one."""
         dropped = [(len(f), owner) for lane in self._lanes.values() for f, owner in lane]
+        dropped += [(len(f), owner) for f, owner in self._urgent if owner is not None]
         self._urgent.clear()
         self._lanes.clear()
         self._turn.clear()

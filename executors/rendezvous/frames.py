@@ -20,6 +20,7 @@ LIMIT = struct.Struct(">Q")
 MAX_PAYLOAD = 256 * 1024
 MAX_CONTROL = 8 * 1024
 EARLY_CREDIT = 64 * 1024
+KEY_SIZE = 16
 TAG_SIZE = 16  # of a sealed frame: the last bytes of its payload
 BULK_MAGIC = b"RDVB"  # how a bulk connection begins; TLS begins with byte 22
 TOKEN_SIZE = 16
@@ -128,6 +129,13 @@ def check_header(kind: int, length: int) -> None:
         raise ProtocolError(f"a frame of unknown kind {kind}")
     if length > (MAX_PAYLOAD if kind == DATA else MAX_CONTROL):
         raise ProtocolError(f"a {Kind(kind).name} frame of {length} bytes is over the limit")
+
+
+def check_key(frame: Buffer) -> None:
+    """Raise ProtocolError unless a whole KEY frame offers a numbered key, or answers such an offer."""
+    length, _, flags, number = HEADER.unpack_from(frame)[:4]
+    if not number or (length > 1 if flags & REPLY else length != KEY_SIZE):
+        raise ProtocolError("a KEY frame without a key or its number")
 
 
 def parse_json(payload: Buffer) -> dict[str, Any]:

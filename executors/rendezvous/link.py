@@ -28,7 +28,6 @@ from executors.rendezvous.link_stream import LinkStream
 from executors.rendezvous.link_streams import LinkState
 from executors.rendezvous.names import RelayAddress
 from executors.rendezvous.options import LinkOptions
-from executors.rendezvous.seal import KEY_SIZE
 from executors.rendezvous.stream import Stream
 from executors.rendezvous.tls import link_context
 
@@ -36,7 +35,8 @@ logger = logging.getLogger(__name__)
 
 WRITE_BATCH = 512 * 1024
 TICK = 0.5
-BULK_LOSSES = 5  # so many of one link mean that something on the way does not like them
+BULK_LOSSES = 5  # so many in a row, none of which lived for BULK_LIFE seconds, mean that something on the way breaks them
+BULK_LIFE = 60.0
 TURNED_AWAY = 3  # so many times in a row mean that the relay does not like our certificate
 Handler = Callable[[Stream], None]
 
@@ -68,7 +68,7 @@ class Link:
             secrets.token_hex(16),
             window=self.options.window,
             first_stream=secrets.randbits(32) << 32 | 1,
-            new_key=lambda: secrets.token_bytes(KEY_SIZE),
+            new_key=lambda: secrets.token_bytes(f.KEY_SIZE),
             bulk_from=self.options.bulk_from,
             listens=listens,
         )
@@ -110,6 +110,7 @@ class Link:
             return
         self._closing = True
         deadline = self.loop.time() + timeout
+        self.core.no_more_bulk()
         for each in list(self.core.streams.values()):
             self.core.end(each)
         self.flush()
@@ -144,8 +145,9 @@ class Link:
             if not waiting.done():
                 waiting.set_exception(error or LinkClosed("the link was closed"))
         if self._protocol is not None and self._protocol.transport is not None:
-            self._protocol.transport.close()
-        self._drop_bulk()
+            self._protocol.transport.close()  # its end takes the bulk connection with it; earlier a GOODBYE could be lost
+        else:
+            self._drop_bulk()
         if not self.closed.done():
             self.closed.set_result(error)
 
@@ -259,7 +261,10 @@ class Link:
         self.bulk = None
         was_up = bulk.is_up
         bulk.abort()
-        self._bulk_losses += 1
+        if self._closing:
+            return
+        long_lived = self.loop.time() - bulk.since >= BULK_LIFE
+        self._bulk_losses = 1 if long_lived else self._bulk_losses + 1
         if self._bulk_losses == BULK_LOSSES:
             logger.warning("the relay %s: bulk connections break; all goes over TLS", self.relay)
             self.core.bulk_from = 0

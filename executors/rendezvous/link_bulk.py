@@ -17,7 +17,7 @@ from executors.rendezvous.errors import ProtocolError
 from executors.rendezvous.link_core import LinkCore
 from executors.rendezvous.link_stream import LinkStream, stream_key
 from executors.rendezvous.link_streams import MAX_DATA, LinkState
-from executors.rendezvous.seal import KEY_SIZE, BadSeal, Seal
+from executors.rendezvous.seal import BadSeal, Seal
 
 REKEY_AFTER = 1 << 36  # bytes under one key; AES-GCM would bear more
 
@@ -48,9 +48,8 @@ class BulkLinkCore(LinkCore):
         super().__init__(name, session, window=window, first_stream=first_stream, listens=listens)
         self.bulk_from = bulk_from
         self.bulk = BulkState.NEVER
-        self.relay_pings = (
-            2.5  # so often, in seconds, the relay says something on an idle bulk connection
-        )
+        # so often, in seconds, the relay says something on an idle bulk connection
+        self.relay_pings = 2.5
         self.token = b""  # shows the relay whose bulk connection it is
         self.rekey_after = REKEY_AFTER
         self.bad_seals = 0
@@ -69,6 +68,18 @@ class BulkLinkCore(LinkCore):
         self._bulk_ready.clear()
         for stream in self.streams.values():
             stream.forget_seals()
+
+    def close(self, code: f.Code, why: str) -> None:
+        self.bulk = BulkState.NEVER
+        super().close(code, why)
+
+    def no_more_bulk(self) -> None:
+        """Offer no more keys, and wait for no answer: what is left goes over TLS, or as it went before."""
+        self.bulk_from = 0
+        for stream in self.streams.values():
+            if stream.asking is not None:
+                stream.asking, stream.bulk_refused = None, True
+                self._queue(stream)
 
     def bulk_failed(self) -> None:
         """No bulk connection could be had: all goes over TLS until the link is connected anew."""
@@ -121,7 +132,7 @@ class BulkLinkCore(LinkCore):
     def is_flushed(self) -> bool:
         """Also True only once the other ends have seen our ends: a GOODBYE over TLS would overtake them."""
         ending = any(
-            s.seal is not None and s.end_sent and not s.end_acked for s in self.streams.values()
+            s.seal is not None and s.ended and not s.end_acked for s in self.streams.values()
         )
         return super().is_flushed and not self.has_bulk_output and not ending
 
@@ -141,8 +152,6 @@ class BulkLinkCore(LinkCore):
             (self._ready if stream.seal is None else self._bulk_ready).append(stream)
 
     def _send_some(self, stream: LinkStream, out: list[f.Buffer]) -> int:
-        if stream.seal is not None:
-            return 0  # it was queued before it had a key; its next turn is on the bulk connection
         if self._calls_for_bulk(stream):
             out.append(self._offer(stream))
             return len(out[-1])
@@ -151,7 +160,8 @@ class BulkLinkCore(LinkCore):
     def _calls_for_bulk(self, stream: LinkStream) -> bool:
         """True if a stream should offer a key now; wants the bulk connection where there is none yet."""
         if (
-            self.bulk is BulkState.NEVER
+            not self.bulk_from
+            or self.bulk is BulkState.NEVER
             or stream.unsent_bytes < self.bulk_from
             or stream.bulk_refused
             or not stream.accepted
@@ -185,14 +195,14 @@ class BulkLinkCore(LinkCore):
             super()._credit(header, payload, stream)
         elif header.flags & f.REPLY:
             self._offer_answered(header, bool(payload), stream)
-        elif len(payload) != KEY_SIZE or not header.code:
-            raise ProtocolError("a KEY frame without a key or its number")
+        elif header.offset > stream.granted:
+            self.reset(stream, f.Code.OVERRUN, "a key for what is beyond the credit")
         else:
             stream.offered = Seal(bytes(payload), header.code), header.offset
             self._offers.add(stream)
             if self.bulk is BulkState.NONE:
                 self.bulk = BulkState.WANTED
-            self._answer_offers()
+            self._answer_offer(stream)
 
     def _offer_answered(self, header: f.Header, yes: bool, stream: LinkStream) -> None:
         seal = stream.asking
@@ -205,30 +215,32 @@ class BulkLinkCore(LinkCore):
         self._queue(stream)
 
     def _answer_offers(self) -> None:
-        """Take the keys of those streams on which all that was sent over TLS has arrived, or turn them down."""
-        for stream in [s for s in self._offers if s.offered is not None]:
-            assert stream.offered is not None
-            seal, offset = stream.offered
-            yes = self.bulk is BulkState.UP and not stream.distrusts
-            if yes and stream.received < offset:
-                continue
-            if self.bulk is BulkState.WANTED and not stream.distrusts:
-                continue
-            self._offers.discard(stream)
-            stream.offered = None
-            stream.unseal = seal if yes else None
-            if stream.error is None:
-                answer = b"\1" if yes else b""
-                self._urgent.append(
-                    self._frame(
-                        f.KEY, stream, payload=answer, offset=stream.received, flags=f.REPLY, code=seal.number
-                    )
-                )  # fmt: skip
+        for stream in list(self._offers):
+            self._answer_offer(stream)
 
-    def _data(self, header: f.Header, payload: memoryview) -> None:
-        super()._data(header, payload)
-        if self._offers:
-            self._answer_offers()
+    def _answer_offer(self, stream: LinkStream) -> None:
+        """Take a stream's key once all that was sent over TLS has arrived, or turn it down."""
+        if stream.offered is None:
+            return
+        seal, offset = stream.offered
+        yes = self.bulk is BulkState.UP and not stream.distrusts
+        if yes and stream.received < offset:
+            return
+        if self.bulk is BulkState.WANTED and not stream.distrusts:
+            return
+        self._offers.discard(stream)
+        stream.offered = None
+        stream.unseal = seal if yes else None
+        answer = b"\1" if yes else b""
+        self._urgent.append(
+            self._frame(
+                f.KEY, stream, payload=answer, offset=stream.received, flags=f.REPLY, code=seal.number
+            )
+        )  # fmt: skip
+
+    def _arrived(self, stream: LinkStream) -> None:
+        super()._arrived(stream)
+        self._answer_offer(stream)
 
     def _sealed(self, header: f.Header, frame: memoryview) -> None:
         stream = self.streams.get(
@@ -254,11 +266,11 @@ class BulkLinkCore(LinkCore):
             self.reset(stream, f.Code.OVERRUN, "data beyond the credit")
         elif stream.deliver(header.offset, buffer, own=True):
             self._arrived(stream)
-        if self._offers:
-            self._answer_offers()
+        else:
+            self._distrust(stream)  # under one key frames come in order: one was taken out
 
     def _distrust(self, stream: LinkStream) -> None:
-        """Somebody on the way changes sealed frames: have what is missing sent again, and the rest over TLS."""
+        """Somebody on the way changes or takes sealed frames: have what is missing sent again, the rest over TLS."""
         self.bad_seals += 1
         stream.unseal = None
         stream.distrusts = True
@@ -266,6 +278,7 @@ class BulkLinkCore(LinkCore):
 
     def _break(self, stream: LinkStream, code: f.Code, why: str) -> None:
         self._offers.discard(stream)
+        stream.offered = None
         super()._break(stream, code, why)
 
     def _finish(self, stream: LinkStream) -> None:

@@ -12,10 +12,9 @@ from typing import Any
 
 from executors.rendezvous import frames as f
 from executors.rendezvous.errors import NameTaken, ProtocolError, Refused
+from executors.rendezvous.link_stream import LinkStream
 from executors.rendezvous.link_streams import LinkState, LinkStreams
 from executors.rendezvous.names import peer_id
-
-ASK_AGAIN = 2.0  # seconds after which a stalled stream asks its other end once more
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +43,6 @@ class LinkCore(LinkStreams):
         self.notices: list[Notice] = []
         self.registered: list[tuple[str, f.Code, str]] = []
         self._reader = f.FrameReader()
-        self._asked = 0.0
 
     # The connection
 
@@ -106,7 +104,8 @@ class LinkCore(LinkStreams):
                 ):
                     self._send_window(stream)
             self._touched.clear()
-            self._ask_again(now)
+            for stream in list(self.streams.values()):
+                self._ask_again(stream, now, resume_timeout)
             if now - self.said >= self.ping_interval:
                 self._urgent.append(f.serialize_frame(f.PING))
         for stream in list(self.streams.values()):
@@ -114,16 +113,24 @@ class LinkCore(LinkStreams):
             if since is not None and now - since >= resume_timeout:
                 self.reset(stream, f.Code.TIMEOUT, f"no sign of {stream.peer} after a cut")
 
-    def _ask_again(self, now: float) -> None:
-        """Ask on streams of which the other end should have said something: a cut may have swallowed it.
+    def _ask_again(self, stream: LinkStream, now: float, resume_timeout: float) -> None:
+        """Ask on a stream of which the other end should have said something: it may have been swallowed.
 
-        A relay drops a RESUME for an end that is not back yet, and an end that has finished the stream sends none itself.
+        A relay drops a RESUME for an end that is not back yet, an end that has finished the stream sends none itself, and
+        sealed data can be lost without a cut if somebody on the way wants that.
         """
-        if now - self._asked >= ASK_AGAIN:
-            self._asked = now
-            for stream in self.streams.values():
-                if stream.awaits_answer:
-                    self._urgent.append(self._limit_frame(f.RESUME, stream))
+        waited, due = stream.waited(now), stream.answer_due
+        if due is None or waited < due or now - stream.asked < due:
+            return
+        if waited >= resume_timeout and stream.end_sent and stream.end_received:
+            stream.acknowledge(
+                stream.written + 1
+            )  # all was said; the other end has gone without a word
+            self._finish(stream)
+            return
+        stream.asked = now
+        stream.bulk_refused = stream.bulk_refused or stream.seal is not None
+        self._urgent.append(self._limit_frame(f.RESUME, stream))
 
     @property
     def has_output(self) -> bool:

@@ -13,6 +13,10 @@ from typing import Any
 from executors.rendezvous.frames import EARLY_CREDIT, OPENER, Code
 from executors.rendezvous.seal import Seal
 
+ANSWER = 2.0  # seconds after which a stalled stream asks its other end once more
+ACKNOWLEDGEMENT = 5.0  # the same for one whose END nobody has acknowledged
+BULK = 10.0  # the same for one whose key nobody answers, or whose sealed data does not arrive
+
 
 def stream_key(number: int, *, opened_here: bool) -> int:
     """Where a link keeps one of its ends of a stream; a stream of a peer to itself has both here."""
@@ -23,10 +27,11 @@ class LinkStream:
     """The state of one stream; `LinkStreams` moves it."""
 
     __slots__ = (
-        "accepted", "acked", "acked_received", "asking", "bulk_refused", "consumed", "distrusts", "doubted",
-        "end_acked", "end_received", "end_sent", "ended", "error", "flags", "granted", "inbox", "key", "keys", "local_id", "next",
-        "number", "offered", "opened_here", "patience", "peer", "peer_id", "queued", "received", "seal", "send_limit",
-        "stalled_since", "target", "unacked", "unseal", "unsent", "waker", "wanted", "window", "written",
+        "accepted", "acked", "acked_received", "asked", "asking", "bulk_refused", "consumed", "distrusts", "doubted",
+        "end_acked", "end_received", "end_sent", "ended", "error", "flags", "granted", "inbox", "key", "keys",
+        "local_id", "next", "number", "offered", "opened_here", "patience", "peer", "peer_id", "queued", "received",
+        "resumed", "seal", "send_limit", "stalled_since", "target", "unacked", "unseal", "unsent", "waits", "waker",
+        "wanted", "window", "written",
     )  # fmt: skip
 
     def __init__(
@@ -60,7 +65,10 @@ class LinkStream:
         self.granted = window if opened_here else EARLY_CREDIT
         self.end_received = False
         self.error: tuple[Code, str] | None = None
-        self.doubted = False  # somebody did not know it when we had ended it already
+        self.resumed = False  # either end has asked where the other stands
+        self.waits: tuple[float, int] | None = None  # since when, and for what after which offset
+        self.asked = 0.0
+        self.doubted = False  # the relay did not know it: the other end is asked
         self.stalled_since: float | None = None  # waits for the other end to say what it has
         self.queued = False  # in a round of streams that can send
         self.keys = 0  # how many were offered for our direction
@@ -88,10 +96,23 @@ class LinkStream:
         return self.ended and self.accepted
 
     @property
-    def awaits_answer(self) -> bool:
-        """True while the other end should say something at once: where it stands, yes or no to a key, that it saw our END."""
-        unseen = self.end_sent and not self.end_acked
-        return unseen or self.asking is not None or self.stalled_since is not None
+    def answer_due(self) -> float | None:
+        """Within how many seconds the other end should say something; None while it need not."""
+        if self.stalled_since is not None:
+            return ANSWER
+        if self.end_sent and not self.end_acked:
+            return ACKNOWLEDGEMENT
+        if self.asking is not None or (self.seal is not None and self.acked < self.next):
+            return BULK
+        return None
+
+    def waited(self, now: float) -> float:
+        """Seconds for which the other end has said nothing that was due; 0 where nothing is."""
+        if self.answer_due is None or self.waits is None or self.waits[1] != self.acked:
+            self.waits = None if self.answer_due is None else (now, self.acked)
+            self.asked = now
+            return 0.0
+        return now - self.waits[0]
 
     @property
     def is_finished(self) -> bool:

@@ -107,7 +107,7 @@ class LinkStreams:
         kind, number = header.kind, header.stream
         stream = self.streams.get(stream_key(number, opened_here=not header.flags & f.OPENER))
         if stream is not None and stream.peer_id != header.source:
-            raise ProtocolError("a frame on a stream of others")
+            return  # a peer makes mischief on a stream of others; the relay would refuse him if it knew the stream
         if kind == f.OPEN:
             self._opened(header, payload, stream)
         elif stream is None:
@@ -135,8 +135,8 @@ class LinkStreams:
             self.readable.add(stream)
             self._finish(stream)
             return
-        if code == f.Code.UNKNOWN_STREAM and stream.ended and header.offset != f.RESUME:
-            # a relay forgets a stream once both ends have passed it: ask the other end, which remembers
+        if code == f.Code.UNKNOWN_STREAM and header.offset != f.RESUME:
+            # a relay forgets a stream once both ends have passed it: ask the other end, which knows
             if not stream.doubted:
                 stream.doubted = True
                 stream.stalled_since = self.heard
@@ -150,6 +150,7 @@ class LinkStreams:
             raise ProtocolError("a window frame of a wrong size")
         (limit,) = f.LIMIT.unpack(payload)
         if kind == f.RESUME:
+            stream.resumed = True
             stream.rewind(header.offset)
             stream.stalled_since = None
             stream.doubted = False
@@ -190,7 +191,7 @@ class LinkStreams:
             self._answer_unknown(header)
             return
         if stream.peer_id != header.source:
-            raise ProtocolError("data on a stream of others")
+            return
         if header.offset + header.length > stream.granted:
             self.reset(stream, f.Code.OVERRUN, "data beyond the credit")
         elif stream.deliver(header.offset, payload):
@@ -248,6 +249,7 @@ class LinkStreams:
         self._urgent.append(self._limit_frame(f.WINDOW, stream))
 
     def _limit_frame(self, kind: int, stream: LinkStream, *, flags: int = 0) -> bytes:
+        stream.resumed = stream.resumed or kind == f.RESUME
         stream.acked_received = stream.received
         stream.granted = max(stream.granted, stream.consumed + stream.window)
         limit = f.LIMIT.pack(stream.granted)
@@ -300,5 +302,15 @@ class LinkStreams:
         if stream.is_finished and self.streams.pop(stream.key, None) is not None:
             self._touched.discard(stream)
             self._finished[stream.key] = None
+            if stream.resumed and self.state is LinkState.READY:
+                # the relay may have learnt of the stream again, and would wait for ends that have passed already
+                self._send_reset(
+                    stream.local_id,
+                    stream.peer_id,
+                    stream.number,
+                    stream.flags,
+                    f.Code.FINISHED,
+                    "",
+                )
             if len(self._finished) > REMEMBERED:
                 self._finished.popitem(last=False)

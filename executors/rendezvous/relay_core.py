@@ -48,7 +48,7 @@ class RelayCore(RelaySwitch):
             self.stats.refused["BULK"] += 1
             return None
         bulk = Connection(main.identity, now)
-        bulk.main, bulk.peer, bulk.greeted = main, main.peer, True
+        bulk.main, bulk.peer = main, main.peer
         main.bulk = bulk
         self.bulks.add(bulk)
         self.stats.bulk += 1
@@ -74,7 +74,8 @@ class RelayCore(RelaySwitch):
         if main is not None:
             self._drop_bulk(main, reason)
             self.closing.discard(connection)
-            self._close(main, "its bulk connection was lost")
+            if connection.greeted:
+                self._close(main, "its bulk connection was lost")
             return
         self._drop_bulk(connection, reason)
         if connection in self.connections:
@@ -106,6 +107,9 @@ class RelayCore(RelaySwitch):
         peer = connection.peer
         try:
             if connection.main is not None:
+                connection.greeted = True  # its link knows that it is up, and lives with it
+                if kind == f.PING and not length:
+                    return
                 if peer is None or kind not in (f.DATA, f.END) or length < f.TAG_SIZE:
                     raise ProtocolError("more than sealed data on a bulk connection")
                 end = offset + length - f.TAG_SIZE
@@ -128,6 +132,11 @@ class RelayCore(RelaySwitch):
                 self._control(connection, peer, kind, frame, now)
         except ProtocolError as error:
             self._refuse(connection, f.Code.MALFORMED, str(error), now)
+        except (
+            ValueError,
+            OverflowError,
+        ) as error:  # names and numbers that JSON allows and we do not
+            self._refuse(connection, f.Code.MALFORMED, f"nonsense in a frame: {error}", now)
 
     def tick(self, now: float) -> None:
         """Let time pass: pings, silent and expired links, late hellos, links that did not return, held streams."""

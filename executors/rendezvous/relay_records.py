@@ -95,7 +95,7 @@ class Stream:
     """A stream as the relay knows it: `opener` has opened it to the name `acceptor_id`."""
 
     __slots__ = (
-        "accepted", "acceptor", "acceptor_id", "acceptor_limit", "ends", "held", "held_until", "opener", "opener_id",
+        "accepted", "acceptor", "acceptor_id", "acceptor_limit", "adopted", "ends", "held", "held_until", "opener", "opener_id",
         "opener_limit",
     )  # fmt: skip
 
@@ -105,6 +105,7 @@ class Stream:
         self.acceptor: Peer | None = None
         self.acceptor_id = acceptor_id
         self.accepted = False
+        self.adopted = False  # resumed at a relay that did not know it: what it may send is known only once its ends say it
         self.ends = 0  # 1: the opener has ended, 2: the acceptor, 3: both
         self.held: list[bytes] | None = None  # frames for an acceptor that is not there yet
         self.held_until = 0.0

@@ -11,11 +11,6 @@ from executors.rendezvous.names import peer_id
 from executors.rendezvous.relay_records import Connection, Peer, Stats, Stream
 
 COPY_BELOW = 64 * 1024
-UNKNOWN = 1 << 64  # the limit of an adopted stream until its receiver says one
-
-
-def _raised(limit: int, said: int) -> int:
-    return said if limit == UNKNOWN else max(limit, said)
 
 
 class RelaySwitch:
@@ -58,7 +53,10 @@ class RelaySwitch:
             return
         other = stream.other(peer, flags, source, destination)
         if end > (stream.opener_limit if flags & f.OPENER else stream.acceptor_limit):
-            self._reset(number, stream, f.Code.OVERRUN, "data beyond the credit")
+            if stream.adopted:  # its receiver has not said yet how far it may go: let it ask
+                self._send_reset(peer, flags, source, destination, number, f.Code.UNKNOWN_STREAM)
+            else:
+                self._reset(number, stream, f.Code.OVERRUN, "data beyond the credit")
             return
         stats = self.stats
         stats.frames += 1
@@ -74,15 +72,16 @@ class RelaySwitch:
     def _sealed(
         self, peer: Peer, kind: int, frame: f.Buffer, flags: int, source: int, destination: int, number: int, end: int
     ) -> None:  # fmt: skip
-        """A frame from a bulk connection leaves by one: DATA, or the END that must not overtake it."""
+        """A frame from a bulk connection leaves by one: DATA, or the END that must not overtake it.
+
+        Nothing in it proves that `peer` has sent it: it may cost him his connections, but no stream of his.
+        """
         stream = self.streams.get(number)
         if stream is None:
-            self._send_reset(peer, flags, source, destination, number, f.Code.UNKNOWN_STREAM)
-            return
+            return  # forgotten in the meantime; its sender will ask
         other = stream.other(peer, flags, source, destination)
         if end > (stream.opener_limit if flags & f.OPENER else stream.acceptor_limit):
-            self._reset(number, stream, f.Code.OVERRUN, "data beyond the credit")
-            return
+            raise ProtocolError("sealed data beyond the credit")
         self.stats.frames += 1
         self.stats.bytes += len(frame)
         connection = other.connection.bulk if other is not None and other.connection else None
@@ -93,10 +92,20 @@ class RelaySwitch:
             self._ended(number, stream, flags)
 
     def _pass_on(self, connection: Connection, number: int, frame: f.Buffer, peer: Peer) -> None:
-        """Queue a frame of `peer`, and stop reading from it if too much of what it sent waits here."""
+        """Queue a frame of `peer`; if too much of what it sent waits here, nothing more is read from it."""
         if connection.blocked and len(frame) < COPY_BELOW:
             frame = bytes(frame)  # a small view would keep a large buffer alive
-        self._queue(connection, number, frame, peer)
+        connection.out.push(number, frame, peer)
+        self._account(connection, frame, peer)
+
+    def _pass_on_urgent(self, connection: Connection, frame: f.Buffer, peer: Peer) -> None:
+        frame = bytes(frame)
+        connection.out.push_urgent(frame, peer)
+        self._account(connection, frame, peer)
+
+    def _account(self, connection: Connection, frame: f.Buffer, peer: Peer) -> None:
+        self.dirty.add(connection)
+        peer.queued += len(frame)
         if peer.queued > self.limits.queued_bytes_per_link:
             for own in peer.connections:
                 if not own.muted:
@@ -113,12 +122,14 @@ class RelaySwitch:
         offset: int, now: float,
     ) -> None:  # fmt: skip
         stream = self.streams.get(number)
+        if kind == f.KEY:
+            f.check_key(frame)
         if stream is None:
             if kind == f.OPEN:
                 self._open(peer, frame, source, destination, number, offset, now)
                 return
             if kind == f.WINDOW:
-                self._last_words(frame, destination)
+                self._last_words(peer, frame, destination)
             if kind in (f.ACCEPT, f.END, f.KEY):
                 self._send_reset(peer, flags, source, destination, number, f.Code.UNKNOWN_STREAM)
             if kind != f.RESUME:
@@ -132,22 +143,24 @@ class RelaySwitch:
         connection = other.connection if other is not None else None
         if kind == f.RESET:
             if connection is not None:
-                self._send(connection, bytes(frame))
+                self._pass_on_urgent(connection, frame, peer)
             self._forget(number, stream)
         elif other is None:
             if kind in (f.END, f.OPEN):
                 self._hold(number, stream, bytes(frame))
         elif connection is not None and kind == f.END:
-            self._queue(connection, number, bytes(frame), peer)
+            self._pass_on(connection, number, bytes(frame), peer)
             self._ended(number, stream, flags)
         elif connection is not None:
-            self._send(connection, bytes(frame))
+            self._pass_on_urgent(connection, frame, peer)
 
-    def _last_words(self, frame: f.Buffer, destination: int) -> None:
+    def _last_words(self, peer: Peer, frame: f.Buffer, destination: int) -> None:
         """What was sent last is acknowledged when both ends have passed, and the stream is forgotten here."""
         other = self.peers.get(destination)
+        if len(frame) != f.HEADER_SIZE + f.LIMIT.size:
+            raise ProtocolError("a window frame of a wrong size")
         if other is not None and other.connection is not None:
-            self._send(other.connection, bytes(frame))
+            self._pass_on_urgent(other.connection, frame, peer)
 
     def _credit(self, stream: Stream, kind: int, flags: int, frame: f.Buffer) -> None:
         """A frame says how far its receiver may send."""
@@ -155,9 +168,9 @@ class RelaySwitch:
             raise ProtocolError("a window frame of a wrong size")
         (limit,) = f.LIMIT.unpack_from(frame, f.HEADER_SIZE)
         if flags & f.OPENER:
-            stream.acceptor_limit = _raised(stream.acceptor_limit, limit)
+            stream.acceptor_limit = max(stream.acceptor_limit, limit)
             return
-        stream.opener_limit = _raised(stream.opener_limit, limit)
+        stream.opener_limit = max(stream.opener_limit, limit)
         if kind != f.WINDOW and not stream.accepted:
             stream.accepted = True
             if stream.opener is not None:
@@ -191,7 +204,7 @@ class RelaySwitch:
         if other is not None and other.connection is not None:
             stream.acceptor = other
             other.streams.add(number)
-            self._send(other.connection, bytes(frame))
+            self._pass_on_urgent(other.connection, frame, peer)
             return
         stream.held = []
         stream.held_until = now + min(float(patience), limits.hold)
@@ -237,7 +250,7 @@ class RelaySwitch:
             stream = Stream(other, destination, source)
             stream.acceptor = peer
         stream.accepted = True
-        stream.opener_limit = stream.acceptor_limit = UNKNOWN
+        stream.adopted = True
         self.streams[number] = stream
         peer.streams.add(number)
         other.streams.add(number)
@@ -275,9 +288,9 @@ class RelaySwitch:
         peer.streams.add(number)
         for frame in frames:
             if frame[4] == f.OPEN:
-                self._send(connection, frame)
+                self._pass_on_urgent(connection, frame, opener)
             else:
-                self._queue(connection, number, frame, opener)
+                self._pass_on(connection, number, frame, opener)
                 stream.ends |= frame[4] == f.END
 
     def _unhold(self, number: int, stream: Stream) -> list[bytes]:
@@ -302,11 +315,6 @@ class RelaySwitch:
 
     def _send(self, connection: Connection, frame: f.Buffer) -> None:
         connection.out.push_urgent(frame)
-        self.dirty.add(connection)
-
-    def _queue(self, connection: Connection, number: int, frame: f.Buffer, sender: Peer) -> None:
-        connection.out.push(number, frame, sender)
-        sender.queued += len(frame)
         self.dirty.add(connection)
 
     def _release(self, left: list[tuple[int, Peer]]) -> None:

@@ -13,7 +13,6 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from executors.rendezvous import frames as f
 
-KEY_SIZE = 16
 _NONCE = struct.Struct(">IQ")
 
 

@@ -219,7 +219,11 @@ class _Connected(asyncio.BufferedProtocol):
         self.transport = transport
         transport.set_write_buffer_limits(high=WRITE_BATCH)
         if self.connection is not None:
+            if self.connection.close_reason is not None:  # its link was lost in the meantime
+                transport.abort()
+                return
             server.by_connection[self.connection] = self
+            self.mute(self.connection.muted)
             self.send()
             return
         try:

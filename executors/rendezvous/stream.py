@@ -65,7 +65,7 @@ class Stream:
     async def write(self, buffers: list[memoryview]) -> None:
         """Queue `buffers` (kept by reference until they have arrived); waits while too much is unsent."""
         core = self.core
-        if core.error is not None or self._closed or core.end_received:
+        if core.error is not None or self._closed or core.end_received or core.ended:
             raise self.failure()
         self.link.core.write(core, buffers)
         self.link.flush()
