@@ -90,6 +90,7 @@ class Network:
         self.bulk_up: dict[str, bytearray] = {}  # on the way to the relay by bulk connections
         self.bulk_down: dict[str, bytearray] = {}
         self.connect_bulk = True  # False: they are never answered
+        self.bulk_full: set[str] = set()  # whose sockets of bulk connections take nothing
         self.without_bulk: set[str] = set()  # whose bulk connections cannot be had
         self.tamper: Callable[[bytes], bytes] = lambda frame: frame
         self.on_opened: Callable[[BulkLinkCore, LinkStream], None] = lambda link, stream: (
@@ -139,7 +140,7 @@ class Network:
     def step(self) -> bool:
         """Move some bytes of one direction of one connection; False if nothing could move."""
         moves: list[tuple[str, Callable[[str], None]]] = []
-        for name in self.bulks:
+        for name in set(self.bulks) - self.bulk_full:
             for buffer in self.links[name].take_bulk_output(1 << 16):
                 self.bulk_up[name] += self.tamper(bytes(buffer))
         for name, connection in self.connections.items():

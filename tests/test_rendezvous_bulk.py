@@ -238,6 +238,37 @@ def test_link_that_closes_waits_for_no_keys() -> None:
     assert read_all(right, far) == data
 
 
+def test_stream_whose_bulk_connection_takes_nothing_goes_over_tls_in_time() -> None:
+    network = Network(bulk_from=1)
+    left, near, right, far = pair(network)
+    pass_on(network, left, near, right, far)
+    assert near.seal is not None
+    network.bulk_full.add("left")
+    data = random.Random(4).randbytes(300_000)
+    left.write(near, [memoryview(data)])
+    got = bytearray()
+    for _ in range(60):
+        network.settle()
+        got += read_all(right, far)
+        network.now += 1.0
+        left.tick(network.now, 1e9)
+        right.tick(network.now, 1e9)
+    assert bytes(got) == data and near.error is None
+
+
+def test_open_that_is_nonsense_costs_its_sender_the_link_also_where_it_is_repeated() -> None:
+    network = Network()
+    left, near, right, _ = pair(network)
+    left._urgent.append(
+        f.serialize_frame(
+            f.OPEN, b"nonsense", source=near.local_id, destination=near.peer_id, stream=near.number,
+            flags=f.OPENER,
+        )
+    )  # fmt: skip
+    network.settle()
+    assert left.refusal is not None and right.state is LinkState.READY
+
+
 def test_key_that_is_none_costs_its_sender_the_link_and_nobody_else() -> None:
     for payload, code in ((b"", 1), (bytes(8000), 1), (bytes(16), 0)):
         network = Network()

@@ -338,6 +338,37 @@ def test_control_frames_that_nobody_takes_count_too() -> None:
     assert not sender.connection.muted
 
 
+def test_answers_that_nobody_takes_count_too() -> None:
+    core = RelayCore(Limits(queued_bytes_per_link=300_000))
+    peer = RawPeer(core, identity("peer")).hello("peer")
+    for number in range(20_000):
+        peer.send(f.serialize_frame(f.DATA, b"x", source=peer_id("peer"), stream=number))
+    assert peer.connection.muted
+
+
+def test_link_that_was_muted_for_long_is_not_silent() -> None:
+    core = RelayCore(Limits(silence=10.0, queued_bytes_per_link=10))
+    peer = RawPeer(core, identity("peer")).hello("peer")
+    peer.send(f.serialize_frame(f.DATA, b"x", source=peer_id("peer"), stream=1))
+    assert peer.connection.muted
+    for second in range(1, 15):
+        core.tick(float(second))
+    peer.take()
+    assert not peer.connection.muted
+    core.tick(14.5)
+    assert peer.connection.close_reason is None
+
+
+def test_connection_that_takes_nothing_is_closed_and_what_waits_for_it_mutes_nobody() -> None:
+    core = RelayCore(Limits(stuck=30.0, silence=1e9))
+    peer = RawPeer(core, identity("peer")).hello("peer")
+    peer.connection.blocked_since = 1.0  # as the adapter says when the socket is full
+    core.tick(30.0)
+    assert peer.connection.close_reason is None
+    core.tick(31.0)
+    assert peer.connection.close_reason == "stuck" and not core.gone
+
+
 @pytest.mark.parametrize("to", ["\ud800", "x" * 1000])
 def test_names_that_json_allows_and_we_do_not(to: str) -> None:
     core = RelayCore(Limits())

@@ -27,4 +27,5 @@ class Limits:
     gone_memory: float = 3_600.0
     ping_interval: float = 2.5
     silence: float = 10.0  # a link that is silent for so long is dead
+    stuck: float = 30.0  # a connection that takes nothing for so long, though something waits for it, is closed
     linger: float = 1.0  # a link whose connection broke may return for so long

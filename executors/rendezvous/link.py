@@ -262,6 +262,7 @@ class Link:
         was_up = bulk.is_up
         bulk.abort()
         if self._closing:
+            self.core.bulk_failed()
             return
         long_lived = self.loop.time() - bulk.since >= BULK_LIFE
         self._bulk_losses = 1 if long_lived else self._bulk_losses + 1

@@ -64,7 +64,7 @@ class BulkLinkCore(LinkCore):
         self.bulk = BulkState.NEVER
         self._offers.clear()
         for stream in self._bulk_ready:
-            stream.queued = False
+            stream.bulk_queued = False
         self._bulk_ready.clear()
         for stream in self.streams.values():
             stream.forget_seals()
@@ -112,7 +112,7 @@ class BulkLinkCore(LinkCore):
         ready = self._bulk_ready
         while ready and budget > 0 and self.has_bulk_output:
             stream = ready.popleft()
-            stream.queued = False
+            stream.bulk_queued = False
             if stream.seal is not None and stream.can_send:
                 if stream.seal.used >= self.rekey_after:
                     self._urgent.append(self._offer(stream))
@@ -147,11 +147,15 @@ class BulkLinkCore(LinkCore):
     # Sending
 
     def _queue(self, stream: LinkStream) -> None:
-        if not stream.queued and stream.can_send:
-            stream.queued = True
-            (self._ready if stream.seal is None else self._bulk_ready).append(stream)
+        if stream.seal is None:
+            super()._queue(stream)
+        elif not stream.bulk_queued and stream.can_send:
+            stream.bulk_queued = True
+            self._bulk_ready.append(stream)
 
     def _send_some(self, stream: LinkStream, out: list[f.Buffer]) -> int:
+        if stream.seal is not None:
+            return 0  # it has got a key since it was queued
         if self._calls_for_bulk(stream):
             out.append(self._offer(stream))
             return len(out[-1])
@@ -200,7 +204,7 @@ class BulkLinkCore(LinkCore):
         else:
             stream.offered = Seal(bytes(payload), header.code), header.offset
             self._offers.add(stream)
-            if self.bulk is BulkState.NONE:
+            if self.bulk is BulkState.NONE and self.bulk_from:
                 self.bulk = BulkState.WANTED
             self._answer_offer(stream)
 
@@ -212,6 +216,7 @@ class BulkLinkCore(LinkCore):
         stream.asking = None
         stream.seal = seal if yes else None
         stream.bulk_refused = not yes
+        stream.tells_finish = True  # the relay does not count sealed ENDs
         self._queue(stream)
 
     def _answer_offers(self) -> None:
@@ -231,6 +236,7 @@ class BulkLinkCore(LinkCore):
         self._offers.discard(stream)
         stream.offered = None
         stream.unseal = seal if yes else None
+        stream.tells_finish = True
         answer = b"\1" if yes else b""
         self._urgent.append(
             self._frame(

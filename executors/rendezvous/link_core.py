@@ -16,6 +16,8 @@ from executors.rendezvous.link_stream import LinkStream
 from executors.rendezvous.link_streams import LinkState, LinkStreams
 from executors.rendezvous.names import peer_id
 
+QUESTIONS = 2  # after which a stream may be given up
+
 
 @dataclass(frozen=True, slots=True)
 class Notice:
@@ -120,17 +122,24 @@ class LinkCore(LinkStreams):
         sealed data can be lost without a cut if somebody on the way wants that.
         """
         waited, due = stream.waited(now), stream.answer_due
-        if due is None or waited < due or now - stream.asked < due:
+        if due is None or now - stream.asked < due:
             return
-        if waited >= resume_timeout and stream.end_sent and stream.end_received:
-            stream.acknowledge(
-                stream.written + 1
-            )  # all was said; the other end has gone without a word
-            self._finish(stream)
+        if waited >= resume_timeout and stream.asks >= QUESTIONS:
+            self._give_up(stream)
             return
+        stream.bulk_refused = stream.bulk_refused or stream.asks > 0
         stream.asked = now
-        stream.bulk_refused = stream.bulk_refused or stream.seal is not None
+        stream.asks += 1
         self._urgent.append(self._limit_frame(f.RESUME, stream))
+
+    def _give_up(self, stream: LinkStream) -> None:
+        """The other end answers nothing, though its link lives."""
+        if stream.end_received and stream.acked == stream.written:
+            stream.acknowledge(stream.written + 1)  # all was said: it has gone without a last word
+            stream.tells_finish = False
+            self._finish(stream)
+        else:
+            self.reset(stream, f.Code.TIMEOUT, f"no answer from {stream.peer}")
 
     @property
     def has_output(self) -> bool:

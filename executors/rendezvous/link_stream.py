@@ -14,8 +14,9 @@ from executors.rendezvous.frames import EARLY_CREDIT, OPENER, Code
 from executors.rendezvous.seal import Seal
 
 ANSWER = 2.0  # seconds after which a stalled stream asks its other end once more
-ACKNOWLEDGEMENT = 5.0  # the same for one whose END nobody has acknowledged
-BULK = 10.0  # the same for one whose key nobody answers, or whose sealed data does not arrive
+# the same for one whose END nobody acknowledges, whose key nobody answers, or whose sealed data does not arrive; each
+# further question takes twice as long, for slow links are not broken
+ACKNOWLEDGEMENT = 10.0
 
 
 def stream_key(number: int, *, opened_here: bool) -> int:
@@ -27,11 +28,11 @@ class LinkStream:
     """The state of one stream; `LinkStreams` moves it."""
 
     __slots__ = (
-        "accepted", "acked", "acked_received", "asked", "asking", "bulk_refused", "consumed", "distrusts", "doubted",
-        "end_acked", "end_received", "end_sent", "ended", "error", "flags", "granted", "inbox", "key", "keys",
-        "local_id", "next", "number", "offered", "opened_here", "patience", "peer", "peer_id", "queued", "received",
-        "resumed", "seal", "send_limit", "stalled_since", "target", "unacked", "unseal", "unsent", "waits", "waker",
-        "wanted", "window", "written",
+        "accepted", "acked", "acked_received", "asked", "asking", "asks", "bulk_queued", "bulk_refused", "consumed",
+        "distrusts", "doubted", "end_acked", "end_received", "end_sent", "ended", "error", "flags", "granted",
+        "inbox", "key", "keys", "local_id", "next", "number", "offered", "opened_here", "patience", "peer", "peer_id",
+        "queued", "received", "seal", "send_limit", "stalled_since", "target", "tells_finish", "unacked", "unseal",
+        "unsent", "waits", "waker", "wanted", "window", "written",
     )  # fmt: skip
 
     def __init__(
@@ -65,12 +66,16 @@ class LinkStream:
         self.granted = window if opened_here else EARLY_CREDIT
         self.end_received = False
         self.error: tuple[Code, str] | None = None
-        self.resumed = False  # either end has asked where the other stands
+        self.tells_finish = (
+            False  # the relay may not count both our ENDs: it hears when all is over
+        )
         self.waits: tuple[float, int] | None = None  # since when, and for what after which offset
         self.asked = 0.0
+        self.asks = 0  # how often, without an answer
+        self.bulk_queued = False  # in the round of streams that can send by the bulk connection
         self.doubted = False  # the relay did not know it: the other end is asked
         self.stalled_since: float | None = None  # waits for the other end to say what it has
-        self.queued = False  # in a round of streams that can send
+        self.queued = False  # in the round of streams that can send
         self.keys = 0  # how many were offered for our direction
         self.asking: Seal | None = None  # offered, not yet answered
         self.seal: Seal | None = None  # what we say goes by bulk connections, under this key
@@ -100,17 +105,19 @@ class LinkStream:
         """Within how many seconds the other end should say something; None while it need not."""
         if self.stalled_since is not None:
             return ANSWER
-        if self.end_sent and not self.end_acked:
-            return ACKNOWLEDGEMENT
-        if self.asking is not None or (self.seal is not None and self.acked < self.next):
-            return BULK
+        if (
+            (self.end_sent and not self.end_acked)
+            or self.asking is not None
+            or (self.seal is not None and self.acked < min(self.written, self.send_limit))
+        ):
+            return ACKNOWLEDGEMENT * 2**self.asks
         return None
 
     def waited(self, now: float) -> float:
         """Seconds for which the other end has said nothing that was due; 0 where nothing is."""
         if self.answer_due is None or self.waits is None or self.waits[1] != self.acked:
             self.waits = None if self.answer_due is None else (now, self.acked)
-            self.asked = now
+            self.asked, self.asks = now, 0
             return 0.0
         return now - self.waits[0]
 
@@ -177,6 +184,7 @@ class LinkStream:
         """The link was cut: whatever was agreed on bulk connections is void."""
         self.asking = self.seal = self.unseal = self.offered = None
         self.bulk_refused = False
+        self.waits = None
 
     def deliver(self, offset: int, data: memoryview, *, own: bool = False) -> bool:
         """Take data that came in, unless it is a repetition; False if something before it is missing.

@@ -129,10 +129,8 @@ class LinkStreams:
             code = f.Code(header.code)
         except ValueError:
             code = f.Code.ABORTED
-        if code == f.Code.FINISHED and stream.ended:
+        if code == f.Code.FINISHED and stream.ended and stream.end_received:
             stream.acknowledge(stream.written + 1)
-            stream.end_received = True
-            self.readable.add(stream)
             self._finish(stream)
             return
         if code == f.Code.UNKNOWN_STREAM and header.offset != f.RESUME:
@@ -150,7 +148,7 @@ class LinkStreams:
             raise ProtocolError("a window frame of a wrong size")
         (limit,) = f.LIMIT.unpack(payload)
         if kind == f.RESUME:
-            stream.resumed = True
+            stream.tells_finish = True
             stream.rewind(header.offset)
             stream.stalled_since = None
             stream.doubted = False
@@ -249,7 +247,7 @@ class LinkStreams:
         self._urgent.append(self._limit_frame(f.WINDOW, stream))
 
     def _limit_frame(self, kind: int, stream: LinkStream, *, flags: int = 0) -> bytes:
-        stream.resumed = stream.resumed or kind == f.RESUME
+        stream.tells_finish = stream.tells_finish or kind == f.RESUME
         stream.acked_received = stream.received
         stream.granted = max(stream.granted, stream.consumed + stream.window)
         limit = f.LIMIT.pack(stream.granted)
@@ -302,7 +300,7 @@ class LinkStreams:
         if stream.is_finished and self.streams.pop(stream.key, None) is not None:
             self._touched.discard(stream)
             self._finished[stream.key] = None
-            if stream.resumed and self.state is LinkState.READY:
+            if stream.tells_finish and self.state is LinkState.READY:
                 # the relay may have learnt of the stream again, and would wait for ends that have passed already
                 self._send_reset(
                     stream.local_id,

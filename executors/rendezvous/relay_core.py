@@ -113,7 +113,7 @@ class RelayCore(RelaySwitch):
                 if peer is None or kind not in (f.DATA, f.END) or length < f.TAG_SIZE:
                     raise ProtocolError("more than sealed data on a bulk connection")
                 end = offset + length - f.TAG_SIZE
-                self._sealed(peer, kind, frame, flags, source, destination, stream, end)
+                self._sealed(peer, frame, flags, source, destination, stream, end)
                 return
             if kind not in f.KINDS:
                 raise ProtocolError(f"a frame of unknown kind {kind}")
@@ -143,8 +143,11 @@ class RelayCore(RelaySwitch):
         limits = self.limits
         for connection in list(self.connections):
             self._check_connection(connection, now)
-        for bulk in [b for b in self.bulks if now - b.said >= limits.ping_interval]:
-            self._ping(bulk, now)
+        for bulk in list(self.bulks):
+            if self._is_stuck(bulk, now) and bulk.main is not None:
+                self._close(bulk.main, "stuck")
+            elif now - bulk.said >= limits.ping_interval:
+                self._ping(bulk, now)
         for peer in [p for p in self.suspended if now - (p.suspended or 0.0) >= limits.linger]:
             self._remove(peer, "lost", now)
         self._expire_held(now)
@@ -185,12 +188,21 @@ class RelayCore(RelaySwitch):
             if now - connection.since >= limits.hello_timeout:
                 self._refuse(connection, f.Code.TIMEOUT, "no hello in time", now)
             return
-        if now - connection.heard >= limits.silence and not connection.muted:
+        if connection.muted:
+            connection.heard = now  # it may say what it likes, we do not listen
+        if self._is_stuck(connection, now):
+            self._close(connection, "stuck")
+        elif now - connection.heard >= limits.silence:
             peer = connection.peer
             self._close(connection, "silent")
             self._remove(peer, "silent", now)
         elif now - connection.said >= limits.ping_interval:
             self._ping(connection, now)
+
+    def _is_stuck(self, connection: Connection, now: float) -> bool:
+        """True where what waits for a connection would keep its senders from sending, perhaps to everybody."""
+        since = connection.blocked_since
+        return since is not None and now - since >= self.limits.stuck
 
     def _ping(self, connection: Connection, now: float) -> None:
         self._send(connection, f.serialize_frame(f.PING))

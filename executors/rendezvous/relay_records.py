@@ -36,7 +36,7 @@ class Connection:
     """One TLS connection, before and after its hello; or the bulk connection of one, whose `main` that is."""
 
     __slots__ = (
-        "blocked", "bulk", "close_reason", "greeted", "heard", "identity", "main", "muted", "out", "peer", "said", "since",
+        "blocked_since", "bulk", "close_reason", "greeted", "heard", "identity", "main", "muted", "out", "peer", "said", "since",
         "token",
     )  # fmt: skip
 
@@ -51,7 +51,9 @@ class Connection:
         self.close_reason: str | None = None
         self.muted = False  # the relay has stopped reading from it
         self.greeted = False  # its hello was accepted
-        self.blocked = False  # it takes no more at the moment: the adapter says so
+        self.blocked_since: float | None = (
+            None  # it takes no more at the moment: the adapter says so
+        )
 
 
 class Peer:
@@ -95,8 +97,8 @@ class Stream:
     """A stream as the relay knows it: `opener` has opened it to the name `acceptor_id`."""
 
     __slots__ = (
-        "accepted", "acceptor", "acceptor_id", "acceptor_limit", "adopted", "ends", "held", "held_until", "opener", "opener_id",
-        "opener_limit",
+        "accepted", "acceptor", "acceptor_id", "acceptor_limit", "ends", "held", "held_until", "opener", "opener_id",
+        "opener_limit", "unsaid",
     )  # fmt: skip
 
     def __init__(self, opener: Peer | None, opener_id: int, acceptor_id: int) -> None:
@@ -105,7 +107,7 @@ class Stream:
         self.acceptor: Peer | None = None
         self.acceptor_id = acceptor_id
         self.accepted = False
-        self.adopted = False  # resumed at a relay that did not know it: what it may send is known only once its ends say it
+        self.unsaid = 0  # of a stream that was resumed here: 1 if nobody has said yet how far its opener may send, 2 acceptor
         self.ends = 0  # 1: the opener has ended, 2: the acceptor, 3: both
         self.held: list[bytes] | None = None  # frames for an acceptor that is not there yet
         self.held_until = 0.0

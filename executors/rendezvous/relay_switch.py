@@ -13,6 +13,11 @@ from executors.rendezvous.relay_records import Connection, Peer, Stats, Stream
 COPY_BELOW = 64 * 1024
 
 
+def _sender(flags: int) -> int:
+    """Which end has sent a frame, as a bit: 1 the opener, 2 the acceptor."""
+    return 1 if flags & f.OPENER else 2
+
+
 class RelaySwitch:
     """The half of a relay that moves frames; `RelayCore` decides who takes part."""
 
@@ -53,7 +58,9 @@ class RelaySwitch:
             return
         other = stream.other(peer, flags, source, destination)
         if end > (stream.opener_limit if flags & f.OPENER else stream.acceptor_limit):
-            if stream.adopted:  # its receiver has not said yet how far it may go: let it ask
+            if stream.unsaid & _sender(
+                flags
+            ):  # its receiver has not said yet how far it may go: let it ask
                 self._send_reset(peer, flags, source, destination, number, f.Code.UNKNOWN_STREAM)
             else:
                 self._reset(number, stream, f.Code.OVERRUN, "data beyond the credit")
@@ -70,11 +77,12 @@ class RelaySwitch:
         self._pass_on(connection, number, frame, peer)
 
     def _sealed(
-        self, peer: Peer, kind: int, frame: f.Buffer, flags: int, source: int, destination: int, number: int, end: int
+        self, peer: Peer, frame: f.Buffer, flags: int, source: int, destination: int, number: int, end: int
     ) -> None:  # fmt: skip
         """A frame from a bulk connection leaves by one: DATA, or the END that must not overtake it.
 
-        Nothing in it proves that `peer` has sent it: it may cost him his connections, but no stream of his.
+        Nothing in it proves that `peer` has sent it: it may cost him his connections, but no stream of his. So its END
+        does not count; ends of streams that were sealed say over TLS when they have finished.
         """
         stream = self.streams.get(number)
         if stream is None:
@@ -88,12 +96,10 @@ class RelaySwitch:
         if connection is None:
             return  # it is away for a moment; what it missed is sent again when it is back
         self._pass_on(connection, number, frame, peer)
-        if kind == f.END:
-            self._ended(number, stream, flags)
 
     def _pass_on(self, connection: Connection, number: int, frame: f.Buffer, peer: Peer) -> None:
         """Queue a frame of `peer`; if too much of what it sent waits here, nothing more is read from it."""
-        if connection.blocked and len(frame) < COPY_BELOW:
+        if connection.blocked_since is not None and len(frame) < COPY_BELOW:
             frame = bytes(frame)  # a small view would keep a large buffer alive
         connection.out.push(number, frame, peer)
         self._account(connection, frame, peer)
@@ -113,7 +119,7 @@ class RelaySwitch:
                     self.flow_changed.add(own)
 
     def _ended(self, number: int, stream: Stream, flags: int) -> None:
-        stream.ends |= 1 if flags & f.OPENER else 2
+        stream.ends |= _sender(flags)
         if stream.ends == 3:
             self._forget(number, stream, keep_queued=True)
 
@@ -124,6 +130,8 @@ class RelaySwitch:
         stream = self.streams.get(number)
         if kind == f.KEY:
             f.check_key(frame)
+        elif kind == f.OPEN:
+            self._check_open(peer, flags, frame, source, destination)
         if stream is None:
             if kind == f.OPEN:
                 self._open(peer, frame, source, destination, number, offset, now)
@@ -167,6 +175,7 @@ class RelaySwitch:
         if len(frame) != f.HEADER_SIZE + f.LIMIT.size:
             raise ProtocolError("a window frame of a wrong size")
         (limit,) = f.LIMIT.unpack_from(frame, f.HEADER_SIZE)
+        stream.unsaid &= _sender(flags)
         if flags & f.OPENER:
             stream.acceptor_limit = max(stream.acceptor_limit, limit)
             return
@@ -181,15 +190,7 @@ class RelaySwitch:
     ) -> None:  # fmt: skip
         limits = self.limits
         request = f.parse_json(memoryview(frame)[f.HEADER_SIZE :])
-        target, patience = request.get("to"), request.get("patience", limits.hold)
-        if (
-            not isinstance(target, str)
-            or peer_id(target) != destination
-            or peer.ids[source] != request.get("from")
-            or not isinstance(patience, (int, float))
-            or not patience >= 0
-        ):
-            raise ProtocolError("an OPEN whose names are not those of its header")
+        target, patience = request["to"], request.get("patience", limits.hold)
         other = self.peers.get(destination)
         refusal = self._refusal(peer, other, destination, target, now)
         if refusal is not None:
@@ -211,6 +212,22 @@ class RelaySwitch:
         self.held.setdefault(destination, {})[number] = stream
         self.stats.held += 1
         self._hold(number, stream, bytes(frame))
+
+    def _check_open(
+        self, peer: Peer, flags: int, frame: f.Buffer, source: int, destination: int
+    ) -> None:
+        """Raise ProtocolError for an OPEN that its receiver could not believe; also one that is repeated."""
+        request = f.parse_json(memoryview(frame)[f.HEADER_SIZE :])
+        target, patience = request.get("to"), request.get("patience", 0)
+        if (
+            not flags & f.OPENER
+            or not isinstance(target, str)
+            or peer_id(target) != destination
+            or peer.ids[source] != request.get("from")
+            or not isinstance(patience, (int, float))
+            or not patience >= 0
+        ):
+            raise ProtocolError("an OPEN whose names are not those of its header")
 
     def _refusal(
         self, peer: Peer, other: Peer | None, destination: int, target: str, now: float
@@ -250,7 +267,7 @@ class RelaySwitch:
             stream = Stream(other, destination, source)
             stream.acceptor = peer
         stream.accepted = True
-        stream.adopted = True
+        stream.unsaid = 3
         self.streams[number] = stream
         peer.streams.add(number)
         other.streams.add(number)
@@ -331,7 +348,7 @@ class RelaySwitch:
     def _tell_gone(self, peer: Peer, number: int, name: str, reason: str) -> None:
         if peer.connection is not None:
             frame = f.serialize_json(f.GONE, {"name": name, "why": reason}, source=number)
-            self._send(peer.connection, frame)
+            self._pass_on_urgent(peer.connection, frame, peer)
 
     def _send_reset(
         self, peer: Peer, flags: int, source: int, destination: int, number: int, code: f.Code, text: str = ""
@@ -343,7 +360,7 @@ class RelaySwitch:
                 f.RESET, text.encode(), source=destination, destination=source, stream=number, code=code,
                 flags=~flags & f.OPENER,
             )  # fmt: skip
-            self._send(peer.connection, frame)
+            self._pass_on_urgent(peer.connection, frame, peer)
 
     def _reset(self, number: int, stream: Stream, code: f.Code, text: str) -> None:
         """End a stream from the relay's side, towards both ends."""

@@ -301,12 +301,12 @@ class _Connected(asyncio.BufferedProtocol):
     def pause_writing(self) -> None:
         self.writable = False
         if self.connection is not None:
-            self.connection.blocked = True
+            self.connection.blocked_since = self.server.loop.time()
 
     def resume_writing(self) -> None:
         self.writable = True
         if self.connection is not None:
-            self.connection.blocked = False
+            self.connection.blocked_since = None
             self.send()
             self.server.flush()
 
