@@ -24,9 +24,7 @@ class LinkOptions:
     resume_timeout: float = 30.0  # how long a stream waits for its other end after a cut
     ping_interval: float = 2.5
     silence: float = 7.5  # a relay that is silent for so long is dead
-    bulk_from: int = (
-        256 << 10
-    )  # a stream with so much unsent asks for bulk connections; 0: all goes over TLS
+    bulk_from: int = 256 << 10  # so much unsent on a stream asks for bulk connections; 0: never
     bulk_timeout: float = 5.0  # for a bulk connection; without one all goes over TLS
     listen_patience: float = 10.0  # how long a stream waits here for a listener of its name
 
