@@ -147,6 +147,9 @@ def _sizes() -> dict[str, int]:
     total = sizes["client"]
     for child in client.children(recursive=True):
         with contextlib.suppress(psutil.Error):
+            parent = child.parent()
+            if parent is not None and child.cmdline() == parent.cmdline():
+                continue  # it is about to become an encoder, and shows its parent's memory until then
             size = child.memory_info().rss
             total += size
             if child.name().startswith("python"):
