@@ -247,6 +247,23 @@ class Network:
                 self.connect(name)
 
 
+def pair(network: Network) -> tuple[BulkLinkCore, LinkStream, BulkLinkCore, LinkStream]:
+    """Two links, and a stream from one to the other."""
+    left, right = network.add("left"), network.add("right")
+    taken: list[LinkStream] = []
+
+    def take(link: BulkLinkCore, stream: LinkStream) -> None:
+        taken.append(stream)
+        link.accept(stream)
+
+    network.on_opened = take
+    network.settle()
+    near = left.open("right", 10.0, network.now)
+    network.settle()
+    assert near.accepted
+    return left, near, right, taken[0]
+
+
 def read_all(link: BulkLinkCore, stream: LinkStream) -> bytes:
     """Everything that can be read now."""
     buffer = bytearray(stream.received - stream.consumed)

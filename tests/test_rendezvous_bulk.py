@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 from rendezvous_relay import Served, Wire, run, serving
-from rendezvous_simulation import Network, read_all
+from rendezvous_simulation import Network, pair, read_all
 
 from executors.rendezvous import Authority, Limits, Link, LinkOptions, Stream
 from executors.rendezvous import frames as f
@@ -44,22 +44,6 @@ def test_seal_opens_what_it_has_sealed_and_nothing_else() -> None:
 
 
 # Streams, without sockets
-
-
-def pair(network: Network) -> tuple[BulkLinkCore, LinkStream, BulkLinkCore, LinkStream]:
-    """Two links, and a stream from one to the other."""
-    left, right = network.add("left"), network.add("right")
-    taken: list[LinkStream] = []
-
-    def take(link, stream: LinkStream) -> None:
-        taken.append(stream)
-        link.accept(stream)
-
-    network.on_opened = take
-    network.settle()
-    near = left.open("right", 10.0, network.now)
-    network.settle()
-    return left, near, right, taken[0]
 
 
 def pass_on(
@@ -106,24 +90,31 @@ def test_what_goes_by_bulk_connections_cannot_be_read() -> None:
     assert sealed and not any(b"secret" in frame for frame in sealed)
 
 
+class Third:
+    """Changes one byte of the third sealed frame, or takes it out."""
+
+    def __init__(self, place: int | None) -> None:
+        self.place = place
+        self.count = 0
+
+    def __call__(self, frame: bytes) -> bytes:
+        self.count += 1
+        if self.count != 3:
+            return frame
+        if self.place is None:
+            return b""
+        forged = bytearray(frame)
+        forged[self.place] ^= 0x40
+        return bytes(forged)
+
+
 @pytest.mark.parametrize("place", [f.HEADER_SIZE, -1])
 def test_changed_frame_is_noticed_and_its_bytes_come_again_over_tls(place: int) -> None:
     network = Network(bulk_from=1)
     left, near, right, far = pair(network)
-    count = 0
-
-    def change(frame: bytes) -> bytes:
-        nonlocal count
-        count += 1
-        if count != 3:
-            return frame
-        forged = bytearray(frame)
-        forged[place] ^= 0x40
-        return bytes(forged)
-
-    network.tamper = change
+    network.tamper = third = Third(place)
     pass_on(network, left, near, right, far)
-    assert right.bad_seals == 1 and count >= 3
+    assert right.bad_seals == 1 and third.count >= 3
     assert near.seal is None and near.bulk_refused and far.distrusts
     other = left.open("right", 10.0, network.now)
     network.settle()
@@ -136,20 +127,7 @@ def test_changed_frame_is_noticed_and_its_bytes_come_again_over_tls(place: int) 
 def test_whatever_is_changed_or_taken_out_every_byte_arrives(place: int | None) -> None:
     network = Network(bulk_from=1)
     left, near, right, far = pair(network)
-    count = 0
-
-    def change(frame: bytes) -> bytes:
-        nonlocal count
-        count += 1
-        if count != 3:
-            return frame
-        if place is None:
-            return b""
-        forged = bytearray(frame)
-        forged[place] ^= 0x40
-        return bytes(forged)
-
-    network.tamper = change
+    network.tamper = third = Third(place)
     data = random.Random(2).randbytes(400_000)
     left.write(near, [memoryview(data[:1000])])
     left.write(near, [memoryview(data[1000:])])
@@ -162,7 +140,7 @@ def test_whatever_is_changed_or_taken_out_every_byte_arrives(place: int | None) 
         network.now += 1.0
         left.tick(network.now, 30.0)
         right.tick(network.now, 30.0)
-    assert count >= 3 and near.error is None and far.error is None
+    assert third.count >= 3 and near.error is None and far.error is None
     assert bytes(got) == data
 
 
@@ -427,12 +405,19 @@ def test_nobody_writes_on_a_stream_of_others_by_a_bulk_connection() -> None:
 # Links on real sockets
 
 
-class Middlebox:
-    """Stands between links and a relay, and does with bare connections what a test wants."""
+Change = Callable[[bytes, int], bytes | None]
 
-    def __init__(self, address: str, change: Callable[[bytes, int], bytes | None]) -> None:
+
+class Middlebox:
+    """Stands between links and a relay, and does with bare connections what a test wants.
+
+    `up` and `down` are given what goes to the relay and what comes from it, and how many bytes came before; they return
+    what is passed on, or None to cut the connection.
+    """
+
+    def __init__(self, address: str, up: Change, down: Change = lambda data, came: data) -> None:
         self.host, self.port = address.split(":")
-        self.change = change  # (bytes, how many came before) -> other bytes, or None: cut
+        self.up, self.down = up, down
         self.bare = 0
         self.tasks: set[asyncio.Task[None]] = set()
 
@@ -447,10 +432,12 @@ class Middlebox:
         is_bare = first == f.BULK_MAGIC[:1]
         self.bare += is_bare
 
-        async def pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+        async def pump(
+            source: asyncio.StreamReader, sink: asyncio.StreamWriter, change: Change
+        ) -> None:
             came = 0
             while data := await source.read(65536):
-                passed = self.change(data, came) if is_bare and sink is back else data
+                passed = change(data, came) if is_bare else data
                 came += len(data)
                 if passed is None:
                     break
@@ -459,9 +446,8 @@ class Middlebox:
             writer.transport.abort()
             back.transport.abort()
 
-        for source, sink in ((reader, back), (there, writer)):
-            task = asyncio.ensure_future(pump(source, sink))
-            self.tasks.add(task)
+        for source, sink, change in ((reader, back, self.up), (there, writer, self.down)):
+            self.tasks.add(asyncio.ensure_future(pump(source, sink, change)))
 
     async def stop(self) -> None:
         self.server.close()
@@ -567,28 +553,9 @@ def test_where_bare_connections_do_not_pass_everything_goes_over_tls(swallow: bo
 
 
 def test_bulk_connection_whose_answer_is_swallowed_costs_nothing_else() -> None:
-    class Deaf(Middlebox):
-        """Passes nothing back on bare connections."""
-
-        async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            there, back = await asyncio.open_connection(self.host, int(self.port))
-            first = await reader.readexactly(1)
-            back.write(first)
-            is_bare = first == f.BULK_MAGIC[:1]
-            self.bare += is_bare
-
-            async def pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
-                while data := await source.read(65536):
-                    if not (is_bare and sink is writer):
-                        sink.write(data)
-                sink.close()
-
-            for source, sink in ((reader, back), (there, writer)):
-                self.tasks.add(asyncio.ensure_future(pump(source, sink)))
-
     async def story() -> None:
         async with serving(AUTHORITY) as served:
-            box = Deaf(served.address, lambda data, came: data)
+            box = Middlebox(served.address, lambda data, came: data, lambda data, came: b"")
             options = {"bulk_timeout": 0.3}
             async with two_links(await box.start(), served.address, **options) as (near, far):
                 stream, other = await connect(near, far)
@@ -643,28 +610,15 @@ def test_bytes_that_a_middlebox_changes_are_noticed() -> None:
 
 def test_bulk_connection_that_falls_silent_is_noticed() -> None:
     quiet = asyncio.Event()
+    box: Middlebox
 
-    class Hole(Middlebox):
-        """Takes everything and passes nothing on, in both directions, once it is told to."""
-
-        async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            there, back = await asyncio.open_connection(self.host, int(self.port))
-            first = await reader.readexactly(1)
-            back.write(first)
-            swallows = first == f.BULK_MAGIC[:1] and not self.bare
-            self.bare += swallows
-
-            async def pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
-                while data := await source.read(65536):
-                    if not (swallows and quiet.is_set()):
-                        sink.write(data)
-
-            for source, sink in ((reader, back), (there, writer)):
-                self.tasks.add(asyncio.ensure_future(pump(source, sink)))
+    def swallow(data: bytes, came: int) -> bytes:
+        return b"" if quiet.is_set() and box.bare == 1 else data
 
     async def story() -> None:
+        nonlocal box
         async with serving(AUTHORITY, Limits(ping_interval=0.2)) as served:
-            box = Hole(served.address, lambda data, came: data)
+            box = Middlebox(served.address, swallow, swallow)
             options = {"ping_interval": 0.2, "silence": 1.0}
             async with two_links(await box.start(), served.address, **options) as (near, far):
                 stream, other = await connect(near, far)

@@ -7,29 +7,12 @@ import random
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from rendezvous_simulation import Network, cut_frames, read_all
+from rendezvous_simulation import Network, cut_frames, pair, read_all
 
 from executors.rendezvous import frames as f
 from executors.rendezvous.limits import Limits
 from executors.rendezvous.link_bulk import BulkLinkCore
 from executors.rendezvous.link_stream import LinkStream
-
-
-def pair(network: Network) -> tuple[BulkLinkCore, LinkStream, BulkLinkCore, LinkStream]:
-    """Two links, and a stream from one to the other."""
-    left, right = network.add("left"), network.add("right")
-    taken: list[LinkStream] = []
-
-    def take(link: BulkLinkCore, stream: LinkStream) -> None:
-        taken.append(stream)
-        link.accept(stream)
-
-    network.on_opened = take
-    network.settle()
-    near = left.open("right", 10.0, network.now)
-    network.settle()
-    assert near.accepted
-    return left, near, right, taken[0]
 
 
 def test_bytes_arrive_in_order_both_ways() -> None:
