@@ -20,7 +20,7 @@ from excamera_dask.first_pass import encoder_version
 from excamera_dask.graph import Job, Resumed, build_graph, window_spans, with_priorities
 from excamera_dask.intermediates import Intermediates
 from excamera_dask.journal import Journal, writing_alone
-from excamera_dask.muxing import Draft, Muxer, mux
+from excamera_dask.muxing import Draft, Muxer, missing_frames, mux
 from excamera_dask.planning import Plan, make_plan
 from excamera_dask.progress import STAGES, ChunkDone, Notice, OnEvent, StageCounts, Started, ignore
 from excamera_dask.report import EncodeReport, versions
@@ -171,6 +171,8 @@ class _Run:
             self._mux_ready(None)
             executor.run(graph, keys, self._take, self._tell_counts)
         self.journal.remove()
+        for warning in missing_frames(self.muxer.missing):
+            self.on_event(Notice(f"{self.draft.source.path}: {warning}", is_warning=True))
         return self.muxer.report(len(done), executor.spent)
 
     def _take(self, key: Any, result: stages.ChunkResult) -> None:
@@ -180,6 +182,7 @@ class _Run:
             self.keeper.write(result)
         self._count(result.chunk, sum(map(len, result.packets)))
         self.muxer.count(dict(result.seconds))
+        self.muxer.miss(result.missing)
         self._mux_ready(result)
         self.on_event(ChunkDone(result.chunk, self.frames, self.bytes, len(self.finished)))
 

@@ -146,6 +146,7 @@ class Writer:
     `expected_frames` shown frames were written (None: any number); otherwise nothing is left, and ContainerError raised
     for a wrong number. `write` takes a frame and its time in time_base units; for
     a hidden frame the time is ignored: it is placed one tick after the frame before it, and so never after the next one.
+    end: when the last frame ends, in the same units; by default it is shown as long as the one before.
     """
 
     def __init__(
@@ -156,6 +157,7 @@ class Writer:
         time_base: Fraction,
         *,
         expected_frames: int | None = None,
+        end: int | None = None,
         average_rate: Fraction | None = None,
         colour: Colour | None = None,
         sample_aspect: Fraction = Fraction(1),
@@ -167,6 +169,7 @@ class Writer:
         self.width, self.height = width, height
         self.time_base = Fraction(time_base)
         self.expected_frames = expected_frames
+        self.end = end
         self.track = Track(
             width, height, self.time_base, average_rate, colour or Colour(), Fraction(sample_aspect)
         )
@@ -233,7 +236,8 @@ class Writer:
             )
         if self._format is None:
             raise ContainerError(f"{self.path}: no frames to write")
-        self._format.finish((self._last_shown or 0) + self._step)
+        last = self._last_shown or 0
+        self._format.finish(last + self._step if self.end is None else max(self.end, last + 1))
         self._output.commit()
 
     def _clean_up(self) -> None:

@@ -66,16 +66,18 @@ class Muxer:
     ) -> None:
         source = draft.source
         self._draft = draft
-        self._times = [int(moment) for moment in source.times]
+        self._times = [source.delay + int(moment) for moment in source.times]
         self._frame = 0
         self.chunks = 0
         self.stage_seconds: dict[str, float] = {}
+        self.missing: list[int] = []
         self.writer = Writer(
             path,
             source.width,
             source.height,
             source.time_base,
             expected_frames=source.frame_count,
+            end=source.delay + source.length,
             average_rate=stated_rate(source.times, source.time_base, source.average_rate),
             colour=source.colour,
             sample_aspect=source.sample_aspect,
@@ -104,6 +106,10 @@ class Muxer:
         for stage, spent in seconds.items():
             self.stage_seconds[stage] = self.stage_seconds.get(stage, 0.0) + spent
 
+    def miss(self, frames: Sequence[int]) -> None:
+        """Note frames that the source could not give."""
+        self.missing += frames
+
     def report(self, resumed_chunks: int = 0, dollars: float | None = None) -> EncodeReport:
         """Facts and figures, once everything is written."""
         draft, writer = self._draft, self.writer
@@ -128,9 +134,19 @@ class Muxer:
             workers=draft.workers,
             settings=draft.settings,
             versions=draft.versions,
-            warnings=draft.warnings,
+            warnings=(*draft.warnings, *missing_frames(self.missing)),
             dollars=dollars,
         )
+
+
+def missing_frames(frames: Sequence[int]) -> list[str]:
+    """A warning of frames that the source could not give, if there are any."""
+    if not frames:
+        return []
+    some = ", ".join(map(str, sorted(frames)[:3])) + (" ..." if len(frames) > 3 else "")
+    return [
+        f"{len(frames)} frames could not be decoded; the ones before stand in for them ({some})"
+    ]
 
 
 def mux(draft: Draft, results: Sequence[ChunkResult]) -> EncodeReport | EncodedVideo:
@@ -148,4 +164,5 @@ def _mux_to(draft: Draft, path: str, results: Sequence[ChunkResult]) -> EncodeRe
         for result in results:
             muxer.write(result.packets)
             muxer.count(dict(result.seconds))
+            muxer.miss(result.missing)
     return muxer.report()

@@ -94,12 +94,20 @@ class Origin(NamedTuple):
 
 
 class Pictures:
-    """The original pictures of a chunk; with an `origin`, they travel as that and are read again by whoever needs them."""
+    """The original pictures of a chunk; with an `origin`, they travel as that and are read again by whoever needs them.
+
+    missing: numbers of the frames that the source could not give, and that another stands in for.
+    """
 
     def __init__(
-        self, images: list[Image] | None, seconds: Seconds, origin: Origin | None = None
+        self,
+        images: list[Image] | None,
+        seconds: Seconds,
+        origin: Origin | None = None,
+        missing: tuple[int, ...] = (),
     ) -> None:
         self.seconds = seconds
+        self.missing = missing
         self._images = images
         self._origin = origin
         self._lock = threading.Lock()
@@ -115,8 +123,8 @@ class Pictures:
 
     def __reduce__(self) -> tuple[Any, ...]:
         if self._origin is None:
-            return Pictures, (self._images, self.seconds)
-        return Pictures, (None, self.seconds, self._origin)
+            return Pictures, (self._images, self.seconds, None, self.missing)
+        return Pictures, (None, self.seconds, self._origin, self.missing)
 
     def __sizeof__(self) -> int:
         planes = (plane.nbytes for image in self._images or () for plane in image)
@@ -126,12 +134,14 @@ class Pictures:
 class FirstPass(NamedTuple):
     """A chunk by itself: VP8 frames in decoding order, the first a key frame.
 
-    q_index: quantizer index of a frame that nothing is predicted from, where the settings tell it.
+    q_index: quantizer index of a frame that nothing is predicted from, where the settings tell it; missing: as of the
+    pictures.
     """
 
     packets: tuple[bytes, ...]
     seconds: Seconds
     q_index: int | None = None
+    missing: tuple[int, ...] = ()
 
 
 class Decoding(NamedTuple):
@@ -194,20 +204,22 @@ class Rebased(NamedTuple):
 
 
 class ChunkResult(NamedTuple):
-    """What a job keeps of a chunk; the intermediates are None unless they were asked for."""
+    """What a job keeps of a chunk; the intermediates are None unless they were asked for. missing: as of the pictures."""
 
     chunk: int
     packets: tuple[bytes, ...]
     seconds: Seconds
     first_pass: tuple[bytes, ...] | None = None
     replaced: bytes | None = None
+    missing: tuple[int, ...] = ()
 
 
 def load(source: SourceInfo, start: int, count: int) -> Pictures:
     """Read `count` pictures from frame `start` on."""
     begin = time.perf_counter()
-    images = list(iter_frames(source, start, count))
-    return Pictures(images, {"load": time.perf_counter() - begin})
+    missing: list[int] = []
+    images = list(iter_frames(source, start, count, missing))
+    return Pictures(images, {"load": time.perf_counter() - begin}, missing=tuple(missing))
 
 
 def load_span(
@@ -219,15 +231,23 @@ def load_span(
     """
     first, last = chunks[0], chunks[-1]
     count = last.start + last.frames - first.start
-    frames = iter_frames(source, first.start, count)
+    missing: list[int] = []
+    frames = iter_frames(source, first.start, count, missing)
     loaded = []
     for chunk in chunks:
         begin = time.perf_counter()
+        known = len(missing)
         images = [next(frames) for _ in range(chunk.frames)]
         origin = Origin(source, chunk.start, chunk.frames) if scattered else None
-        loaded.append(Pictures(images, {"load": time.perf_counter() - begin}, origin))
+        seconds = {"load": time.perf_counter() - begin}
+        loaded.append(Pictures(images, seconds, origin, tuple(missing[known:])))
     frames.close()  # type: ignore[attr-defined]
     return loaded
+
+
+def loaded(span: Sequence[Pictures]) -> int:
+    """Stand for a span that was read, where only the order of reading matters: the number of its chunks."""
+    return len(span)
 
 
 def take(span: Sequence[Pictures], place: int) -> Pictures:
@@ -240,7 +260,7 @@ def encode(pictures: Pictures, settings: FirstPassSettings) -> FirstPass:
     begin = time.perf_counter()
     packets = tuple(encode_chunk(pictures.images, settings))
     seconds = {**pictures.seconds, "encode": time.perf_counter() - begin}
-    return FirstPass(packets, seconds, settings.cq_index)
+    return FirstPass(packets, seconds, settings.cq_index, pictures.missing)
 
 
 def final_state(first_pass: FirstPass) -> Decoded:
@@ -369,7 +389,9 @@ def _smallest(states: Sequence[DecoderState]) -> int:
 def finish_alone(chunk: int, first_pass: FirstPass, keep: bool) -> ChunkResult:
     """The result of a chunk of plain chunking, which stays as the first pass made it."""
     kept = first_pass.packets if keep else None
-    return ChunkResult(chunk, first_pass.packets, first_pass.seconds, kept)
+    return ChunkResult(
+        chunk, first_pass.packets, first_pass.seconds, kept, missing=first_pass.missing
+    )
 
 
 def finish(
@@ -382,9 +404,8 @@ def finish(
 ) -> ChunkResult:
     """The result of a chunk of a chain: its rebased frames."""
     seconds = _together(first_pass, decoded, replaced, rebased)
-    if not keep:
-        return ChunkResult(chunk, rebased.packets, seconds)
-    return ChunkResult(chunk, rebased.packets, seconds, first_pass.packets, replaced.packet)
+    kept = (first_pass.packets, replaced.packet) if keep else (None, None)
+    return ChunkResult(chunk, rebased.packets, seconds, kept[0], kept[1], first_pass.missing)
 
 
 def resume(packets: Sequence[bytes]) -> Rebased:

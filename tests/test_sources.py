@@ -9,7 +9,6 @@ import shutil
 import subprocess
 from collections.abc import Callable
 from fractions import Fraction
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +19,8 @@ from av.stream import Disposition
 
 from codec.frame import Image
 from excamera_dask.errors import SourceError
-from excamera_dask.sources import SourceInfo, iter_frames, open_source, read_frames, reading, spans
-from excamera_dask.sources.index import _repaired_times
+from excamera_dask.sources import SourceInfo, iter_frames, open_source, read_frames, reading
+from excamera_dask.sources.times import repaired, spread
 
 SHARED = Path(os.environ.get("EXCAMERA_SHARED", Path(__file__).parents[1].parent / "shared"))
 FOOTAGE = SHARED / "footage"
@@ -96,7 +95,7 @@ def check_random_access(source: SourceInfo) -> list[str]:
         start = order.randrange(source.frame_count)
         count = min(order.randrange(1, 8), source.frame_count - start)
         if turn % 2:
-            reading._readers.clear()
+            reading._idle.clear()
         assert [digest(i) for i in read_frames(source, start, count)] == linear[start:][:count]
     return linear
 
@@ -190,7 +189,7 @@ def test_streams_put_one_behind_another_go_on(tmp_path: Path) -> None:
 
 def test_times_out_of_place_for_a_moment_are_moved() -> None:
     times = np.array([10, 20, 30, 29, 50, 60, 60, 80])
-    assert _repaired_times(times).tolist() == [0, 10, 20, 21, 40, 50, 51, 70]
+    assert spread(repaired(times), 10).tolist() == [0, 10, 20, 30, 40, 50, 60, 70]
 
 
 @needs_ffmpeg
@@ -257,30 +256,16 @@ def test_rgb_becomes_limited_range(tmp_path: Path) -> None:
     assert image.y.min() >= 16 and image.y.max() <= 235
 
 
-def test_spans_cover_and_cut_at_key_frames(tmp_path: Path) -> None:
-    source = open_source(make_clip(tmp_path / "a.mp4", frames=200, options={"g": "50", "bf": "2"}))
-    cut = spans(source, 6, 120 * source.frame_bytes)
-    assert [s.start for s in cut] == [0, 102]
-    assert cut[-1].stop == 200 and all(a.stop == b.start for a, b in pairwise(cut))
-    for span in cut:
-        assert span.start % 6 == 0 and 0 <= span.start - span.decode_from < 6
-    small = spans(source, 6, 1)
-    assert [s.stop - s.start for s in small] == [6] * 33 + [2]
-    assert [s.start for s in spans(source.select(skip=3), 6, 10**9)] == [0]
-    with pytest.raises(ValueError):
-        spans(source, 0)
-
-
 def test_reading_on_decodes_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = open_source(make_clip(tmp_path / "a.mp4", frames=120, options={"g": "250"}))
     fed: list[object] = []
-    decode = reading._decode
+    decode = reading.Reader._decode
 
-    def counting(context: Any, packet: Any) -> list[av.VideoFrame]:
+    def counting(self: Any, context: Any, packet: Any, ordinal: int) -> Any:
         fed.append(packet)
-        return decode(context, packet)
+        return decode(self, context, packet, ordinal)
 
-    monkeypatch.setattr(reading, "_decode", counting)
+    monkeypatch.setattr(reading.Reader, "_decode", counting)
     for start in range(0, 120, 6):
         read_frames(source, start, 6)
     assert len(fed) == 121
@@ -441,7 +426,7 @@ def test_footage(row: dict[str, str]) -> None:
     count = min(source.frame_count, max(8, 20_000_000 // source.frame_bytes))
     check_random_access(source.select(limit=count))
     last = source.frame_count - 1
-    reading._readers.clear()
+    reading._idle.clear()
     alone = digest(read_frames(source, last, 1)[0])
     assert digest(list(iter_frames(source, max(0, last - 30)))[-1]) == alone
 

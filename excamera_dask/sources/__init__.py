@@ -7,6 +7,5 @@ travels to the workers, where `read_frames` turns it into pictures.
 from excamera_dask.sources.description import Colour, SourceInfo
 from excamera_dask.sources.index import open_source
 from excamera_dask.sources.reading import iter_frames, read_frames
-from excamera_dask.sources.spans import Span, spans
 
-__all__ = ["Colour", "SourceInfo", "Span", "iter_frames", "open_source", "read_frames", "spans"]
+__all__ = ["Colour", "SourceInfo", "iter_frames", "open_source", "read_frames"]

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import av
+from av.bitstream import BitStreamFilterContext
 from av.stream import Disposition
 
 from excamera_dask.errors import SourceError
@@ -14,6 +15,9 @@ from excamera_dask.sources.skimming import SkimmedFile, fetch_index, top_level_b
 from excamera_dask.storage import S3Url, locate
 from excamera_dask.storage.bucket import ObjectInfo
 from excamera_dask.storage.object_file import ObjectFile
+
+PACKING = ("avi", "ogg")
+"""Formats in which a packet was given a time, not a picture: encoders packed B-frames for them."""
 
 
 class Demuxed(NamedTuple):
@@ -82,9 +86,17 @@ def _open_object(url: S3Url, version: tuple[str, int] | None) -> SkimmedFile:
 
 
 def walk_packets(container: Any, stream: Any) -> Iterator[Any]:
-    """The packets of the stream that hold data, in decoding order; av.FFmpegError where the file breaks off."""
+    """The packets of the stream that hold data, in decoding order; av.FFmpegError where the file breaks off.
+
+    Of MPEG-4 part 2, each holds one picture, also where the file packs two of them into one.
+    """
+    unpack = None
+    if stream.codec_context.codec.name == "mpeg4" and container.format.name in PACKING:
+        unpack = BitStreamFilterContext("mpeg4_unpack_bframes", stream)
     for packet in container.demux(stream):
-        if packet.size:
+        if packet.size and unpack is not None:
+            yield from unpack.filter(packet)
+        elif packet.size:
             yield packet
 
 

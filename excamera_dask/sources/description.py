@@ -54,10 +54,14 @@ class SourceInfo:
     path: of a file, or an object's URL; version: modification time in ns, or the object's ETag.
 
     width, height: pixels after rotation. all_times (T,) int64 presentation times of the whole film in units of
-    time_base, strictly rising, 0 for the first frame; order (T,) int64 the ordinal of the packet that each frame comes
-    from, in presentation order. skip and frame_count select the frames in use; frame numbers given to `read_frames`
-    count from skip. counted says how frames were counted: "packets" (every packet of a sound file shows one frame) or
-    "decoded" (the whole film was decoded once). warnings hold one line each.
+    time_base, strictly rising, 0 for the first frame; end when the last one ends, in the same units; start seconds from
+    the beginning of the file's earliest stream to the first frame. order (T,) int64 the ordinal of the packet that each
+    frame comes from, in presentation order. skip and frame_count select the frames in use; frame numbers given to
+    `read_frames` count from skip. counted says how frames were counted: "packets" (every packet of a sound file shows one
+    frame) or "decoded" (the whole film was decoded once). warnings hold one line each.
+
+    How it is read (see `reading`): lead_in anchors to come in early, because the decoder does not tell of damage; settled
+    where the index pass has seen what each anchor is worth; proven where it has at least tried their packets.
     """
 
     path: str
@@ -80,8 +84,13 @@ class SourceInfo:
     rotation: int
     interlaced: bool
     all_times: NDArray[np.int64]
+    end: int
+    start: Fraction
     order: NDArray[np.int64]
     anchors: Anchors
+    lead_in: int
+    settled: bool
+    proven: bool
     counted: str
     warnings: tuple[str, ...]
     skip: int
@@ -93,6 +102,11 @@ class SourceInfo:
         return (self.path, self.version, self.file_size)
 
     @property
+    def track(self) -> tuple[str, str, int, int]:
+        """What readers are told apart by: the identity, and the stream."""
+        return (*self.identity, self.stream_index)
+
+    @property
     def times(self) -> NDArray[np.int64]:
         """Presentation times of the selected frames, (frame_count,) int64 in time_base units, from 0."""
         selected = self.all_times[self.skip : self.skip + self.frame_count]
@@ -101,9 +115,21 @@ class SourceInfo:
     @property
     def duration(self) -> float:
         """Seconds from the first selected frame to the end of the last."""
+        return float(self.length * self.time_base)
+
+    @property
+    def length(self) -> int:
+        """The same in time_base units."""
         if self.frame_count == 0:
-            return 0.0
-        return float(self.times[-1] * self.time_base + 1 / self.average_rate)
+            return 0
+        after = self.skip + self.frame_count
+        end = int(self.all_times[after]) if after < len(self.all_times) else self.end
+        return end - int(self.all_times[self.skip])
+
+    @property
+    def delay(self) -> int:
+        """What the first selected frame waits after the beginning of the film, in time_base units; 0 after a skip."""
+        return 0 if self.skip else round(self.start / self.time_base)
 
     @property
     def keyframes(self) -> NDArray[np.int64]:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import av
 import numpy as np
+from av.format import Flags
 from numpy.typing import NDArray
 
 from excamera_dask.ebml import segment_stop
@@ -18,7 +19,10 @@ from excamera_dask.errors import SourceError
 from excamera_dask.sources import packets as packet_checks
 from excamera_dask.sources.demuxing import Demuxed, open_container, walk_packets
 from excamera_dask.sources.description import NO_TIME, UNSPECIFIED, Anchors, SourceInfo
+from excamera_dask.sources.entries import Entries
+from excamera_dask.sources.packets import Said
 from excamera_dask.sources.pixels import TAKEN_AS_IS, colour_of, orientation_of
+from excamera_dask.sources.times import USUAL_RATE, PacketTimes, frame_times, joined, mean_rate
 from excamera_dask.sources.y4m_walk import walk_places
 from excamera_dask.storage import full_name
 
@@ -26,25 +30,30 @@ ANCHOR_SPACING = 12
 Y4M, MATROSKA = "yuv4mpegpipe", "matroska,webm"
 HEADER_BYTES = 4096
 LARGEST_SIDE = 16383
-USUAL_RATE = Fraction(25)
 VP8_DECODERS = ("vp8", "libvpx")
-
-
-SOON_RIGHT = 3
-"""Frames within which times that fell back catch up, if only some frames were out of place."""
+LEAD_IN = {"av1": 0, "vp9": 0, "vp8": 2}
+"""Anchors before the nearest at which to come in, where a decoder leaves what it cannot read as the buffer was; 1 with
+most, 0 with those that tell of it or drop the whole picture."""
+DAMAGED, MARKED = "damaged packets", "packets that the container marks as damaged"
+SAMPLES = 8
+SAMPLE_BYTES = 16384
 
 
 class PacketTable(NamedTuple):
-    """One entry a packet, in decoding order: pts and positions int64, flags bool.
+    """One entry a packet, in decoding order: times, positions int64, shown bool; times go on where the file jumps.
 
-    doubts say why the packets alone cannot be trusted to tell the frames; end is the byte after the last packet.
+    stamps (P,) int64 are the presentation times as the file has them. entries are the ordinals of packets at which
+    decoding may begin. doubts say why the packets alone cannot be trusted to tell the frames; marks_damage as a Checker
+    has it; end is the byte after the last packet.
     """
 
-    pts: NDArray[np.int64]
+    times: PacketTimes
+    stamps: NDArray[np.int64]
     positions: NDArray[np.int64]
-    keys: NDArray[np.bool_]
     shown: NDArray[np.bool_]
+    entries: list[int]
     doubts: tuple[str, ...]
+    marks_damage: bool
     warnings: tuple[str, ...]
     end: int
 
@@ -60,60 +69,128 @@ def open_source(path: str | os.PathLike[str]) -> SourceInfo:
     matrix = int(demuxed.stream.codec_context.colorspace)
     try:
         first, table = _scan(name, demuxed)
-        order, counted, warnings = _presentation_order(name, demuxed, table)
-        described = _describe(name, demuxed, first, table, order, counted, warnings)
+        described = _describe(name, demuxed, first, table, _counted(name, demuxed, table))
         return _with_stated_matrix(described, matrix)
     finally:
         demuxed.close()
 
 
 def _scan(path: str, demuxed: Demuxed) -> tuple[av.VideoFrame, PacketTable]:
-    """Walk over all packets; decode only up to the first frame."""
-    stream, object_ = demuxed.stream, demuxed.object
-    check = packet_checks.checker(stream)
-    skimmed = None if object_ is None or check.needs_data or not object_.can_skim else object_
-    pts, positions, keys, shown = [], [], [], []
-    doubts: set[str] = set(check.doubts)
-    warnings: list[str] = []
-    first: av.VideoFrame | None = None
-    sync: set[int] = set()
-    end = 0
+    """Walk over all packets; decode up to the first frame, and those at which decoding may begin."""
+    check = packet_checks.checker(demuxed.stream)
+    skimmed = demuxed.object if _can_skim(demuxed, check) else None
+    with _prover(path, demuxed, skimmed) as context:
+        walk = _Walk(demuxed, check, skimmed, Entries(context, check, ANCHOR_SPACING))
+        warnings = []
+        try:
+            for packet in _packets(path, demuxed):
+                walk.see(packet)
+        except av.FFmpegError:
+            warnings.append("the file breaks off; what can be read of it is used")
+            walk.doubts.add("breaks off")
+        first = walk.first or _first_frame(demuxed.stream.codec_context, None)
+        if first is None:
+            raise SourceError(
+                f"{path}: no video frame can be decoded ({len(walk.rows)} packets in it)"
+            )
+        return first, walk.table(warnings)
+
+
+def _can_skim(demuxed: Demuxed, check: packet_checks.Checker) -> bool:
+    """Whether the index of an object tells all: not its bytes, of which those of some key packets are looked at."""
+    object_ = demuxed.object
+    if object_ is None or check.needs_data or not object_.can_skim:
+        return False
+    keys = [entry for entry in demuxed.stream.index_entries if entry.is_keyframe]
+    for key in keys[:: max(1, len(keys) // SAMPLES)]:
+        object_.file.seek(key.pos)
+        if not check.is_entry(object_.file.read(min(key.size, SAMPLE_BYTES))):
+            return False
+    return True
+
+
+@contextlib.contextmanager
+def _prover(path: str, demuxed: Demuxed, skimmed: object) -> Iterator[Any]:
+    """A second decoder of the same stream; None where packets are not read, or nothing in them can be damaged."""
+    if skimmed is not None or demuxed.container.format.name == Y4M:
+        yield None
+        return
+    second = open_container(path, demuxed.stream.index, demuxed.version)
     try:
-        for packet in _packets(path, demuxed):
-            pts.append(NO_TIME if packet.pts is None else packet.pts)
-            positions.append(-1 if packet.pos is None else packet.pos)
-            end = positions[-1] + packet.size
-            if skimmed is not None and skimmed.skims:  # the packet is zeros
-                keys.append(packet.pos in sync)
-                sound, visible = True, True
-            else:
-                keys.append(packet.is_keyframe)
-                sound, visible = check(packet)
-            shown.append(visible and not packet.is_discard)
-            if packet.is_corrupt or not sound:
-                doubts.add("damaged packets")
-            if first is None:
-                first = _first_frame(stream.codec_context, packet)
-                if skimmed is not None and first is not None:
-                    skimmed.skims = True
-                    sync = {entry.pos for entry in stream.index_entries if entry.is_keyframe}
-    except av.FFmpegError:
-        warnings.append("the file breaks off; what can be read of it is used")
-        doubts.add("breaks off")
-    if first is None:
-        first = _first_frame(stream.codec_context, None)
-    if first is None:
-        raise SourceError(f"{path}: no video frame can be decoded ({len(pts)} packets in it)")
-    table = PacketTable(
-        np.array(pts, np.int64),
-        np.array(positions, np.int64),
-        np.array(keys, np.bool_),
-        np.array(shown, np.bool_),
-        tuple(sorted(doubts | _time_doubts(np.array(pts, np.int64), keys))),
-        tuple(warnings),
-        end,
-    )
-    return first, table
+        yield second.stream.codec_context
+    finally:
+        second.close()
+
+
+class _Walk:
+    """What is seen of the packets of a stream, one after another."""
+
+    def __init__(
+        self,
+        demuxed: Demuxed,
+        check: packet_checks.Checker,
+        skimmed: Any,
+        entries: Entries,
+    ) -> None:
+        self.demuxed, self.check, self.skimmed, self.entries = demuxed, check, skimmed, entries
+        self.rows: list[tuple[int, int, int, int, bool]] = []
+        self.doubts: set[str] = set(check.doubts)
+        self.first: av.VideoFrame | None = None
+        self.end = 0
+        self._sync: set[int] = set()
+
+    def see(self, packet: Any) -> None:
+        position = -1 if packet.pos is None else packet.pos
+        self.end = position + packet.size
+        number = len(self.rows)
+        if self.skimmed is not None and self.skimmed.skims:  # the packet is zeros
+            said = Said(True, True, position in self._sync)
+        else:
+            said = self.check(packet)
+            if number == 0 and not self.check.is_start(packet):
+                self.doubts.add("no key frame at the start")
+        if packet.is_corrupt:
+            self.doubts.add(MARKED)
+        if not said.sound:
+            self.doubts.add(DAMAGED)
+        if said.resets:
+            self.doubts.add("pictures that may be dropped")
+        pts, dts = (NO_TIME if time is None else time for time in (packet.pts, packet.dts))
+        shown = said.shown and not packet.is_discard
+        self.rows.append((pts, dts, packet.duration or 0, position, shown))
+        if self.first is None:
+            self._look_for_first(packet)
+        self.entries.see(number, packet, said.entry)
+
+    def _look_for_first(self, packet: Any) -> None:
+        stream = self.demuxed.stream
+        self.first = _first_frame(stream.codec_context, packet)
+        if self.skimmed is not None and self.first is not None:
+            self.skimmed.skims = True
+            self._sync = {entry.pos for entry in stream.index_entries if entry.is_keyframe}
+
+    def table(self, warnings: list[str]) -> PacketTable:
+        entries = self.entries.finish()
+        if self.entries.damaged:
+            self.doubts.add(DAMAGED)
+        pts, dts, durations, positions, shown = (
+            np.array(column) for column in zip(*self.rows, strict=True)
+        )
+        times = PacketTimes(*(column.astype(np.int64) for column in (pts, dts, durations)))
+        stream, format_ = self.demuxed.stream, self.demuxed.container.format
+        if format_.flags & Flags.ts_discont.value:
+            times = joined(times, Fraction(stream.time_base), _stated_rate(stream) or USUAL_RATE)
+        return PacketTable(
+            times,
+            pts.astype(np.int64),
+            positions.astype(np.int64),
+            shown.astype(np.bool_),
+            entries,
+            tuple(sorted(self.doubts | _time_doubts(times.pts))),
+            self.check.marks_damage,
+            tuple(warnings),
+            self.end,
+        )
 
 
 def _packets(path: str, demuxed: Demuxed) -> Iterator[Any]:
@@ -131,44 +208,53 @@ def _first_frame(context: Any, packet: Any) -> av.VideoFrame | None:
     return frames[0] if frames else None
 
 
-def _time_doubts(pts: NDArray[np.int64], keys: list[bool]) -> set[str]:
-    doubts = set()
+def _time_doubts(pts: NDArray[np.int64]) -> set[str]:
     if np.any(pts == NO_TIME):
-        doubts.add("packets without time")
-    elif np.unique(pts).size != pts.size:
-        doubts.add("packets of the same time")
-    if keys and not keys[0]:
-        doubts.add("no key frame at the start")
-    return doubts
+        return {"packets without time"}
+    if np.unique(pts).size != pts.size:
+        return {"packets of the same time"}
+    return set()
 
 
-def _presentation_order(
-    path: str, demuxed: Demuxed, table: PacketTable
-) -> tuple[NDArray[np.int64], str, list[str]]:
-    """Ordinals of the packets that give frames, in presentation order, and how they were found."""
-    stream = demuxed.stream
-    warnings = list(table.warnings)
-    if not table.doubts:
-        shown = np.flatnonzero(table.shown)
-        order = shown[np.argsort(table.pts[shown], kind="stable")]
-        counted = "packets"
+class Counted(NamedTuple):
+    """The frames: order (T,) int64 ordinals of the packets that give them, in presentation order; how they were counted;
+    spoilt int64, rising, ordinals of packets that the decoder complained of, where it decoded the whole film.
+    """
+
+    order: NDArray[np.int64]
+    how: str
+    spoilt: NDArray[np.int64]
+    warnings: list[str]
+
+
+def _counted(path: str, demuxed: Demuxed, table: PacketTable) -> Counted:
+    """Count the frames by their packets, or by decoding them where packets do not tell."""
+    if table.doubts:
+        counted = _decode_order(path, demuxed.stream.index, demuxed.version)
+        told = counted.spoilt.size or (MARKED in table.doubts and not table.marks_damage)
+        if (told or DAMAGED in table.doubts) and not counted.warnings:
+            counted.warnings.append("damaged packets; some pictures may show errors")
     else:
-        order, failures = _decode_order(path, stream.index, demuxed.version)
-        counted = "decoded"
-        if failures:
-            warnings.append(f"damaged packets: {failures} could not be decoded")
-        if "damaged packets" in table.doubts and not failures:
-            warnings.append("damaged packets; some pictures may show errors")
-    announced = stream.frames
-    if announced > len(table.pts):
-        warnings.append(f"truncated: {len(order)} of {announced} frames can be read")
-    elif demuxed.container.format.name == Y4M and table.end < demuxed.version[1]:
-        warnings.append(f"truncated: the file breaks off within frame {len(order)}")
-    elif demuxed.container.format.name == MATROSKA and _is_cut_short(demuxed):
-        warnings.append(f"truncated: the file breaks off after frame {len(order) - 1}")
-    if order.size == 0:
+        shown = np.flatnonzero(table.shown)
+        order = shown[np.argsort(table.times.pts[shown], kind="stable")].astype(np.int64)
+        counted = Counted(order, "packets", np.zeros(0, np.int64), [])
+    frames = len(counted.order)
+    if frames == 0:
         raise SourceError(f"{path}: no video frame can be decoded")
-    return order.astype(np.int64), counted, warnings
+    counted.warnings[:0] = [*table.warnings, *_cut_short(demuxed, table, frames)]
+    return counted
+
+
+def _cut_short(demuxed: Demuxed, table: PacketTable, frames: int) -> list[str]:
+    """What the file says of frames that are not in it."""
+    announced, format_ = demuxed.stream.frames, demuxed.container.format.name
+    if announced > len(table.positions):
+        return [f"truncated: {frames} of {announced} frames can be read"]
+    if format_ == Y4M and table.end < demuxed.version[1]:
+        return [f"truncated: the file breaks off within frame {frames}"]
+    if format_ == MATROSKA and _is_cut_short(demuxed):
+        return [f"truncated: the file breaks off after frame {frames - 1}"]
+    return []
 
 
 def _is_cut_short(demuxed: Demuxed) -> bool:
@@ -177,85 +263,58 @@ def _is_cut_short(demuxed: Demuxed) -> bool:
     return told is not None and told > demuxed.version[1]
 
 
-def _decode_order(path: str, index: int, version: tuple[str, int]) -> tuple[NDArray[np.int64], int]:
-    """Decode the whole film once; ordinals of the packets that gave frames, as the decoder emits them, and failures."""
+def _decode_order(path: str, index: int, version: tuple[str, int]) -> Counted:
+    """Decode the whole film once: packets that give frames as the decoder emits them, packets that it complains of."""
     demuxed = open_container(path, index, version)
     container, stream = demuxed.container, demuxed.stream
     context = stream.codec_context
     emitted: list[int] = []
+    spoilt: set[int] = set()
     failures = 0
+
+    def take(frames: list[Any]) -> None:
+        known = [frame for frame in frames if frame.pts is not None]
+        emitted.extend(frame.pts for frame in known)
+        spoilt.update(frame.pts for frame in known if frame.is_corrupt)
+
     try:
         for ordinal, packet in enumerate(walk_packets(container, stream)):
             packet.pts = ordinal
             try:
-                emitted += [f.pts for f in context.decode(packet) if f.pts is not None]
+                take(context.decode(packet))
             except av.FFmpegError:
                 failures += 1
+                spoilt.add(ordinal)
     except av.FFmpegError:
         pass
     with contextlib.suppress(av.FFmpegError, EOFError):
-        emitted += [f.pts for f in context.decode(None) if f.pts is not None]
+        take(context.decode(None))
     demuxed.close()
     unique = dict.fromkeys(emitted)
-    return np.fromiter(unique, np.int64, len(unique)), failures
+    warnings = [f"damaged packets: {failures} could not be decoded"] if failures else []
+    order = np.fromiter(unique, np.int64, len(unique))
+    return Counted(order, "decoded", np.array(sorted(spoilt), np.int64), warnings)
 
 
-def _times(
-    stream: Any, table: PacketTable, order: NDArray[np.int64]
-) -> tuple[NDArray[np.int64], Fraction]:
-    """Strictly rising presentation times from 0, and their unit; an even rate where packets carry no times."""
-    pts = table.pts[order]
-    if np.any(pts == NO_TIME):
-        rate = stream.guessed_rate or stream.average_rate or USUAL_RATE
-        return np.arange(order.size, dtype=np.int64), 1 / Fraction(rate)
-    if np.any(np.diff(pts) <= 0):
-        if np.all(np.diff(table.pts) > 0):  # times of decoding, as AVI has them
-            pts = np.sort(pts)
-        return _repaired_times(pts), Fraction(stream.time_base)
-    return pts - pts[0], Fraction(stream.time_base)
+def _anchors(table: PacketTable, order: NDArray[np.int64], spoilt: NDArray[np.int64]) -> Anchors:
+    """Entries from which all later frames can be decoded.
 
-
-def _rate(stream: Any, times: NDArray[np.int64], time_base: Fraction) -> Fraction:
-    """Mean frames a second: of even times themselves, else as the file states it, where two frames are ever so near."""
-    stated = Fraction(stream.average_rate or stream.guessed_rate or USUAL_RATE)
-    steps = np.unique(np.diff(times))
-    if steps.size == 0:
-        return stated
-    fastest = 1 / (int(steps[0]) * time_base)
-    return fastest if steps.size == 1 and len(times) > 2 else min(stated, fastest)
-
-
-def _repaired_times(pts: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Rising times: where they begin anew, as in files put one behind another, the film goes on at its usual pace;
-    frames that are out of place for a moment come right after the one before.
+    An entry a shown as frame p qualifies when every frame from p on comes from a packet not before a (open groups of
+    pictures do too: their leading pictures belong to the anchor before), and when no packet from a to the next one is
+    `spoilt`: what a decoder conceals right behind an entry may lean on what was before.
     """
-    changes = np.diff(pts)
-    usual = int(np.median(changes[changes > 0])) if np.any(changes > 0) else 1
-    moved = pts.copy()
-    for before in np.flatnonzero(changes < 0).tolist():
-        after = pts[before + 2 : before + 2 + SOON_RIGHT]
-        if not np.any(after > pts[before]):
-            moved[before + 1 :] += usual - changes[before]
-    steps = np.arange(pts.size)
-    return np.maximum.accumulate(moved - steps) + steps - pts[0]
-
-
-def _anchors(table: PacketTable, order: NDArray[np.int64]) -> Anchors:
-    """Key packets from which all later frames can be decoded, at least ANCHOR_SPACING frames apart.
-
-    A key packet a shown as frame p qualifies when every frame from p on comes from a packet not before a (open groups
-    of pictures do too: their leading pictures belong to the anchor before).
-    """
-    frame_of = np.full(table.pts.size, -1, np.int64)
+    frame_of = np.full(table.positions.size, -1, np.int64)
     frame_of[order] = np.arange(order.size)
     earliest_after = np.minimum.accumulate(order[::-1])[::-1]
+    spoilt_before = np.searchsorted(spoilt, [*table.entries, table.positions.size])
     chosen = [(0, 0)]
-    for packet in np.flatnonzero(table.keys):
+    for place, packet in enumerate(table.entries):
         frame = int(frame_of[packet])
-        if frame >= chosen[-1][0] + ANCHOR_SPACING and earliest_after[frame] == packet:
-            chosen.append((frame, int(packet)))
+        clean = spoilt_before[place] == spoilt_before[place + 1]
+        if frame > chosen[-1][0] and earliest_after[frame] == packet and clean:
+            chosen.append((frame, packet))
     frames, packets = (np.array(column, np.int64) for column in zip(*chosen, strict=True))
-    return Anchors(frames, packets, table.positions[packets], table.pts[packets])
+    return Anchors(frames, packets, table.positions[packets], table.stamps[packets])
 
 
 def _describe(
@@ -263,12 +322,11 @@ def _describe(
     demuxed: Demuxed,
     first: av.VideoFrame,
     table: PacketTable,
-    order: NDArray[np.int64],
-    counted: str,
-    warnings: list[str],
+    counted: Counted,
 ) -> SourceInfo:
     container, stream = demuxed.container, demuxed.stream
     version, size = demuxed.version
+    order, warnings = counted.order, counted.warnings
     orientation, rotation, right_angled = orientation_of(first)
     if not right_angled:
         warnings.append(f"rotation by {rotation} degrees is not a right angle; ignored")
@@ -279,7 +337,10 @@ def _describe(
             f"{path}: {shown[0]}x{shown[1]} is too large for VP8 (at most {LARGEST_SIDE})"
         )
     aspect = _sample_aspect(stream)
-    times, time_base = _times(stream, table, order)
+    stated = _stated_rate(stream)
+    rate = Fraction(stream.guessed_rate or stated or USUAL_RATE)
+    times = frame_times(table.times, order, Fraction(stream.time_base), rate, _origin(demuxed))
+    check = packet_checks.checker(stream)
     return SourceInfo(
         path=path,
         version=version,
@@ -293,17 +354,22 @@ def _describe(
         coded_height=height,
         width=shown[0],
         height=shown[1],
-        time_base=time_base,
-        average_rate=_rate(stream, times, time_base),
+        time_base=times.unit,
+        average_rate=mean_rate(times.times, times.unit, stated),
         colour=colour_of(first),
         sample_aspect=1 / aspect if orientation.transpose else aspect,
         orientation=orientation,
         rotation=rotation,
         interlaced=bool(first.interlaced_frame),
-        all_times=times,
+        all_times=times.times,
+        end=times.end,
+        start=times.start,
         order=order,
-        anchors=_anchors(table, order),
-        counted=counted,
+        anchors=_anchors(table, order, counted.spoilt),
+        lead_in=0 if check.marks_damage else LEAD_IN.get(packet_checks.codec_name(stream), 1),
+        settled=counted.how == "decoded",
+        proven=not _is_skimmed(demuxed),
+        counted=counted.how,
         warnings=tuple(warnings),
         skip=0,
         frame_count=int(order.size),
@@ -315,6 +381,23 @@ def _with_stated_matrix(source: SourceInfo, matrix: int) -> SourceInfo:
     if source.codec not in VP8_DECODERS or matrix == UNSPECIFIED:
         return source
     return dataclasses.replace(source, colour=source.colour._replace(matrix=matrix))
+
+
+def _stated_rate(stream: Any) -> Fraction | None:
+    rate = stream.average_rate or stream.guessed_rate
+    return Fraction(rate) if rate else None
+
+
+def _origin(demuxed: Demuxed) -> int | None:
+    """When the file's earliest stream begins, in units of the video's time base."""
+    start = demuxed.container.start_time
+    if start is None:
+        return None
+    return round(Fraction(start, av.time_base) / demuxed.stream.time_base)
+
+
+def _is_skimmed(demuxed: Demuxed) -> bool:
+    return demuxed.object is not None and demuxed.object.skims
 
 
 def _sample_aspect(stream: Any) -> Fraction:

@@ -34,11 +34,9 @@ def iter_previews(source: SourceInfo, start: int, count: int) -> Iterator[NDArra
 
 
 class _PreviewReader(Reader):
-    def _emitted(self, number: int, last: int) -> Iterator[av.VideoFrame]:
-        context = self.stream.codec_context
-        if not context.is_open:
-            context.options = {"skip_loop_filter": "all"}
-        yield from super()._emitted(number, last)
+    def _open(self) -> None:
+        super()._open()
+        self.stream.codec_context.options = {"skip_loop_filter": "all"}
 
     def _image(self, frame: av.VideoFrame) -> Image:
         whole = (frame.width, frame.height) == (self.source.coded_width, self.source.coded_height)

@@ -1,36 +1,42 @@
 """Exact random access to the frames of a source.
 
-The film is cut at its anchors into segments, and a segment is always decoded from its own first packet by a fresh
-decoder. So a frame is a function of the file and its number alone, whatever was read before, also in damaged files.
-Reading on from the last frame delivered costs nothing extra: each process keeps a few decoders open.
+Frame n is what one decoder gives that reads the film from its start to its end, whatever was read before, also where the
+film is damaged. A reader enters the film at an anchor before the frame, with a decoder that has seen nothing, and from
+there on never stops: an anchor promises whole pictures, not that nothing after it leans on what was before. Where the
+decoder says that it had to conceal something right after the reader came in, the reader starts again one anchor earlier;
+decoders that say nothing are always led in by some anchors more (docs/decisions/0016).
+
+Reading on from the last frame delivered costs nothing extra: each process keeps a few readers open.
 """
 
 from __future__ import annotations
 
 import os
 import threading
-from collections import OrderedDict, deque
 from collections.abc import Iterator
+from functools import cached_property
 from typing import Any
 
 import av
 import numpy as np
+from numpy.typing import NDArray
 
 from codec.frame import Image
 from excamera_dask.errors import SourceError
 from excamera_dask.sources.demuxing import open_container, walk_packets
 from excamera_dask.sources.description import FULL_RANGE, NO_TIME, SourceInfo
+from excamera_dask.sources.entries import is_whole
+from excamera_dask.sources.packets import checker
 from excamera_dask.sources.pixels import to_image
 from excamera_dask.storage import StorageError, is_remote
 
 OPEN_READERS = 4
 LONGEST_REORDERING = 32
 
-_readers: OrderedDict[tuple[str, str, int], Reader] = OrderedDict()
+_idle: list[Reader] = []
+"""Open readers that nobody uses, the one used last at the end."""
 _lock = threading.Lock()
-os.register_at_fork(
-    after_in_child=_readers.clear
-)  # a child must not share its parent's file offsets
+os.register_at_fork(after_in_child=_idle.clear)  # a child must not share its parent's file offsets
 
 
 def read_frames(source: SourceInfo, start: int, count: int) -> list[Image]:
@@ -38,8 +44,13 @@ def read_frames(source: SourceInfo, start: int, count: int) -> list[Image]:
     return list(iter_frames(source, start, count))
 
 
-def iter_frames(source: SourceInfo, start: int = 0, count: int | None = None) -> Iterator[Image]:
-    """The same as `read_frames`, one frame at a time."""
+def iter_frames(
+    source: SourceInfo,
+    start: int = 0,
+    count: int | None = None,
+    missing: list[int] | None = None,
+) -> Iterator[Image]:
+    """The same as `read_frames`, one frame at a time; frames that another stands in for are added to `missing`."""
     count = source.frame_count - start if count is None else count
     if start < 0 or count < 0 or start + count > source.frame_count:
         raise SourceError(
@@ -47,9 +58,12 @@ def iter_frames(source: SourceInfo, start: int = 0, count: int | None = None) ->
         )
     if count == 0:
         return
-    reader = _take_reader(source)
+    reader = _take_reader(source, source.skip + start)
     try:
-        yield from reader.read(source.skip + start, count)
+        for number, image in enumerate(reader.read(source.skip + start, count), start):
+            if missing is not None and source.skip + number in reader.missing:
+                missing.append(number)
+            yield image
     except GeneratorExit:
         raise
     except StorageError:
@@ -60,26 +74,38 @@ def iter_frames(source: SourceInfo, start: int = 0, count: int | None = None) ->
         raise
     finally:
         if not reader.closed:
-            _put_reader(source, reader)
+            _put_reader(reader)
 
 
-def _take_reader(source: SourceInfo) -> Reader:
+def _take_reader(source: SourceInfo, start: int) -> Reader:
+    """An idle reader of this source: the one that stands nearest before `start`, else any; else a new one."""
     with _lock:
-        reader = _readers.pop(source.identity, None)
-    return reader if reader is not None else Reader(source)
+        ours = [reader for reader in _idle if reader.source.track == source.track]
+        if ours:
+            best = max(ours, key=lambda reader: reader.next_frame * (reader.next_frame <= start))
+            _idle.remove(best)
+            best.source = source  # with other frames in use, perhaps
+            return best
+    return Reader(source)
 
 
-def _put_reader(source: SourceInfo, reader: Reader) -> None:
+def _put_reader(reader: Reader) -> None:
     with _lock:
-        evicted = [_readers.pop(source.identity)] if source.identity in _readers else []
-        _readers[source.identity] = reader
-        evicted += [_readers.popitem(last=False)[1] for _ in range(len(_readers) - OPEN_READERS)]
+        _idle.append(reader)
+        evicted = [_idle.pop(0) for _ in range(len(_idle) - OPEN_READERS)]
     for other in evicted:
         other.close()
 
 
+class _LeansOnMore(Exception):
+    """What was decoded from an anchor on may lean on frames before it."""
+
+
 class Reader:
-    """An open file and decoder, positioned somewhere in it."""
+    """An open file and decoder, positioned somewhere in it.
+
+    missing: frames of the whole film, among those read, that could not be decoded; the one before stands in.
+    """
 
     def __init__(self, source: SourceInfo) -> None:
         _check_unchanged(source)
@@ -88,15 +114,16 @@ class Reader:
         self._open()
         self.packets: Iterator[Any] = walk_packets(self.container, self.stream)
         self.next_packet: int = 0
-        self.backlog: list[tuple[int, Any]] = []
         self.frames: Iterator[av.VideoFrame] | None = None
         self.next_frame = 0
+        self.missing: set[int] = set()
 
     def _open(self) -> None:
         source = self.source
         version = (source.version, source.file_size)
         self.demuxed = open_container(source.path, source.stream_index, version)
         self.container, self.stream = self.demuxed.container, self.demuxed.stream
+        self.check = checker(self.stream)
 
     def close(self) -> None:
         self.rewind()
@@ -109,17 +136,20 @@ class Reader:
             self.frames.close()  # type: ignore[attr-defined]
         self.frames = None
 
+    @cached_property
+    def frame_of(self) -> NDArray[np.int64]:
+        """The frame that each packet gives, (P,) int64 by the packet's ordinal; -1 for none."""
+        order = self.source.order
+        frames = np.full(int(order.max()) + 1, -1, np.int64)
+        frames[order] = np.arange(order.size)
+        return frames
+
     def read(self, start: int, count: int) -> Iterator[Image]:
         """Frames start .. start + count - 1 of the whole film."""
-        anchors = self.source.anchors.frames
-        here = self.frames is not None and self.next_frame <= start
-        if here:
-            here = _segment(anchors, start) <= _segment(anchors, self.next_frame) + 1
-        if not here:
+        if not self._is_on_the_way(start):
             self.rewind()
-            first = _segment(anchors, start)
-            self.frames = self._frames_from(first)
-            self.next_frame = int(anchors[first])
+            self.frames = self._frames_from(start)
+            self.next_frame = start
         assert self.frames is not None
         self._expect(start + count - 1)
         while self.next_frame < start + count:
@@ -127,6 +157,14 @@ class Reader:
             self.next_frame += 1
             if self.next_frame > start:
                 yield self._image(frame)
+
+    def _is_on_the_way(self, start: int) -> bool:
+        """Whether going on to `start` takes no longer than coming in anew."""
+        anchors = self.source.anchors.frames
+        if self.frames is None or self.next_frame > start:
+            return False
+        entry = _segment(anchors, start) - self.source.lead_in
+        return entry <= _segment(anchors, self.next_frame) + 1
 
     def _expect(self, last: int) -> None:
         """Let nothing be fetched ahead beyond what frame `last` needs."""
@@ -141,102 +179,124 @@ class Reader:
         full = source.colour.range == FULL_RANGE
         return to_image(frame, source.coded_width, source.coded_height, full, source.orientation)
 
-    def _frames_from(self, segment: int) -> Iterator[av.VideoFrame]:
-        for number in range(segment, len(self.source.anchors.frames)):
-            yield from self._decode_segment(number)
+    def _frames_from(self, start: int) -> Iterator[av.VideoFrame]:
+        """Frames of the film from `start` to its end."""
+        entry = max(0, _segment(self.source.anchors.frames, start) - self.source.lead_in)
+        while True:
+            try:
+                for frame in self._frames_after(entry, start):
+                    start += 1
+                    yield frame
+                return
+            except _LeansOnMore:
+                entry -= 1
 
-    def _decode_segment(self, number: int) -> Iterator[av.VideoFrame]:
-        """All frames of a segment in presentation order; what cannot be decoded repeats the frame before it."""
-        wanted = self._ordinals(number)
-        owned = set(wanted.tolist())
-        waiting: dict[int, av.VideoFrame] = {}
-        shown: av.VideoFrame | None = None
-        done = 0
-        for frame in self._emitted(number, int(wanted.max())):
-            if frame.pts is not None and frame.pts in owned:
-                waiting[frame.pts] = frame
-            while done < len(wanted) and (
-                int(wanted[done]) in waiting or len(waiting) > LONGEST_REORDERING
-            ):
-                shown = (
-                    waiting.pop(int(wanted[done]), None) or shown or self._stand_in(waiting, number)
-                )
+    def _frames_after(self, entry: int, start: int) -> Iterator[av.VideoFrame]:
+        """The same, decoded from an anchor on, in presentation order; what is missing repeats the frame before it."""
+        first, waiting = int(self.source.anchors.frames[entry]), dict[int, av.VideoFrame]()
+        done, shown = first, None
+        for number, frame in self._emitted(entry):
+            if number >= first:
+                waiting[number] = frame
+            while done in waiting or len(waiting) > LONGEST_REORDERING:
+                shown = self._next(waiting, done, shown, entry)
                 done += 1
-                yield shown
-        while done < len(wanted):
-            shown = waiting.pop(int(wanted[done]), None) or shown or self._stand_in(waiting, number)
+                if done > start:
+                    yield shown
+        while done < len(self.source.order):
+            shown = self._next(waiting, done, shown, entry)
             done += 1
-            yield shown
+            if done > start:
+                yield shown
 
-    def _ordinals(self, number: int) -> Any:
-        frames = self.source.anchors.frames
-        stop = int(frames[number + 1]) if number + 1 < len(frames) else len(self.source.order)
-        return self.source.order[int(frames[number]) : stop]
-
-    def _stand_in(self, waiting: dict[int, av.VideoFrame], number: int) -> av.VideoFrame:
-        """For a segment whose first frames are lost: its first decodable frame, else the last one of those before."""
-        for ordinal in self._ordinals(number):
-            if int(ordinal) in waiting:
-                return waiting[int(ordinal)]
-        if number == 0:
+    def _next(
+        self, waiting: dict[int, av.VideoFrame], frame: int, shown: av.VideoFrame | None, entry: int
+    ) -> av.VideoFrame:
+        found = waiting.pop(frame, None)
+        if found is not None:
+            return found
+        if shown is None and entry > 0:
+            raise _LeansOnMore
+        self.missing.add(frame)
+        if shown is None and not waiting:
             raise SourceError(f"{self.source.path}: the first frames cannot be decoded")
-        other = Reader(self.source)
-        try:
-            return deque(other._decode_segment(number - 1), maxlen=1).pop()
-        finally:
-            other.close()
+        return shown or waiting[min(waiting)]
 
-    def _emitted(self, number: int, last: int) -> Iterator[av.VideoFrame]:
-        """What a fresh decoder gives for the packets from the segment's anchor to `last`, pts = packet ordinal."""
-        context = self.stream.codec_context
+    def _emitted(self, entry: int) -> Iterator[tuple[int, av.VideoFrame]]:
+        """Frames with their numbers, as the decoder gives them from an anchor's packet on.
+
+        Raises _LeansOnMore where what follows the anchor, as far as the next one, is damaged.
+        """
+        anchors, context = self.source.anchors, self.stream.codec_context
+        self._move_to(entry)
+        watched = entry > 0 and not self.source.settled
+        if watched and not self.source.proven:
+            self._prove()
+        begin = int(anchors.frames[entry])
+        stop = int(anchors.frames[entry + 1]) if entry + 1 < len(anchors.frames) else None
         context.flush_buffers()
-        for ordinal, packet in self._packets_from(number):
-            if ordinal > last:
-                break
-            packet.pts = ordinal
-            yield from _decode(context, packet)
-            if ordinal == last:
-                break
-        yield from _decode(context, None)
+        for ordinal, packet in self._packets():
+            for number, frame, sound in self._decode(context, packet, ordinal):
+                if watched and not sound and begin <= number and (stop is None or number < stop):
+                    raise _LeansOnMore
+                if frame is not None:
+                    yield number, frame
 
-    def _packets_from(self, number: int) -> Iterator[tuple[int, Any]]:
-        """Packets with their ordinals from a segment's anchor on; those of the next segment are kept for it."""
-        anchors = self.source.anchors.packets
-        first = int(anchors[number])
-        following = int(anchors[number + 1]) if number + 1 < len(anchors) else None
-        kept = [item for item in self.backlog if item[0] >= first]
-        self.backlog = []
-        if kept and kept[0][0] == first:
-            for item in kept:
-                self._keep(item, following)
-                yield item
-        else:
-            self._move_to(number)
+    def _decode(
+        self, context: Any, packet: Any, ordinal: int
+    ) -> Iterator[tuple[int, av.VideoFrame | None, bool]]:
+        """The frames that come out when a packet (None: the end) goes in: number, frame, whether it is sound."""
+        if packet is not None:
+            packet.pts = ordinal
+        try:
+            frames = context.decode(packet)
+        except (av.FFmpegError, EOFError):
+            if packet is not None:
+                yield self._number(ordinal), None, False
+            return
+        for frame in frames:
+            number = self._number(frame.pts)
+            if number >= 0:
+                yield number, frame, not frame.is_corrupt
+
+    def _number(self, ordinal: int | None) -> int:
+        """The frame that a packet gives; -1 for none."""
+        if ordinal is None or not 0 <= ordinal < len(self.frame_of):
+            return -1
+        return int(self.frame_of[ordinal])
+
+    def _packets(self) -> Iterator[tuple[int, Any]]:
+        """Ordinals and packets from here on; at last the end, None."""
         while True:
             try:
                 packet = next(self.packets, None)
             except av.FFmpegError:
                 packet = None
+            ordinal = self.next_packet
+            self.next_packet = ordinal + 1 if packet is not None else -1
+            yield ordinal, packet
             if packet is None:
-                self.next_packet = -1
                 return
-            item = (self.next_packet, packet)
-            self.next_packet += 1
-            self._keep(item, following)
-            yield item
 
-    def _keep(self, item: tuple[int, Any], following: int | None) -> None:
-        if following is not None and item[0] >= following:
-            self.backlog.append(item)
+    def _prove(self) -> None:
+        """Raise _LeansOnMore unless the next packet is an entry, by its bitstream and by decoding it."""
+        packets = [packet for _, packet in zip(range(2), self.packets, strict=False)]
+        self.packets = _chain(packets, self.packets)
+        if not packets or not self.check(packets[0]).entry:
+            raise _LeansOnMore
+        if self.check.marks_damage and not is_whole(
+            self.stream.codec_context, self.check, packets, ()
+        ):
+            raise _LeansOnMore
 
-    def _move_to(self, number: int) -> None:
-        """Bring the demuxer to a segment's anchor: where it stands, by seeking, or from the start."""
-        if self.next_packet == int(self.source.anchors.packets[number]):
+    def _move_to(self, entry: int) -> None:
+        """Bring the demuxer to an anchor: where it stands, by seeking, or from the start."""
+        if self.next_packet == int(self.source.anchors.packets[entry]):
             return
-        if number and self._seek(number):
+        if entry and self._seek(entry):
             return
         self._reopen()
-        while self.next_packet < int(self.source.anchors.packets[number]):
+        while self.next_packet < int(self.source.anchors.packets[entry]):
             next(self.packets)
             self.next_packet += 1
 
@@ -246,18 +306,18 @@ class Reader:
         self.packets = walk_packets(self.container, self.stream)
         self.next_packet = 0
 
-    def _seek(self, number: int) -> bool:
+    def _seek(self, entry: int) -> bool:
         """Seek to the anchor, or to one before it where the container's own index is coarser; False if it cannot."""
         anchors = self.source.anchors
-        target = int(anchors.packets[number])
+        target = int(anchors.packets[entry])
         places = {
             (int(p), int(t)): int(n)
             for p, t, n in zip(anchors.positions, anchors.timestamps, anchors.packets, strict=True)
             if p >= 0 and t != NO_TIME
         }
         step = 0
-        while number - step > 0 and int(anchors.timestamps[number - step]) != NO_TIME:
-            if self._seek_time(int(anchors.timestamps[number - step]), places, target):
+        while entry - step > 0 and int(anchors.timestamps[entry - step]) != NO_TIME:
+            if self._seek_time(int(anchors.timestamps[entry - step]), places, target):
                 return True
             step = 2 * step + 1
         return False
@@ -274,7 +334,7 @@ class Reader:
                         return False
                 if ordinal is not None:
                     if ordinal == target:
-                        self.packets = _chain(packet, self.packets)
+                        self.packets = _chain([packet], self.packets)
                         self.next_packet = target
                         return True
                     ordinal += 1
@@ -283,16 +343,9 @@ class Reader:
         return False
 
 
-def _chain(packet: Any, rest: Iterator[Any]) -> Iterator[Any]:
-    yield packet
+def _chain(packets: list[Any], rest: Iterator[Any]) -> Iterator[Any]:
+    yield from packets
     yield from rest
-
-
-def _decode(context: Any, packet: Any) -> list[av.VideoFrame]:
-    try:
-        return list(context.decode(packet))
-    except (av.FFmpegError, EOFError):
-        return []
 
 
 def _segment(anchors: Any, frame: int) -> int:

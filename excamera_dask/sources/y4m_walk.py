@@ -18,9 +18,14 @@ class Place(NamedTuple):
     pts: int
     pos: int
     size: int
+    duration: int = 1
     is_keyframe: bool = True
     is_discard: bool = False
     is_corrupt: bool = False
+
+    @property
+    def dts(self) -> int:
+        return self.pts
 
 
 def walk_places(path: str, object_: Any, packets: Iterator[Any]) -> Iterator[Any]:

@@ -1,0 +1,111 @@
+"""Whether a packet gives a whole picture to a decoder that has seen nothing else: it is tried.
+
+A damaged key frame does not. Most decoders conceal what they miss from pictures before, and not all of them tell; some
+leave what was in the buffer. So the packet is decoded behind two other pictures, and has to give the same both times.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import av
+
+from excamera_dask.sources.packets import Checker
+
+OURS = 1
+OTHER = -1
+
+
+def is_whole(
+    context: Any, check: Checker, packets: Sequence[Any], others: Sequence[Sequence[Any]]
+) -> bool:
+    """Whether packets[0] gives the same, undamaged picture whatever was decoded before.
+
+    packets: it and the one after it, if any, since a picture may lie in two; their times are overwritten. others: what
+    to decode before it, twice; a decoder that tells of damage itself needs none. The context is flushed.
+    """
+    if check.marks_damage:
+        return _picture(context, packets) is not None
+    pictures = set()
+    for other in others:
+        context.flush_buffers()
+        for packet in other:
+            _decode(context, packet, OTHER)
+        pictures.add(_picture(context, packets))
+    return len(pictures) == 1 and None not in pictures
+
+
+def _picture(context: Any, packets: Sequence[Any]) -> bytes | None:
+    """A digest of the first packet's picture; None where one cannot be decoded or the decoder says that it is damaged."""
+    context.flush_buffers()
+    frames: list[av.VideoFrame] = []
+    for number, packet in enumerate([*packets, None]):
+        decoded = _decode(context, packet, OURS + number)
+        if decoded is None and packet is not None:
+            return None
+        frames += decoded or []
+    context.flush_buffers()
+    found = [frame for frame in frames if frame.pts == OURS]
+    if not found or found[0].is_corrupt:
+        return None
+    digest = hashlib.blake2b(digest_size=16)
+    for plane in found[0].planes:
+        digest.update(plane)
+    return digest.digest()
+
+
+def _decode(context: Any, packet: Any, time: int) -> list[av.VideoFrame] | None:
+    if packet is not None:
+        packet.pts = time
+    try:
+        return list(context.decode(packet))
+    except (av.FFmpegError, EOFError):
+        return None
+
+
+class Entries:
+    """Watches packets go by, in order, and finds those at which decoding may begin, at least `spacing` packets apart.
+
+    Each is tried by `context`, a decoder of this stream that serves nothing else, once it is known what can be decoded
+    before it instead. Without a context none is tried.
+    """
+
+    def __init__(self, context: Any, check: Checker, spacing: int) -> None:
+        self._context, self._check, self._spacing = context, check, spacing
+        self._seen: list[Candidate] = []
+        self.found: list[int] = []
+        self.damaged = 0
+
+    def see(self, ordinal: int, packet: Any, is_entry: bool) -> None:
+        """The next packet; `is_entry` as its bitstream says."""
+        seen = self._seen
+        if seen and seen[-1].ordinal == ordinal - 1:
+            seen[-1].packets.append(packet)
+        if not seen or (is_entry and ordinal - seen[-1].ordinal >= self._spacing):
+            seen.append(Candidate(ordinal, [packet]))
+            if len(seen) == 4:
+                del seen[0]
+            if len(seen) == 3:
+                self._try(seen[1], seen[0].packets[:1], seen[2].packets[:1])
+
+    def finish(self) -> list[int]:
+        """Ordinals of the packets that are entries."""
+        if len(self._seen) > 1:
+            *before, last = self._seen
+            self._try(last, before[-1].packets[:1], before[0].packets[: 3 - len(before)])
+        return self.found
+
+    def _try(self, candidate: Candidate, *others: Sequence[Any]) -> None:
+        if self._context is None or is_whole(self._context, self._check, candidate.packets, others):
+            self.found.append(candidate.ordinal)
+        else:
+            self.damaged += 1
+
+
+class Candidate(NamedTuple):
+    """A packet that may be an entry, and the one after it."""
+
+    ordinal: int
+    packets: list[Any]
