@@ -17,7 +17,7 @@ from excamera_dask import stages
 from excamera_dask.containers import output_suffix
 from excamera_dask.errors import ExcameraError, SourceError
 from excamera_dask.first_pass import encoder_version
-from excamera_dask.graph import Job, Resumed, build_graph, window_spans, with_priorities
+from excamera_dask.graph import Job, Resumed, build_graph, window_spans, with_task
 from excamera_dask.intermediates import Intermediates
 from excamera_dask.journal import Journal, writing_alone
 from excamera_dask.muxing import Draft, Muxer, missing_frames, mux
@@ -121,12 +121,13 @@ def submit(
             )
         made = _plan(source, chosen, _fingerprint(source, chosen), cluster)
         count, memory, name = cluster.workers, cluster.memory, cluster.name
+        addresses = cluster.addresses
     suffix = output_suffix(f"out{container}" if target is None else target)
     draft = _draft(made, source, target, chosen, name, count, began)._replace(suffix=suffix)
-    graph, keys = build_graph(made, window=window_spans(made, count, memory))
+    graph, keys = build_graph(made, window=window_spans(made, count, memory), workers=addresses)
     last = (f"mux-{made.job.name}", 0)
-    tasks = {**graph, last: (mux, draft._replace(plan=made), keys)}
-    return client.get(with_priorities(made.job.name, tasks), last, sync=False)
+    task = (mux, draft._replace(plan=made), keys)
+    return client.get(with_task(graph, last, task), last, sync=False)
 
 
 def plan(src: PathLike, *, settings: Settings | None = None, **options: Any) -> Plan:
@@ -166,7 +167,9 @@ class _Run:
         executor = self.executor
         self.on_event(Started(self.plan, executor.name, executor.workers, self.frames, self.bytes))
         window = window_spans(self.plan, executor.workers, executor.memory)
-        graph, keys = build_graph(self.plan, window=window, done=done, resumed=resumed)
+        graph, keys = build_graph(
+            self.plan, window=window, done=done, resumed=resumed, workers=executor.addresses
+        )
         with self.muxer:
             self._mux_ready(None)
             executor.run(graph, keys, self._take, self._tell_counts)

@@ -187,6 +187,8 @@ def _frames_read(plan: Plan, span: LoadSpan) -> int:
     """Frames that are decoded to load a span: from the source's key frame before it on."""
     chunks = plan.span_chunks(span)
     first, stop = chunks[0].start, chunks[-1].start + chunks[-1].frames
+    if span.follows:
+        return stop - first
     entries = plan.job.source.keyframes
     place = bisect.bisect_right(entries, first)
     return stop - (int(entries[place - 1]) if place else 0)

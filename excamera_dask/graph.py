@@ -6,13 +6,15 @@ settings, no pictures.
 
 Memory stays bounded on every scheduler because of the graph itself: a load waits for the results of
 the span `window` spans before it, so at most `window` spans of raw pictures exist at any time
-(docs/memory.md). Priorities make the serial chain of rebases run as soon as it can: rebase,
-replace, final_state, encode, load.
+(docs/memory.md). Where the source cannot be entered for long, a load also waits for the one before
+it, and asks for the same worker, so that the film is decoded once and not again for each span.
+Priorities make the serial chain of rebases run as soon as it can: rebase, replace, final_state,
+encode, load.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -27,6 +29,7 @@ from executors import Graph, Key
 
 RANKS = {
     "load": 0,
+    "loaded": 5,
     "encode": 1,
     "final_state": 2,
     "replace": 3,
@@ -59,6 +62,26 @@ class Resumed(NamedTuple):
 
     chunk: int
     packets: tuple[bytes, ...]
+
+
+@dataclass(frozen=True)
+class Homes:
+    """The worker that a task should run on by its key: Dask's annotation `workers`; None for any."""
+
+    addresses: Mapping[Key, str]
+
+    def __call__(self, key: Any) -> list[str] | None:
+        return [self.addresses[key]] if key in self.addresses else None
+
+
+@dataclass(frozen=True)
+class NotOnlyAtHome:
+    """Whether another worker may run a task that has a home: Dask's annotation `allow_other_workers`."""
+
+    addresses: Mapping[Key, str]
+
+    def __call__(self, key: Any) -> bool | None:
+        return True if key in self.addresses else None
 
 
 @dataclass(frozen=True)
@@ -97,12 +120,14 @@ def build_graph(
     window: int,
     done: Collection[int] = (),
     resumed: Mapping[int, Resumed] | None = None,
+    workers: Sequence[str] = (),
 ) -> tuple[Graph, list[Key]]:
     """The graph of a plan's job and the keys of its results, in the order of chunks.
 
-    done: chunks whose results exist already; resumed: by batch, where to go on behind such chunks.
+    done: chunks whose results exist already; resumed: by batch, where to go on behind such chunks; workers: addresses,
+    of which the loads that follow one another share one, if it is still there then.
     """
-    tasks = _Tasks(plan, plan.job, window, set(done), dict(resumed or {}))
+    tasks = _Tasks(plan, plan.job, window, set(done), dict(resumed or {}), workers)
     return tasks.graph(), tasks.results
 
 
@@ -110,9 +135,21 @@ class _Tasks:
     """Collects the tasks of a job that are still to be done."""
 
     def __init__(
-        self, plan: Plan, job: Job, window: int, done: set[int], resumed: dict[int, Resumed]
+        self,
+        plan: Plan,
+        job: Job,
+        window: int,
+        done: set[int],
+        resumed: dict[int, Resumed],
+        workers: Sequence[str] = (),
     ) -> None:
         self.plan, self.job, self.window, self.done, self.resumed = plan, job, window, done, resumed
+        self.workers = workers
+        self.homes: dict[Key, str] = {}
+        self.stretches = 0
+        """Of spans that follow one another."""
+        self.last_load: int | None = None
+        """The first chunk of the load before."""
         self.tasks: dict[Key, Any] = {}
         self.results: list[Key] = []
         self.decoded_again = {place.chunk - 1 for place in resumed.values() if place.chunk > 0}
@@ -124,7 +161,7 @@ class _Tasks:
             chunks = [c for c in self.plan.span_chunks(span) if self._is_wanted(c)]
             if chunks:
                 self._add_span(span, chunks, loaded)
-        return with_priorities(self.job.name, self.tasks)
+        return with_priorities(self.job.name, self.tasks, self.homes)
 
     def key(self, stage: str, index: int) -> Key:
         return (f"{stage}-{self.job.name}", index)
@@ -136,19 +173,29 @@ class _Tasks:
         """Load runs of wanted chunks; the load waits for what must have left memory before."""
         after = loaded[-self.window] if len(loaded) >= self.window else []
         runs = _runs(chunks)
+        self.stretches += span.follows and not self.plan.spans[span.index - 1].follows
         for run in runs:
             load = self.key("load", run[0].index)
+            scattered = self.plan.scattered and not span.follows
+            behind = self._behind(load) if span.follows else ()
             self.tasks[load] = (
-                stages.load_span,
-                self.job.source,
-                list(run),
-                self.plan.scattered,
-                *after,
-            )
+                stages.load_span, self.job.source, list(run), scattered, *behind, *after,
+            )  # fmt: skip
+            self.last_load = run[0].index
             for place, chunk in enumerate(run):
                 self.tasks[self.key("chunk", chunk.index)] = (stages.take, load, place)
                 self._add_chunk(chunk)
         loaded.append(self._ends(chunks))
+
+    def _behind(self, load: Key) -> tuple[Key, ...]:
+        """Let a load go on where the last one stopped; the task that says so."""
+        if self.workers:
+            self.homes[load] = self.workers[self.stretches % len(self.workers)]
+        if self.last_load is None:
+            return ()
+        link = self.key("loaded", self.last_load)
+        self.tasks[link] = (stages.loaded, self.key("load", self.last_load))
+        return (link,)
 
     def _ends(self, chunks: list[Chunk]) -> list[Key]:
         """Tasks that end only when all of these chunks have left memory: the last of each batch."""
@@ -194,10 +241,23 @@ class _Tasks:
         return self.key("rebase", chunk.index - 1)
 
 
-def with_priorities(name: str, tasks: Mapping[Key, Any]) -> Graph:
-    """Tasks as one layer of Dask's, with a priority for each."""
-    layer = MaterializedLayer(dict(tasks), annotations={"priority": Priority()})
+def with_priorities(
+    name: str, tasks: Mapping[Key, Any], homes: Mapping[Key, str] | None = None
+) -> Graph:
+    """Tasks as one layer of Dask's, with a priority for each, and for some the worker where they should run."""
+    annotations: dict[str, Any] = {"priority": Priority()}
+    if homes:
+        annotations |= {"workers": Homes(homes), "allow_other_workers": NotOnlyAtHome(homes)}
+    layer = MaterializedLayer(dict(tasks), annotations=annotations)
     return HighLevelGraph({name: layer}, {name: set()})
+
+
+def with_task(graph: Graph, key: Key, task: Any) -> Graph:
+    """A graph of `with_priorities` and one task more."""
+    (name,) = graph.layers
+    layer = graph.layers[name]
+    more = MaterializedLayer({**graph, key: task}, annotations=layer.annotations)
+    return HighLevelGraph({name: more}, {name: set()})
 
 
 def _runs(chunks: list[Chunk]) -> list[list[Chunk]]:

@@ -6,6 +6,7 @@ has; a key frame that is asked for, or a scene cut, ends the chunk and the batch
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -15,6 +16,11 @@ SPAN_BYTES = 64 << 20
 """Raw pictures that one load task reads at most, where a few chunks are not more."""
 SPAN_CHUNKS = 4
 LARGEST_SPAN_BYTES = 512 << 20
+LONGEST_WAY = 120
+"""Frames that a load may decode in vain to come to its first; a span further from where the source can be entered goes on
+where the one before it stopped."""
+LONGEST_SCATTERED_WAY = 600
+"""The same where going on means that raw pictures travel."""
 FEW_WORKERS = 8
 """More do not share memory: they load chunk by chunk, and read pictures again rather than send them."""
 
@@ -32,11 +38,12 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True)
 class LoadSpan:
-    """Chunks first .. stop - 1, read by one task."""
+    """Chunks first .. stop - 1, read by one task; `follows`: behind the span before it, by the same process if it can be."""
 
     index: int
     first: int
     stop: int
+    follows: bool = False
 
 
 @dataclass(frozen=True)
@@ -72,7 +79,8 @@ class Plan:
     @property
     def task_count(self) -> int:
         """Tasks of the whole graph."""
-        return len(self.spans) + (6 if self.is_chained else 3) * len(self.chunks)
+        links = sum(span.follows for span in self.spans)
+        return len(self.spans) + links + (6 if self.is_chained else 3) * len(self.chunks)
 
     @property
     def is_chained(self) -> bool:
@@ -138,7 +146,8 @@ def make_plan(
     largest = max(SPAN_BYTES, min(SPAN_CHUNKS * chunk_frames * frame_bytes, LARGEST_SPAN_BYTES))
     scattered = separate or workers > FEW_WORKERS
     longest = 1 if scattered else max(1, largest // frame_bytes)
-    spans = tuple(_spans(chunks, longest, anchors))
+    way = LONGEST_SCATTERED_WAY if scattered else LONGEST_WAY
+    spans = tuple(_spans(chunks, longest, anchors, way))
     return Plan(frame_count, chunk_frames, batch_chunks, frame_bytes, chunks, spans, job, scattered)
 
 
@@ -155,9 +164,12 @@ def _chunks(
             index += 1
 
 
-def _spans(chunks: Sequence[Chunk], longest: int, anchors: Sequence[int]) -> Iterator[LoadSpan]:
+def _spans(
+    chunks: Sequence[Chunk], longest: int, anchors: Sequence[int], longest_way: int
+) -> Iterator[LoadSpan]:
     """Runs of whole chunks of at most `longest` frames (or one chunk), each ended as late as an anchor allows."""
     good = _anchored(chunks, anchors)
+    entries = sorted({0, *anchors})
     first, index = 0, 0
     while first < len(chunks):
         stop = first + 1
@@ -167,7 +179,9 @@ def _spans(chunks: Sequence[Chunk], longest: int, anchors: Sequence[int]) -> Ite
             stop = max(
                 (chunk for chunk in range(first + 1, stop + 1) if chunk in good), default=stop
             )
-        yield LoadSpan(index, first, stop)
+        start = chunks[first].start
+        way = start - entries[bisect_right(entries, start) - 1]
+        yield LoadSpan(index, first, stop, index > 0 and way > longest_way)
         first, index = stop, index + 1
 
 

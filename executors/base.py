@@ -11,7 +11,7 @@ from dask.highlevelgraph import HighLevelGraph
 from dask.typing import Key
 
 Graph = HighLevelGraph
-"""Annotations of its layers (`priority`, `retries`) are Dask's own."""
+"""Annotations of its layers (`priority`, `retries`, `workers`) are Dask's own."""
 
 COUNTS_INTERVAL = 0.5
 """Seconds between two looks at how far a graph is."""
@@ -64,6 +64,11 @@ class Executor(ABC):
     @abstractmethod
     def memory(self) -> int:
         """Bytes of memory that all workers have together; 0 if unknown."""
+
+    @property
+    def addresses(self) -> list[str]:
+        """What Dask calls the workers that are there now, sorted; none where all tasks run in one place anyway."""
+        return []
 
     @property
     def present(self) -> int | None:

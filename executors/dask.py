@@ -90,6 +90,10 @@ class DaskExecutor(Executor):
         return max(1, sum(self.client.nthreads().values()))
 
     @property
+    def addresses(self) -> list[str]:
+        return sorted(self.client.nthreads())
+
+    @property
     def memory(self) -> int:
         workers = self.client.scheduler_info(n_workers=-1)["workers"].values()
         limits = [worker["memory_limit"] or 0 for worker in workers]

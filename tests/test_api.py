@@ -13,18 +13,20 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import av
+import dask
 import numpy as np
 import psutil
 import pytest
-from distributed import Client, LocalCluster
+from distributed import Client, LocalCluster, get_task_stream
 
 import codec
 from codec.frame import Image
-from excamera_dask import EncodedVideo, EncodeReport, ExcameraError, Settings, stages
+from excamera_dask import EncodedVideo, EncodeReport, ExcameraError, Settings, planning, stages
 from excamera_dask.api import encode, plan, submit
 from excamera_dask.containers import Y4mWriter, is_key_frame, is_shown, read_packets
 from excamera_dask.errors import ContainerError, SourceError
-from excamera_dask.first_pass import FirstPassSettings
+from excamera_dask.first_pass import FirstPassSettings, video_frame
 from excamera_dask.progress import STAGES, ChunkDone, Event, Notice, StageCounts, Started
 from excamera_dask.settings import InvalidSetting
 from excamera_dask.sources import open_source
@@ -119,6 +121,37 @@ def test_a_cluster_gives_the_same_bytes(source, expected, tmp_path, client):
         encode(source, out, executor=executor, **OPTIONS)
         assert out.read_bytes() == expected
         assert no_leftovers(out)
+
+
+def test_a_film_with_one_entry_is_read_on_by_one_worker(tmp_path, monkeypatch):
+    monkeypatch.setattr(planning, "SPAN_BYTES", 1 << 19)
+    monkeypatch.setattr(planning, "LONGEST_WAY", 24)
+    path = tmp_path / "film.mkv"
+    with av.open(str(path), "w") as container:
+        stream: Any = container.add_stream("libx264", rate=25, options={"g": "9999", "bf": "0"})
+        stream.width, stream.height, stream.pix_fmt = 160, 112, "yuv420p"
+        for number, image in enumerate(film(140, 160, 112)):
+            container.mux(stream.encode(video_frame(image, number)))
+        container.mux(stream.encode(None))
+    made = plan(path, **OPTIONS)
+    following = {("load", span.first) for span in made.spans if span.follows}
+    assert len(following) > 3
+    with (
+        dask.config.set({"distributed.scheduler.work-stealing": False}),
+        LocalCluster(n_workers=3, threads_per_worker=1, dashboard_address=None) as cluster,
+        Client(cluster) as client,
+        get_task_stream(client) as tasks,
+    ):
+        encode(path, tmp_path / "out.webm", executor=client, **OPTIONS)
+    where = {
+        entry["worker"]
+        for entry in tasks.data
+        if isinstance(entry["key"], tuple)
+        and (entry["key"][0].split("-")[0], entry["key"][1]) in following
+    }
+    assert len(where) == 1
+    encode(path, tmp_path / "sync.webm", executor="sync", **OPTIONS)
+    assert (tmp_path / "sync.webm").read_bytes() == (tmp_path / "out.webm").read_bytes()
 
 
 def test_the_film_comes_out(source, tmp_path):

@@ -184,3 +184,23 @@ def test_drawing_without_graphviz_says_what_to_install(monkeypatch: pytest.Monke
     monkeypatch.setitem(__import__("sys").modules, "graphviz", None)
     with pytest.raises(ExcameraError, match="pip install graphviz"):
         plan_of(20).visualize(None)
+
+
+def test_loads_far_from_an_entry_go_on_one_after_another_at_one_worker():
+    plan = make_plan(600, 6, 16, frame_bytes=FRAME, anchors=[0, 300], job=JOB)
+    graph, _ = build_graph(plan, window=3, workers=["tcp://a:1", "tcp://b:1"])
+    tasks = dict(graph)
+    loads = [span for span in plan.spans if span.follows]
+    assert len(loads) > 10
+    homes: dict[int, set[str]] = {}
+    for span in loads:
+        before = plan.spans[span.index - 1]
+        link = ("loaded-test", before.first)
+        assert link in get_dependencies(tasks, ("load-test", span.first))
+        assert get_dependencies(tasks, link) == {("load-test", before.first)}
+        layer = graph.layers["test"]
+        assert layer.annotations["allow_other_workers"](("load-test", span.first))
+        (home,) = layer.annotations["workers"](("load-test", span.first))
+        homes.setdefault(plan.chunks[span.first].start // 300, set()).add(home)
+    assert [len(found) for found in homes.values()] == [1, 1] and homes[0] != homes[1]
+    assert layer.annotations["workers"](("encode-test", 0)) is None

@@ -6,7 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from excamera_dask.planning import LARGEST_SPAN_BYTES, SPAN_BYTES, SPAN_CHUNKS, make_plan
+from excamera_dask.planning import (
+    LARGEST_SPAN_BYTES,
+    LONGEST_WAY,
+    SPAN_BYTES,
+    SPAN_CHUNKS,
+    make_plan,
+)
 
 plans = st.builds(
     lambda frames, n, x, cuts, size, anchors: make_plan(
@@ -72,7 +78,7 @@ def test_the_reference_setting():
     assert plan.key_frames == [0, 96, 192]
     assert [chunk.frames for chunk in plan.chunks] == [6] * 33 + [2]
     assert plan.chunks[-1].position == 1
-    assert str(plan) == "[6, 16]: 200 frames, 34 chunks, 3 batches, 5 load spans, 209 tasks"
+    assert str(plan) == "[6, 16]: 200 frames, 34 chunks, 3 batches, 5 load spans, 211 tasks"
 
 
 def test_plain_chunking_has_no_chains():
@@ -85,6 +91,22 @@ def test_one_batch_when_unlimited():
     plan = make_plan(1000, 1, None, frame_bytes=1000)
     assert plan.key_frames == [0]
     assert plan.chunks[-1].position == 999
+
+
+def test_spans_far_from_an_anchor_follow_the_one_before():
+    plan = make_plan(900, 6, 16, frame_bytes=1_382_400, anchors=[0, 600])
+    starts = [plan.chunks[span.first].start for span in plan.spans if span.follows]
+    assert starts == [
+        start
+        for start in (plan.chunks[span.first].start for span in plan.spans)
+        if start - 600 * (start >= 600) > LONGEST_WAY
+    ]
+    assert len(starts) > 8
+    scattered = make_plan(900, 6, 16, frame_bytes=1_382_400, anchors=[0], workers=100)
+    follow = [scattered.chunks[span.first].start for span in scattered.spans if span.follows]
+    assert follow == list(range(606, 900, 6))
+    often = make_plan(900, 6, 16, frame_bytes=1_382_400, anchors=range(0, 900, 100))
+    assert not any(span.follows for span in often.spans)
 
 
 def test_spans_end_at_anchors():
