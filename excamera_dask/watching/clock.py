@@ -41,7 +41,10 @@ class Clock:
             self._decoded, self._expected = dts, dts + (packet.duration or self.step)
             packet.dts = dts
         if packet.pts is not None:
-            packet.pts += self._shift
+            pts = packet.pts + self._shift
+            foreign = self._joined and packet.dts is not None
+            foreign = foreign and abs(pts - packet.dts) > self._longest_gap
+            packet.pts = None if foreign else pts
 
     def _jumps(self, dts: int) -> bool:
         latest = max(self._decoded or 0, self._shown or 0)

@@ -13,7 +13,7 @@ from av.filter import Graph
 from codec.frame import Image, Plane
 
 FLAGS = "bicubic+accurate_rnd+bitexact"
-FULL_RANGE = 2
+LIMITED_RANGE, FULL_RANGE = 1, 2
 RANGES = {0: "unknown", 1: "tv", 2: "pc"}
 SLIGHT_TURN = 1
 """Degrees off a right angle that count as none."""
@@ -75,7 +75,8 @@ class Projector:
             colorspace=str(look.colorspace),
         )
         chain = [graph.add(name, arguments) for name, arguments in look.turns]
-        chain.append(graph.add("scale", f"out_range=tv:flags={FLAGS}"))
+        range_ = "pc" if _is_limited_gray(look) else "tv"  # which is to say, as they are
+        chain.append(graph.add("scale", f"out_range={range_}:flags={FLAGS}"))
         chain.append(graph.add("format", "yuv420p"))
         chain.append(graph.add("scale", f"{self.width}:{self.height}:flags={FLAGS}"))
         graph.link_nodes(source, *chain, graph.add("buffersink")).configure()
@@ -116,6 +117,11 @@ def _look(frame: av.VideoFrame) -> Look:
     if format_.startswith("yuvj"):
         range_ = FULL_RANGE
     return Look(frame.width, frame.height, format_, range_, int(frame.colorspace), _turns(frame))
+
+
+def _is_limited_gray(look: Look) -> bool:
+    """libswscale takes all gray for full range, whatever its tags say."""
+    return look.range == LIMITED_RANGE and look.format.startswith(("gray", "ya"))
 
 
 def _pixels(plane: Any, height: int, width: int) -> Plane:
