@@ -13,16 +13,17 @@ from excamera_dask.errors import SourceError
 from excamera_dask.slippage import Slip, SlipFinder
 from excamera_dask.storage import PathLike
 from excamera_dask.timing import TimeKeeper, Timeline, Timing
-from excamera_dask.watching import Film, watch
+from excamera_dask.watching import Film, Hints, watch
 
 
 class Selection(NamedTuple):
-    """Frames of a file or an object: without the first `skip`, at most `limit`, of one stream (None: as ffmpeg chooses)."""
+    """Frames of a file or an object: without the first `skip`, at most `limit`; stream and hints are those of `watch`."""
 
     path: PathLike
     skip: int = 0
     limit: int | None = None
-    stream: int | None = None
+    stream: int | str | None = None
+    hints: Hints = Hints()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,8 +90,8 @@ def compare_films(
     to compare, StorageError for the troubles of a store.
     """
     with (
-        watch(reference.path, reference.stream) as first,
-        watch(distorted.path, distorted.stream) as second,
+        watch(reference.path, reference.stream, reference.hints) as first,
+        watch(distorted.path, distorted.stream, distorted.hints) as second,
     ):
         _refuse_other_size(first, second)
         timelines = (

@@ -22,7 +22,7 @@ from excamera_dask.containers import Writer, is_shown
 from excamera_dask.errors import SourceError
 from excamera_dask.first_pass import video_frame
 from excamera_dask.storage import StorageError
-from excamera_dask.watching import ShownFrame, watch
+from excamera_dask.watching import Hints, ShownFrame, watch
 from excamera_dask.watching.projector import upright
 
 WIDTH, HEIGHT = 96, 64
@@ -34,7 +34,7 @@ def images() -> list[Image]:
     return streams.moving_images(WIDTH, HEIGHT, 60)
 
 
-def played(path: Path | str, stream: int | None = None) -> tuple[reels.Played, Any]:
+def played(path: Path | str, stream: int | str | None = None) -> tuple[reels.Played, Any]:
     """All that `watch` shows, and the film when it is over."""
     with watch(path, stream) as film:
         shown = [(f.time, f.duration, reels.md5(f.picture())) for f in film.frames()]
@@ -347,6 +347,37 @@ def test_a_slant_is_left_alone() -> None:
     assert upright(bytes(36)) == ()
 
 
+def test_what_is_known_better_counts(images: list[Image], tmp_path: Path) -> None:
+    """Range, matrix of RGB and rate, where a file is silent or lies."""
+    lying = {
+        "untagged.mkv": reels.write_film(tmp_path / "u.mkv", images[:2], "ffv1"),
+        "full.mkv": reels.write_film(
+            tmp_path / "f.mkv", images[:2], "ffv1", tags={"color_range": 2}
+        ),
+        "jpeg.avi": reels.write_film(tmp_path / "j.avi", images[:2], "mjpeg", "yuvj420p"),
+    }
+    for path in lying.values():
+        stored = reels.decoded_from(path)[0].y
+        limited = np.round(16 + stored * (219 / 255))
+        assert np.array_equal(first_picture(path, Hints(range=1)).y, stored)
+        assert np.abs(first_picture(path, Hints(range=2)).y - limited).max() <= 1
+    rgb = reels.write_film(tmp_path / "rgb.mkv", images[:2], "ffv1", "bgr0")
+    with av.open(str(rgb)) as container:
+        colours = next(container.decode(video=0)).to_ndarray(format="rgb24").astype(float)
+    for matrix, (red, blue) in {0: (0.299, 0.114), 1: (0.2126, 0.0722)}.items():
+        luma = colours @ [red, 1 - red - blue, blue]
+        ours = first_picture(rgb, Hints(matrix=matrix))
+        assert np.abs(ours.y - (16 + luma * (219 / 255))).max() <= 1.5
+    with watch(lying["untagged.mkv"], hints=Hints(rate=Fraction(10))) as film:
+        assert [frame.time for frame in film.frames()] == [0, Fraction("0.1")]
+        assert film.end == Fraction("0.2")
+
+
+def first_picture(path: Path, hints: Hints) -> Image:
+    with watch(path, hints=hints) as film:
+        return next(film.frames()).picture()
+
+
 def several_streams(path: Path, images: list[Image], flags: dict[int, Any]) -> Path:
     """Three tracks, of which the first is larger than the others; their pictures begin at other numbers."""
     with av.open(str(path), "w") as container:
@@ -377,11 +408,13 @@ def test_the_default_stream_is_watched_or_the_largest_or_the_one_asked_for(
     for name, expected in chosen.items():
         path = several_streams(tmp_path / f"{name}.mkv", images, flags[name])
         assert played(path)[1].stream == expected
-        assert played(path, stream=1)[1].stream == 1
+        assert played(path, stream=1)[1].stream == played(path, "v:1")[1].stream == 1
         assert played(path)[0].pictures == played(path, expected)[0].pictures
     assert played(path, 1)[0].pictures != played(path, 2)[0].pictures
     with pytest.raises(SourceError, match=r"stream 7 is no video stream \(those are: 0, 1, 2\)"):
         played(path, 7)
+    with pytest.raises(SourceError, match="stream v:3 is no video stream"):
+        played(path, "v:3")
 
 
 @pytest.mark.ffmpeg

@@ -6,5 +6,6 @@ ffmpeg makes of the same file.
 """
 
 from excamera_dask.watching.film import Film, ShownFrame, watch
+from excamera_dask.watching.projector import Hints
 
-__all__ = ["Film", "ShownFrame", "watch"]
+__all__ = ["Film", "Hints", "ShownFrame", "watch"]

@@ -17,7 +17,7 @@ from codec.frame import Image
 from excamera_dask.errors import SourceError
 from excamera_dask.storage import PathLike, StorageError, demuxable, full_name, is_remote
 from excamera_dask.watching.clock import Clock
-from excamera_dask.watching.projector import Projector
+from excamera_dask.watching.projector import NO_HINTS, Hints, Projector
 
 USUAL_RATE = Fraction(25)
 MICROSECOND = Fraction(1, 10**6)
@@ -58,7 +58,9 @@ class Film:
     it is played, frames_shown and end (seconds) grow; warnings, one line each, are complete in the end.
     """
 
-    def __init__(self, name: str, opened: Any, container: Any, stream: Any) -> None:
+    def __init__(
+        self, name: str, opened: Any, container: Any, stream: Any, hints: Hints = NO_HINTS
+    ) -> None:
         self.path, self.container, self.stream = name, container.format.name, stream.index
         self.codec = stream.codec_context.name
         self.rate = Fraction(stream.average_rate or stream.guessed_rate or USUAL_RATE)
@@ -74,9 +76,9 @@ class Film:
             self.time_base,
             start=round(self.start / self.time_base),
             joined=bool(container.format.flags & Flags.ts_discont.value),
-            step=round(1 / (self.rate * self.time_base)),
+            step=max(1, round(1 / (self.rate * self.time_base))),
         )
-        self._failures = 0
+        self._hints, self._failures = hints, 0
         decoded = self._decode()
         first = next(decoded, None)
         if first is None:
@@ -85,7 +87,7 @@ class Film:
         self.tags = Tags(
             int(first.color_range), int(first.color_primaries), int(first.color_trc), int(first.colorspace)
         )  # fmt: skip
-        self._projector = Projector(first)
+        self._projector = Projector(first, hints)
         self.width, self.height = self._projector.width, self._projector.height
         self._decoded = chain([first], decoded)
 
@@ -95,13 +97,21 @@ class Film:
         Raises StorageError where an object cannot be read on; what else is wrong with a file is told by `warnings`.
         """
         for frame in self._decoded:
-            time, duration = (t * self.time_base for t in self._clock.time(frame))
+            time, duration = self._time(frame)
             self.frames_shown += 1
             self.end = max(self.end, time + duration)
             yield ShownFrame(time, duration, frame, self._projector)
-        self.end = max(self.end, self._stated_end())
+        if self._hints.rate is None:
+            self.end = max(self.end, self._stated_end())
         if self._failures:
             self.warnings.append(f"damaged packets: {self._failures} could not be decoded")
+
+    def _time(self, frame: av.VideoFrame) -> tuple[Fraction, Fraction]:
+        """When the next frame is shown and for how long, in seconds."""
+        if self._hints.rate is not None:
+            return self.frames_shown / self._hints.rate, 1 / self._hints.rate
+        time, duration = self._clock.time(frame)
+        return time * self.time_base, duration * self.time_base
 
     def _stated_end(self) -> Fraction:
         """Matroska has no duration for a last frame that is held, but one for all."""
@@ -118,8 +128,10 @@ class Film:
                 yield from context.decode(packet)
             except av.FFmpegError:
                 self._failures += 1
-        with contextlib.suppress(av.FFmpegError):
+        try:
             yield from context.decode(None)
+        except av.FFmpegError:
+            self._failures += 1
 
     def _packets(self) -> Iterator[Any]:
         try:
@@ -132,11 +144,13 @@ class Film:
 
 
 @contextlib.contextmanager
-def watch(path: PathLike, stream: int | None = None) -> Iterator[Film]:
+def watch(
+    path: PathLike, stream: int | str | None = None, hints: Hints = NO_HINTS
+) -> Iterator[Film]:
     """Open a file or an object and decode up to its first frame.
 
-    stream: its number in the container; None takes the one that ffmpeg would. Raises SourceError, one line, where there
-    is no video frame, StorageError for the troubles of a store.
+    stream: its number in the container, or "v:N" for the N-th video stream; None takes the one that ffmpeg would. Raises
+    SourceError, one line, where there is no video frame, StorageError for the troubles of a store.
     """
     name = full_name(path)
     _check_file(name)
@@ -148,7 +162,7 @@ def watch(path: PathLike, stream: int | None = None) -> Iterator[Film]:
         reason = str(error.strerror or error).lower()
         raise SourceError(f"{name}: not a video that can be read ({reason})") from None
     try:
-        yield Film(name, opened, container, _choose(name, container, stream))
+        yield Film(name, opened, container, _choose(name, container, stream), hints)
     finally:
         container.close()
         if not isinstance(opened, str):
@@ -175,14 +189,14 @@ def _raise_trouble(opened: Any) -> None:
         raise trouble
 
 
-def _choose(name: str, container: Any, number: int | None) -> Any:
+def _choose(name: str, container: Any, wanted: int | str | None) -> Any:
     streams = [s for s in container.streams.video if s.codec_context is not None]
-    if number is not None:
-        chosen = next((s for s in streams if s.index == number), None)
-        if chosen is None:
+    if wanted is not None:
+        asked_for = [s for s in streams if wanted in (s.index, f"v:{_video_number(container, s)}")]
+        if not asked_for:
             numbers = ", ".join(str(s.index) for s in streams) or "none"
-            raise SourceError(f"{name}: stream {number} is no video stream (those are: {numbers})")
-        return chosen
+            raise SourceError(f"{name}: stream {wanted} is no video stream (those are: {numbers})")
+        return asked_for[0]
     if not streams:
         kinds = ", ".join(sorted({s.type for s in container.streams})) or "no streams at all"
         raise SourceError(f"{name}: no video stream that can be decoded ({kinds})")
@@ -192,6 +206,10 @@ def _choose(name: str, container: Any, number: int | None) -> Any:
     if container.format.name in TEXT_FORMATS:
         raise SourceError(f"{name}: a text file, not a video")
     return chosen
+
+
+def _video_number(container: Any, stream: Any) -> int:
+    return [s.index for s in container.streams.video].index(stream.index)
 
 
 def _weight(stream: Any) -> int:

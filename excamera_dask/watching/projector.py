@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import struct
+from fractions import Fraction
 from typing import Any, NamedTuple
 
 import av
@@ -15,6 +16,10 @@ from codec.frame import Image, Plane
 FLAGS = "bicubic+accurate_rnd+bitexact"
 LIMITED_RANGE, FULL_RANGE = 1, 2
 RANGES = {0: "unknown", 1: "tv", 2: "pc"}
+FULL_BY_NAME = ("yuvj", "gray", "ya")
+"""Formats that libswscale takes for full range, whatever their tags say."""
+RGB_MATRICES = {1: "bt709", 4: "fcc", 7: "smpte240m", 9: "bt2020"}
+"""Matrices of ITU-T H.273 by which RGB can be converted; else it is BT.601."""
 SLIGHT_TURN = 1
 """Degrees off a right angle that count as none."""
 UNMIRRORED = {
@@ -25,12 +30,28 @@ UNMIRRORED = {
 """Filters by quarter turns clockwise."""
 
 
+class Hints(NamedTuple):
+    """What is true where a file is silent or lies.
+
+    range: of luma and chroma, 1 limited, 2 full, 0 as the file says; matrix: by which RGB is converted, a code of
+    ITU-T H.273, 0 BT.601; rate: frames a second, at even times from 0, None by the file's times.
+    """
+
+    range: int = 0
+    matrix: int = 0
+    rate: Fraction | None = None
+
+
+NO_HINTS = Hints()
+
+
 class Look(NamedTuple):
     """What decides how frames are converted; turns are the filters, by name and arguments, that set them upright."""
 
     width: int
     height: int
     format: str
+    is_rgb: bool
     range: int
     colorspace: int
     turns: tuple[tuple[str, str], ...]
@@ -39,19 +60,20 @@ class Look(NamedTuple):
 class Projector:
     """Makes pictures of one size, that of the first frame when it is turned upright: `width`, `height` in pixels."""
 
-    def __init__(self, first: av.VideoFrame) -> None:
-        look = _look(first)
+    def __init__(self, first: av.VideoFrame, hints: Hints = NO_HINTS) -> None:
+        self._hints = hints
+        look = self._look_of(first)
         self.width, self.height = first.width, first.height
         if any(name == "transpose" for name, _ in look.turns):
             self.width, self.height = first.height, first.width
-        self._look: Look | None = None
+        self._seen: Look | None = None
         self._graph: Graph | None = None
 
     def picture(self, frame: av.VideoFrame) -> Image:
         """The frame as it is shown."""
-        look = _look(frame)
-        if look != self._look:
-            self._graph, self._look = self._graph_for(look), look
+        look = self._look_of(frame)
+        if look != self._seen:
+            self._graph, self._seen = self._graph_for(look), look
         if self._graph is not None:
             self._graph.vpush(frame)
             frame = self._graph.vpull()
@@ -75,12 +97,28 @@ class Projector:
             colorspace=str(look.colorspace),
         )
         chain = [graph.add(name, arguments) for name, arguments in look.turns]
-        range_ = "pc" if _is_limited_gray(look) else "tv"  # which is to say, as they are
-        chain.append(graph.add("scale", f"out_range={range_}:flags={FLAGS}"))
+        chain.append(graph.add("scale", f"{self._conversion(look)}:flags={FLAGS}"))
         chain.append(graph.add("format", "yuv420p"))
         chain.append(graph.add("scale", f"{self.width}:{self.height}:flags={FLAGS}"))
         graph.link_nodes(source, *chain, graph.add("buffersink")).configure()
         return graph
+
+    def _conversion(self, look: Look) -> str:
+        """Options of the filter `scale` that bring such frames into limited range."""
+        kept = look.range == LIMITED_RANGE and look.format.startswith(FULL_BY_NAME)
+        range_ = "pc" if kept else "tv"  # from full to full: as they are
+        matrix = RGB_MATRICES.get(self._hints.matrix, "bt601")
+        return f"out_range={range_}" + (f":out_color_matrix={matrix}" if look.is_rgb else "")
+
+    def _look_of(self, frame: av.VideoFrame) -> Look:
+        format_, range_ = frame.format.name, int(frame.color_range)
+        is_rgb = bool(frame.format.is_rgb or frame.format.has_palette)
+        if format_.startswith("yuvj"):
+            range_ = FULL_RANGE
+        if self._hints.range and not is_rgb:
+            range_ = self._hints.range
+        space, turns = int(frame.colorspace), _turns(frame)
+        return Look(frame.width, frame.height, format_, is_rgb, range_, space, turns)
 
 
 def upright(matrix: bytes) -> tuple[tuple[str, str], ...]:
@@ -110,18 +148,6 @@ def _turns(frame: av.VideoFrame) -> tuple[tuple[str, str], ...]:
         return UNMIRRORED.get(round(-frame.rotation / 90) % 4, ())
     matrices = [bytes(data) for data in side_data if data.type.name == "DISPLAYMATRIX"]
     return upright(matrices[0]) if matrices else ()
-
-
-def _look(frame: av.VideoFrame) -> Look:
-    format_, range_ = frame.format.name, int(frame.color_range)
-    if format_.startswith("yuvj"):
-        range_ = FULL_RANGE
-    return Look(frame.width, frame.height, format_, range_, int(frame.colorspace), _turns(frame))
-
-
-def _is_limited_gray(look: Look) -> bool:
-    """libswscale takes all gray for full range, whatever its tags say."""
-    return look.range == LIMITED_RANGE and look.format.startswith(("gray", "ya"))
 
 
 def _pixels(plane: Any, height: int, width: int) -> Plane:
