@@ -1,25 +1,43 @@
-"""How near one video is to another, frame by frame: PSNR and SSIM as ffmpeg's filters compute them."""
+"""How near one video is to another, frame by frame: PSNR and SSIM as ffmpeg's filters compute them, and times."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 from codec import quality
-from codec.frame import Image
 from codec.quality import PlaneValues
 from excamera_dask.errors import SourceError
-from excamera_dask.sources import SourceInfo, iter_frames
+from excamera_dask.slippage import Slip, SlipFinder
+from excamera_dask.storage import PathLike
+from excamera_dask.timing import TimeKeeper, Timeline, Timing
+from excamera_dask.watching import Film, Hints, watch
+
+
+class Selection(NamedTuple):
+    """Frames of a file or an object: without the first `skip`, at most `limit`; stream and hints are those of `watch`."""
+
+    path: PathLike
+    skip: int = 0
+    limit: int | None = None
+    stream: int | str | None = None
+    hints: Hints = Hints()
 
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """Mean squared errors and SSIM of each frame, in order; sizes are equal by construction."""
+    """Mean squared errors and SSIM of each frame, in order; sizes are equal by construction.
+
+    timing: of both films; slip: where frames slip by one; warnings: lines about either file or the pair.
+    """
 
     errors: list[PlaneValues]
     similarities: list[PlaneValues]
+    timing: Timing
+    slip: Slip | None
+    warnings: list[str]
 
     @property
     def frames(self) -> int:
@@ -45,6 +63,10 @@ class Comparison:
             "ssim_db": _plain(PlaneValues(*map(quality.ssim_db, self.ssim))),
         }
 
+    def times(self) -> dict[str, Any]:
+        """What the times have in common, as plain values in seconds, and where frames slip by one."""
+        return self.timing.plain() | {"slip": self.slip and self.slip._asdict()}
+
     def per_frame(self) -> list[dict[str, Any]]:
         """The figures of each frame as plain values, `frame` counting from 0."""
         return [
@@ -59,36 +81,59 @@ class Comparison:
         ]
 
 
-def compare_images(
-    pairs: Iterable[tuple[Image, Image]], on_frame: Callable[[int], None] | None = None
+def compare_films(
+    reference: Selection, distorted: Selection, on_frame: Callable[[int], None] | None = None
 ) -> Comparison:
-    """Compare (reference, distorted) pictures one pair at a time; `on_frame` hears the count so far.
+    """Compare two videos, each played once from its start, over the frames that both have.
 
-    Raises ValueError where the sizes of a pair differ.
+    `on_frame` hears the count so far. Raises SourceError where one cannot be read, their sizes differ, or there is nothing
+    to compare, StorageError for the troubles of a store.
     """
-    errors, similarities = [], []
-    for reference, distorted in pairs:
-        errors.append(quality.mean_squared_error(reference, distorted))
-        similarities.append(quality.ssim(reference, distorted))
-        if on_frame is not None:
-            on_frame(len(errors))
-    return Comparison(errors, similarities)
+    with (
+        watch(reference.path, reference.stream, reference.hints) as first,
+        watch(distorted.path, distorted.stream, distorted.hints) as second,
+    ):
+        _refuse_other_size(first, second)
+        timelines = (
+            Timeline(first, reference.skip, reference.limit),
+            Timeline(second, distorted.skip, distorted.limit),
+        )
+        return _compare(*timelines, on_frame)
 
 
-def compare_sources(
-    reference: SourceInfo, distorted: SourceInfo, on_frame: Callable[[int], None] | None = None
+def _compare(
+    reference: Timeline, distorted: Timeline, on_frame: Callable[[int], None] | None
 ) -> Comparison:
-    """Compare two sources over the frames that both have; raises SourceError where their sizes differ."""
+    errors, similarities = [], []
+    times, slips = TimeKeeper(reference, distorted), SlipFinder()
+    for number, (first, second) in enumerate(zip(reference, distorted, strict=False)):
+        times.hear(number, first, second)
+        pictures = first.picture(), second.picture()
+        errors.append(quality.mean_squared_error(*pictures))
+        similarities.append(quality.ssim(*pictures))
+        slips.hear(number, *pictures, errors[-1].y)
+        if on_frame is not None:
+            on_frame(number + 1)
+    timing = times.timing()
+    for timeline in (reference, distorted):
+        if timeline.frames == 0:
+            left = f" after the first {timeline.skip}" if timeline.skip else ""
+            raise SourceError(f"{timeline.film.path}: no frames to compare{left}")
+    warnings = [
+        f"{timeline.film.path}: {warning}"
+        for timeline in (reference, distorted)
+        for warning in timeline.film.warnings
+    ]
+    warnings += timing.warnings() + ([str(slips.slip)] if slips.slip else [])
+    return Comparison(errors, similarities, timing, slips.slip, warnings)
+
+
+def _refuse_other_size(reference: Film, distorted: Film) -> None:
     if (reference.width, reference.height) != (distorted.width, distorted.height):
         raise SourceError(
             f"{distorted.path}: is {distorted.width}x{distorted.height} but {reference.path} is "
             f"{reference.width}x{reference.height}; only videos of one size can be compared"
         )
-    count = min(reference.frame_count, distorted.frame_count)
-    if count == 0:
-        raise SourceError(f"{reference.path}: no frames to compare")
-    pairs = zip(iter_frames(reference, 0, count), iter_frames(distorted, 0, count), strict=True)
-    return compare_images(pairs, on_frame)
 
 
 def _plain(values: PlaneValues) -> dict[str, float | None]:

@@ -12,11 +12,11 @@ from typing import Any
 
 from codec import quality
 from excamera_dask.bd_rate import bd_rate
-from excamera_dask.comparison import Comparison, compare_sources
+from excamera_dask.comparison import Selection, compare_films
 from excamera_dask.containers import Writer, is_key_frame, is_shown, read_packets
 from excamera_dask.first_pass import FirstPassSettings
 from excamera_dask.serial import encode_serially
-from excamera_dask.sources import SourceInfo, open_source
+from excamera_dask.sources import SourceInfo
 
 SERIAL = "serial"
 
@@ -85,9 +85,11 @@ def method_name(chunk_frames: int, batch_chunks: int | None) -> str:
 def measure(method: str, cq_level: int, source: SourceInfo, path: Path, seconds: float) -> Point:
     """The point that the file `path` makes as an encode of `source`; both must have as many frames."""
     sizes = [(len(p.data), is_key_frame(p.data)) for p in read_packets(path)]
-    compared: Comparison = compare_sources(source, open_source(path))
-    if compared.frames != source.frame_count:
-        raise ValueError(f"{method}: {compared.frames} frames came back of {source.frame_count}")
+    reference = Selection(source.path, source.skip, source.frame_count, source.stream_index)
+    compared = compare_films(reference, Selection(path))
+    _, came_back = compared.timing.frames
+    if came_back != source.frame_count:
+        raise ValueError(f"{method}: {came_back} frames came back of {source.frame_count}")
     ssim = compared.ssim.y
     return Point(
         method=method,

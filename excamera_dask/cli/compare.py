@@ -1,4 +1,4 @@
-"""`excamera compare`: PSNR and SSIM of a video against its original."""
+"""`excamera compare`: PSNR, SSIM and times of a video against its original."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from excamera_dask.storage import S3Url
 
 
-@click.command(short_help="PSNR and SSIM of a video against its original, as JSON.")
+@click.command(short_help="PSNR, SSIM and times of a video against its original, as JSON.")
 @click.argument("reference", type=Place())
 @click.argument("distorted", type=Place())
 @click.option(
@@ -33,32 +33,26 @@ def compare(
 ) -> None:
     """Compare DISTORTED with REFERENCE, frame by frame, and print JSON.
 
-    Both may be anything that can be encoded, and IVF or WebM. The figures are those of ffmpeg's psnr and ssim
-    filters; null stands for an infinite PSNR (identical pictures).
+    Both may be anything that can be encoded, and IVF or WebM. Both are decoded from their start by libavcodec, as a player
+    does, not by the reader that encodes. The figures are those of ffmpeg's psnr and ssim filters; null stands for an
+    infinite PSNR (identical pictures). Under "times", in seconds: the largest error of a frame's time since the first,
+    start and duration of each, numbers of frames, and from which frame on pictures slip by one. What differs is
+    warned of.
 
     \b
     excamera compare in.mp4 out.webm | jq .overall.ssim.y
     excamera compare --skip 240 --limit 96 film.mkv part.ivf
     """
-    from excamera_dask.comparison import compare_sources
-    from excamera_dask.sources import open_source
+    from excamera_dask.comparison import Selection, compare_films
 
-    first = open_source(reference).select(skip, limit)
-    second = open_source(distorted).select(0, limit)
-    comparison = compare_sources(first, second)
-    for source in (first, second):
-        for warning in source.warnings:
-            notice(f"warning: {source.path}: {warning}")
-    if first.frame_count != second.frame_count:
-        shorter = min(first.frame_count, second.frame_count)
-        notice(
-            f"warning: {first.frame_count} frames against {second.frame_count}; "
-            f"the first {shorter} are compared"
-        )
+    comparison = compare_films(Selection(reference, skip, limit), Selection(distorted, 0, limit))
+    for warning in comparison.warnings:
+        notice(f"warning: {warning}")
     result: dict[str, Any] = {
         "reference": str(reference),
         "distorted": str(distorted),
         "overall": comparison.overall(),
+        "times": comparison.times(),
     }
     if per_frame:
         result["frames"] = comparison.per_frame()
