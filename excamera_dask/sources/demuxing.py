@@ -11,6 +11,7 @@ from av.bitstream import BitStreamFilterContext
 from av.stream import Disposition
 
 from excamera_dask.errors import SourceError
+from excamera_dask.sources.encryption import check_clear, opened_again
 from excamera_dask.sources.skimming import SkimmedFile, fetch_index, top_level_boxes
 from excamera_dask.storage import S3Url, locate
 from excamera_dask.storage.bucket import ObjectInfo
@@ -67,6 +68,8 @@ def open_container(
     demuxed = Demuxed(container, None, opened)
     try:
         stream = _pick_stream(container, path, index)
+        with opened_again(container.name, opened) as file:
+            check_clear(container, stream, path, file)
     except BaseException:
         demuxed.close()
         raise

@@ -19,11 +19,12 @@ from excamera_dask.errors import SourceError
 from excamera_dask.sources import packets as packet_checks
 from excamera_dask.sources.demuxing import Demuxed, open_container, walk_packets
 from excamera_dask.sources.description import NO_TIME, UNSPECIFIED, Anchors, SourceInfo
+from excamera_dask.sources.encryption import MP4, SIDE_DATA, encrypted, is_encrypted
 from excamera_dask.sources.entries import Entries
 from excamera_dask.sources.packets import Said
 from excamera_dask.sources.pixels import TAKEN_AS_IS, colour_of, orientation_of
 from excamera_dask.sources.times import USUAL_RATE, PacketTimes, frame_times, joined, mean_rate
-from excamera_dask.sources.y4m_walk import walk_places
+from excamera_dask.sources.y4m_walk import Place, walk_places
 from excamera_dask.storage import full_name
 
 ANCHOR_SPACING = 12
@@ -143,6 +144,8 @@ class _Walk:
         position = -1 if packet.pos is None else packet.pos
         self.end = position + packet.size
         number = len(self.rows)
+        if not isinstance(packet, Place) and is_encrypted(packet):
+            raise encrypted(self.demuxed.container.name, self.demuxed.stream.index, SIDE_DATA)
         if self.skimmed is not None and self.skimmed.skims:  # the packet is zeros
             said = Said(True, True, position in self._sync)
         else:
@@ -160,7 +163,7 @@ class _Walk:
         self.rows.append((pts, dts, packet.duration or 0, position, shown))
         if self.first is None:
             self._look_for_first(packet)
-        self.entries.see(number, packet, said.entry)
+        self.entries.see(number, packet, said.entry and not packet.is_discard)
 
     def _look_for_first(self, packet: Any) -> None:
         stream = self.demuxed.stream
@@ -248,6 +251,8 @@ def _counted(path: str, demuxed: Demuxed, table: PacketTable) -> Counted:
 def _cut_short(demuxed: Demuxed, table: PacketTable, frames: int) -> list[str]:
     """What the file says of frames that are not in it."""
     announced, format_ = demuxed.stream.frames, demuxed.container.format.name
+    if format_ == MP4:  # an edit list may leave frames out, or show them twice
+        announced = len(demuxed.stream.index_entries)
     if announced > len(table.positions):
         return [f"truncated: {frames} of {announced} frames can be read"]
     if format_ == Y4M and table.end < demuxed.version[1]:
@@ -339,7 +344,9 @@ def _describe(
     aspect = _sample_aspect(stream)
     stated = _stated_rate(stream)
     rate = Fraction(stream.guessed_rate or stated or USUAL_RATE)
-    times = frame_times(table.times, order, Fraction(stream.time_base), rate, _origin(demuxed))
+    times = frame_times(
+        table.times, order, Fraction(stream.time_base), rate, _origin(demuxed), _end(demuxed)
+    )
     check = packet_checks.checker(stream)
     return SourceInfo(
         path=path,
@@ -391,9 +398,18 @@ def _stated_rate(stream: Any) -> Fraction | None:
 def _origin(demuxed: Demuxed) -> int | None:
     """When the file's earliest stream begins, in units of the video's time base."""
     start = demuxed.container.start_time
-    if start is None:
-        return None
-    return round(Fraction(start, av.time_base) / demuxed.stream.time_base)
+    return None if start is None else _in_ticks(demuxed, start)
+
+
+def _end(demuxed: Demuxed) -> int | None:
+    """When the file says that it ends: Matroska tells that, and not how long its last frame is shown."""
+    container = demuxed.container
+    alone = len(container.streams) == 1 and container.format.name == MATROSKA
+    return _in_ticks(demuxed, container.duration) if alone and container.duration else None
+
+
+def _in_ticks(demuxed: Demuxed, microseconds: int) -> int:
+    return round(Fraction(microseconds, av.time_base) / demuxed.stream.time_base)
 
 
 def _is_skimmed(demuxed: Demuxed) -> bool:

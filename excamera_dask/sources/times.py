@@ -18,7 +18,7 @@ SMALLEST_RETURN = Fraction(1, 10)
 SOON_RIGHT = 3
 """Frames within which times that fell back catch up, if only some frames were out of place."""
 REORDERED = 32
-"""Packets at the end of a file among which the one shown last is."""
+"""Frames at the end of a film among which the one decoded last is."""
 
 
 class PacketTimes(NamedTuple):
@@ -44,7 +44,8 @@ class FrameTimes(NamedTuple):
 def joined(packets: PacketTimes, unit: Fraction, rate: Fraction) -> PacketTimes:
     """The same packets with times that go on where the file jumps: captures that were put one behind another.
 
-    As ffmpeg does: what counts is the time of decoding that is to be expected after the packet before.
+    As ffmpeg does: what counts is the time of decoding that is to be expected after the packet before. A packet at a joint
+    may carry the presentation time of the one after it, which is then unknown.
     """
     threshold, back = int(LARGEST_JUMP / unit), int(SMALLEST_RETURN / unit)
     usual = int(1 / (rate * unit))
@@ -64,7 +65,9 @@ def joined(packets: PacketTimes, unit: Fraction, rate: Fraction) -> PacketTimes:
             expected += duration or usual
         shifts[number] = shift
     pts, dts_ = (np.where(t == NO_TIME, NO_TIME, t + shifts) for t in (packets.pts, packets.dts))
-    return packets._replace(pts=pts, dts=dts_)
+    both = (pts != NO_TIME) & (dts_ != NO_TIME)
+    foreign = both & (np.abs(np.where(both, pts - dts_, 0)) > threshold)
+    return packets._replace(pts=np.where(foreign, NO_TIME, pts), dts=dts_)
 
 
 def frame_times(
@@ -73,10 +76,12 @@ def frame_times(
     unit: Fraction,
     rate: Fraction,
     origin: int | None,
+    stated_end: int | None = None,
 ) -> FrameTimes:
     """When the frames are shown that packets `order` give; even times at `rate` where packets carry none.
 
-    origin: the time at which the file's earliest stream begins, None where that is not known.
+    origin: the time at which the file's earliest stream begins, stated_end: that at which the file says that it ends;
+    None where that is not known.
     """
     pts = packets.pts[order]
     unknown = pts == NO_TIME
@@ -90,14 +95,17 @@ def frame_times(
     usual = max(1, round(1 / (rate * unit)))
     times = spread(repaired(pts), usual)
     last = int(packets.durations[order[-1]]) or usual
-    return FrameTimes(times, max(int(times[-1]) + last, _held(packets, pts, times)), unit, start)
+    ends = [int(times[-1]) + last, _held(packets, order, int(times[-1]) - int(pts[-1]))]
+    if stated_end is not None:
+        ends.append(stated_end - int(pts[0]))
+    return FrameTimes(times, max(ends), unit, start)
 
 
-def _held(packets: PacketTimes, pts: NDArray[np.int64], times: NDArray[np.int64]) -> int:
-    """When the last packets end, of which the one shown last need not be the one with the last duration."""
-    ends = packets.pts[-REORDERED:] + packets.durations[-REORDERED:]
-    ends = ends[packets.pts[-REORDERED:] != NO_TIME]
-    moved = int(times[-1]) - int(pts[-1])
+def _held(packets: PacketTimes, order: NDArray[np.int64], moved: int) -> int:
+    """When the last frames end, of which the one shown last need not be the one with the last duration."""
+    late = order[-REORDERED:]
+    late = late[packets.pts[late] != NO_TIME]
+    ends = packets.pts[late] + packets.durations[late]
     return int(ends.max()) + moved if ends.size else 0
 
 
