@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import av
-from av.stream import Disposition
 
 from excamera_dask.errors import SourceError
+from excamera_dask.sources.choice import choose_stream
 from excamera_dask.sources.skimming import SkimmedFile, fetch_index, top_level_boxes
 from excamera_dask.storage import S3Url, locate
 from excamera_dask.storage.bucket import ObjectInfo
@@ -46,10 +46,11 @@ class Demuxed(NamedTuple):
 
 
 def open_container(
-    path: str, index: int | None = None, version: tuple[str, int] | None = None
+    path: str, wanted: int | str | None = None, version: tuple[str, int] | None = None
 ) -> Demuxed:
     """Open a file or an object; SourceError or StorageError say why when it cannot be.
 
+    wanted: the stream, as `choice.choose_stream` takes it.
     version: of the object that is meant, as `Demuxed.version` told it; reading another raises ObjectChanged.
     """
     place = locate(path)
@@ -62,7 +63,7 @@ def open_container(
         raise SourceError(f"{path}: not a video that can be read ({_reason(error)})") from None
     demuxed = Demuxed(container, None, opened)
     try:
-        stream = _pick_stream(container, path, index)
+        stream = choose_stream(container, path, wanted)
     except BaseException:
         demuxed.close()
         raise
@@ -103,26 +104,3 @@ def _check_file(path: str) -> None:
 
 def _reason(error: av.FFmpegError) -> str:
     return str(error.strerror or error).lower()
-
-
-def _pick_stream(container: Any, path: str, index: int | None) -> Any:
-    if index is not None:
-        return container.streams[index]
-    kinds = sorted({stream.type for stream in container.streams})
-    candidates = [s for s in container.streams.video if s.codec_context is not None]
-    if not candidates:
-        if container.streams.video:
-            raise SourceError(f"{path}: no decoder for its video stream")
-        found = f"only {', '.join(kinds)}" if kinds else "no streams at all"
-        raise SourceError(f"{path}: no video stream ({found})")
-    pictures = [s for s in candidates if not _is_cover(s)]
-    if not pictures:
-        raise SourceError(f"{path}: no video stream (only a cover picture)")
-    chosen = pictures[0]
-    if chosen.codec_context.name in ("ansi", "bintext", "xbin", "idf"):
-        raise SourceError(f"{path}: a text file, not a video")
-    return chosen
-
-
-def _is_cover(stream: Any) -> bool:
-    return bool(stream.disposition & Disposition.attached_pic)

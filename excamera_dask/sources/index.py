@@ -15,10 +15,21 @@ from numpy.typing import NDArray
 
 from excamera_dask.ebml import segment_stop
 from excamera_dask.errors import SourceError
+from excamera_dask.overrides import Reading
 from excamera_dask.sources import packets as packet_checks
+from excamera_dask.sources.choice import choice_told
+from excamera_dask.sources.corrections import corrected
 from excamera_dask.sources.demuxing import Demuxed, open_container, walk_packets
-from excamera_dask.sources.description import NO_TIME, UNSPECIFIED, Anchors, SourceInfo
-from excamera_dask.sources.pixels import TAKEN_AS_IS, colour_of, orientation_of
+from excamera_dask.sources.description import (
+    NO_TIME,
+    UNSPECIFIED,
+    VP8_DECODERS,
+    Anchors,
+    SourceInfo,
+    stated_range,
+)
+from excamera_dask.sources.pixels import colour_of, is_converted, orientation_of
+from excamera_dask.sources.side_data import picture_tags
 from excamera_dask.sources.y4m_walk import walk_places
 from excamera_dask.storage import full_name
 
@@ -27,8 +38,6 @@ Y4M, MATROSKA = "yuv4mpegpipe", "matroska,webm"
 HEADER_BYTES = 4096
 LARGEST_SIDE = 16383
 USUAL_RATE = Fraction(25)
-VP8_DECODERS = ("vp8", "libvpx")
-
 
 SOON_RIGHT = 3
 """Frames within which times that fell back catch up, if only some frames were out of place."""
@@ -49,20 +58,23 @@ class PacketTable(NamedTuple):
     end: int
 
 
-def open_source(path: str | os.PathLike[str]) -> SourceInfo:
+def open_source(path: str | os.PathLike[str], reading: Reading | None = None) -> SourceInfo:
     """Describe a video, a file or an object; one pass over its packets, and one over its frames where packets do not
     tell all. The media data of an MP4 object are not fetched where its index tells all; then nobody looks for damage.
+
+    reading: which stream is meant, and what is true where the file says otherwise or nothing.
 
     Raises SourceError, one line, when there is no readable video frame; StorageError for the troubles of a store.
     """
     name = full_name(path)
-    demuxed = open_container(name)
+    reading = reading or Reading()
+    demuxed = open_container(name, reading.stream)
     matrix = int(demuxed.stream.codec_context.colorspace)
     try:
         first, table = _scan(name, demuxed)
         order, counted, warnings = _presentation_order(name, demuxed, table)
-        described = _describe(name, demuxed, first, table, order, counted, warnings)
-        return _with_stated_matrix(described, matrix)
+        described = _describe(name, demuxed, first, table, order, counted, warnings, reading)
+        return corrected(_with_stated_matrix(described, matrix))
     finally:
         demuxed.close()
 
@@ -266,8 +278,12 @@ def _describe(
     order: NDArray[np.int64],
     counted: str,
     warnings: list[str],
+    reading: Reading,
 ) -> SourceInfo:
     container, stream = demuxed.container, demuxed.stream
+    codec = stream.codec_context.codec.name
+    stated = stated_range(codec, reading)
+    choice = choice_told(stream, container.streams.video) if reading.stream is None else None
     version, size = demuxed.version
     orientation, rotation, right_angled = orientation_of(first)
     if not right_angled:
@@ -285,17 +301,17 @@ def _describe(
         version=version,
         file_size=size,
         container=container.format.name,
-        codec=stream.codec_context.codec.name,
+        codec=codec,
         stream_index=stream.index,
         pixel_format=first.format.name,
-        converted=first.format.name not in TAKEN_AS_IS,
+        converted=is_converted(first, stated),
         coded_width=width,
         coded_height=height,
         width=shown[0],
         height=shown[1],
         time_base=time_base,
         average_rate=_rate(stream, times, time_base),
-        colour=colour_of(first),
+        colour=colour_of(first, stated),
         sample_aspect=1 / aspect if orientation.transpose else aspect,
         orientation=orientation,
         rotation=rotation,
@@ -305,6 +321,9 @@ def _describe(
         anchors=_anchors(table, order),
         counted=counted,
         warnings=tuple(warnings),
+        notices=(choice,) if choice else (),
+        tags=picture_tags(first, container, stream, orientation),
+        reading=reading,
         skip=0,
         frame_count=int(order.size),
     )

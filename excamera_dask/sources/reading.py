@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import threading
 from collections import OrderedDict, deque
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from typing import Any
 
 import av
@@ -19,14 +19,14 @@ import numpy as np
 from codec.frame import Image
 from excamera_dask.errors import SourceError
 from excamera_dask.sources.demuxing import open_container, walk_packets
-from excamera_dask.sources.description import FULL_RANGE, NO_TIME, SourceInfo
+from excamera_dask.sources.description import NO_TIME, SourceInfo
 from excamera_dask.sources.pixels import to_image
 from excamera_dask.storage import StorageError, is_remote
 
 OPEN_READERS = 4
 LONGEST_REORDERING = 32
 
-_readers: OrderedDict[tuple[str, str, int], Reader] = OrderedDict()
+_readers: OrderedDict[Hashable, Reader] = OrderedDict()
 _lock = threading.Lock()
 os.register_at_fork(
     after_in_child=_readers.clear
@@ -137,9 +137,7 @@ class Reader:
             self.demuxed.object.file.expect(int(anchors.positions[following]) if known else None)
 
     def _image(self, frame: av.VideoFrame) -> Image:
-        source = self.source
-        full = source.colour.range == FULL_RANGE
-        return to_image(frame, source.coded_width, source.coded_height, full, source.orientation)
+        return to_image(frame, self.source)
 
     def _frames_from(self, segment: int) -> Iterator[av.VideoFrame]:
         for number in range(segment, len(self.source.anchors.frames)):
