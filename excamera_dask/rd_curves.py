@@ -67,6 +67,7 @@ def parallel_point(
         limit=source.frame_count,
         encoder=settings.encoder,
         first_pass=settings,
+        reading=source.reading,
     )
     with tempfile.TemporaryDirectory(prefix="excamera-rd-") as folder:
         path = Path(folder) / "parallel.ivf"
