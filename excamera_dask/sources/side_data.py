@@ -6,15 +6,17 @@ had in libavformat's own words.
 
 from __future__ import annotations
 
+import ctypes
 import re
 import struct
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import av
 import av.logging
 from av.sidedata.sidedata import Type
+from av.video.reformatter import Interpolation
 
 from excamera_dask.sources.description import Orientation, PictureTags, Projection
 
@@ -44,6 +46,7 @@ LOST = {
     "A53_CC": "closed captions",
 }
 LOST_IN_CONTAINERS = {"DOVI configuration": "Dolby Vision", "Frame Cropping": "cropping"}
+COPY_SIZE = (8, 8)
 _level = threading.Lock()
 
 
@@ -58,9 +61,16 @@ Type._missing_ = classmethod(_without_a_name)  # type: ignore[assignment]
 
 
 def side_data(frame: av.VideoFrame) -> dict[str, bytes]:
-    """The contents of a frame's side data, by the names of their types."""
-    listed: Iterable[Any] = iter(frame.side_data)
-    return {data.type.name: bytes(data) for data in listed}
+    """The contents of a frame's side data, by the names of their types.
+
+    They are read of a small copy. PyAV frees what goes by names beside their contents twice, as with the profile of a
+    PNG file, so that a copy with one is never freed.
+    """
+    copy: Any = frame.reformat(*COPY_SIZE, "gray", interpolation=Interpolation.POINT)
+    found = {data.type.name: bytes(data) for data in iter(copy.side_data)}
+    if "ICC_PROFILE" in found:
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(copy.side_data))
+    return found
 
 
 def picture_tags(
