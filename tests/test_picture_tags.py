@@ -213,6 +213,41 @@ def test_captions_are_named_and_what_an_encoder_says_of_itself_is_not(tmp_path: 
     assert "closed captions" in warning
 
 
+def dynamic_metadata() -> bytes:
+    """An HEVC SEI unit of HDR10+ (SMPTE ST 2094-40) for one window, with its start code."""
+    fields = [
+        (1, 2),
+        (1000, 27),
+        (0, 1),
+        *[(5000, 17)] * 4,
+        (0, 4),
+        (77, 10),
+        (0, 1),
+        (0, 1),
+        (0, 1),
+    ]
+    bits = "".join(f"{value:0{size}b}" for value, size in fields)
+    bits += "0" * (-len(bits) % 8)
+    body = int(bits, 2).to_bytes(len(bits) // 8, "big")
+    message = b"\xb5\x00\x3c\x00\x01\x04\x01" + body
+    payload = bytes([4, len(message)]) + message
+    for following in range(4):  # no start code may appear in it (ITU-T H.265 section 7.4.2)
+        payload = payload.replace(bytes([0, 0, following]), bytes([0, 0, 3, following]))
+    return b"\0\0\0\1\x4e\x01" + payload + b"\x80"
+
+
+def test_changing_light_is_named(tmp_path: Path) -> None:
+    params = {"x265-params": "log-level=none:repeat-headers=1:keyint=1"}
+    plain = write_film(tmp_path / "plain.hevc", "libx265", params)
+    assert open_source(plain).tags.lost == ()
+    stream = plain.read_bytes()
+    at = stream.index(b"\0\0\0\1\x44\x01")  # the picture parameter set, behind the others
+    stop = stream.index(b"\0\0\1", at + 4)
+    path = tmp_path / "hdr10plus.hevc"
+    path.write_bytes(stream[:stop] + dynamic_metadata() + stream[stop:])
+    assert open_source(path).tags.lost == ("HDR10+",)
+
+
 def with_profile(png: bytes) -> bytes:
     """A PNG file with a colour profile in it, of which a decoder only looks at the header."""
     profile = struct.pack(">I", 132) + bytes(124) + bytes(4)
@@ -270,6 +305,16 @@ def test_cropping_is_named(tmp_path: Path) -> None:
     data[at + 3] = 8
     path.write_bytes(data)
     assert "cropping" in open_source(path).tags.lost
+
+
+def test_boxes_of_an_mp4_file(tmp_path: Path, ffmpeg: str) -> None:
+    """st3d, sv3d, mdcv and clli, as ffmpeg writes them."""
+    plain = write_vp8(tmp_path / "a.webm", tags=ALL, sample_aspect=Fraction(3, 2))
+    path = tmp_path / "a.mp4"
+    command = [ffmpeg, "-v", "error", "-i", plain, "-strict", "unofficial", "-c:v", "libx264"]
+    subprocess.run([*command, path], check=True)
+    source = open_source(path)
+    assert source.tags == ALL and source.sample_aspect == Fraction(3, 2)
 
 
 def test_a_spherical_picture_that_is_turned(tmp_path: Path, ffmpeg: str) -> None:
