@@ -59,7 +59,7 @@ def encode(
     executor: "sync", "local" (`workers` at once, in processes), "lambda" (`workers` invocations), a scheduler's address,
     a `distributed.Client` or an open Executor; the bytes are the same on each. executor_options: for "lambda", keywords of
     `executors.aws_lambda.LambdaCluster`. settings, or options by name: those of
-    Settings and FirstPassSettings, e.g. `cq_level=30, chunk_frames=6, batch_chunks=16`. keep: a
+    Settings, FirstPassSettings and Reading, e.g. `cq_level=30, batch_chunks=16, stream=1`. keep: a
     folder for each chunk's intermediates as IVF. resume: go on with what an interrupted job of the
     same input, settings and output has finished. on_event: see `progress`.
 
