@@ -61,7 +61,7 @@ def dropped(source: SourceInfo, suffix: str) -> tuple[str, ...]:
     if suffix == ".ivf":
         names += [name for name, is_told in _told(source).items() if is_told]
     format_ = {".ivf": "IVF", ".webm": "WebM"}[suffix]
-    return (f"{format_} holds no {', no '.join(names)}: dropped",) if names else ()
+    return (f"not carried into {format_}: {', '.join(names)}",) if names else ()
 
 
 def _told(source: SourceInfo) -> dict[str, bool]:
