@@ -142,7 +142,9 @@ def test_an_encode_to_ivf_says_what_it_drops(tmp_path: Path) -> None:
         tmp_path / "a.webm", tags=ALL, colour=Colour(1, 9, 16, 9), sample_aspect=Fraction(3, 2)
     )
     (warning,) = encoded(source, tmp_path / "out.ivf")
-    assert "\n" not in warning and warning.startswith(f"{tmp_path / 'out.ivf'}: not carried into IVF: ")
+    assert "\n" not in warning and warning.startswith(
+        f"{tmp_path / 'out.ivf'}: not carried into IVF: "
+    )
     for name in ("aspect", "colour", "stereo", "projection", "mastering display", "light level"):
         assert name in warning
 

@@ -118,6 +118,28 @@ def test_as_ffmpeg_takes(ffmpeg: str, tmp_path: Path, name: str) -> None:
     assert theirs[0] == pytest.approx(luma(path), abs=1)
 
 
+@pytest.mark.parametrize("begins, taken", [(None, 0), (10, 1), (200, 0)])
+def test_a_stream_that_begins_late_or_never(
+    ffmpeg: str, tmp_path: Path, begins: int | None, taken: int
+) -> None:
+    path = tmp_path / "a.mkv"
+    both = (Stream(60), Stream(160, LARGE))
+    with av.open(str(path), "w") as container:
+        streams: list[Any] = [container.add_stream("mpeg4", rate=25) for _ in both]
+        for stream, one in zip(streams, both, strict=True):
+            stream.width, stream.height, stream.pix_fmt = *one.size, "yuv420p"
+        for number in range(220):
+            container.mux(streams[0].encode(shade(both[0], number)))
+            if begins is not None and number >= begins:
+                container.mux(streams[1].encode(shade(both[1], number)))
+        for stream in streams[: 1 if begins is None else 2]:
+            container.mux(stream.encode(None))
+    assert open_source(path).stream_index == taken
+    command = [ffmpeg, "-i", path, "-frames:v", "1", "-f", "null", "-"]
+    told = subprocess.run(command, check=True, capture_output=True, text=True).stderr
+    assert f"Stream #0:{taken} -> #0:0" in told
+
+
 @pytest.mark.parametrize(
     "wanted, index", [(0, 0), (2, 2), ("v:0", 0), ("v:1", 2), ("V:1", 2), ("2", 2)]
 )

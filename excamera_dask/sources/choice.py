@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from typing import Any
 
+import av
 from av.stream import Disposition
 
 from excamera_dask.errors import SourceError
 
 DEFAULT_WEIGHT = 5_000_000
+PROBED_BYTES, PROBED_SECONDS = 5_000_000, 5
+"""How far ffmpeg looks for the packets of all streams; it takes none that begins later, where another begins sooner."""
 TEXT_DECODERS = ("ansi", "bintext", "xbin", "idf")
 
 
@@ -34,6 +38,17 @@ def choose_stream(container: Any, path: str, wanted: int | str | None = None) ->
     if chosen.codec_context.name in TEXT_DECODERS:
         raise SourceError(f"{path}: a text file, not a video")
     return chosen
+
+
+def begun_stream(container: Any) -> int | None:
+    """The index of the best of several streams that begin where a film does; None, and no packet read, without several."""
+    streams = [
+        s for s in container.streams.video if s.codec_context is not None and not is_cover(s)
+    ]
+    if len(streams) < 2:
+        return None
+    begun = _that_begin(container, streams)
+    return int(best([s for s in streams if s.index in begun] or streams).index)
 
 
 def best(streams: Sequence[Any]) -> Any:
@@ -64,6 +79,24 @@ def described(stream: Any) -> str:
 def is_cover(stream: Any) -> bool:
     """Whether a stream is a picture that goes with the film."""
     return bool(stream.disposition & Disposition.attached_pic)
+
+
+def _that_begin(container: Any, streams: Sequence[Any]) -> set[int]:
+    found: set[int] = set()
+    size, first = 0, None
+    with contextlib.suppress(av.FFmpegError):
+        for packet in container.demux(*streams):
+            if packet.size:
+                found.add(packet.stream_index)
+            size += packet.size
+            if packet.dts is not None:
+                seconds = packet.dts * packet.time_base
+                first = seconds if first is None else first
+                if seconds - first > PROBED_SECONDS:
+                    break
+            if size > PROBED_BYTES or len(found) == len(streams):
+                break
+    return found
 
 
 def _score(stream: Any) -> int:

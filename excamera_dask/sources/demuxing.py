@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import av
 
 from excamera_dask.errors import SourceError
-from excamera_dask.sources.choice import choose_stream
+from excamera_dask.sources.choice import begun_stream, choose_stream
 from excamera_dask.sources.skimming import SkimmedFile, fetch_index, top_level_boxes
 from excamera_dask.storage import S3Url, locate
 from excamera_dask.storage.bucket import ObjectInfo
@@ -64,9 +64,13 @@ def open_container(
     demuxed = Demuxed(container, None, opened)
     try:
         stream = choose_stream(container, path, wanted)
+        begun = begun_stream(container) if wanted is None else None
     except BaseException:
         demuxed.close()
         raise
+    if begun is not None:
+        demuxed.close()
+        return open_container(path, begun, version)
     stream.codec_context.thread_type = "NONE"
     stream.codec_context.thread_count = 1
     return demuxed._replace(stream=stream)
