@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from excamera_dask.first_pass import FirstPassSettings
     from excamera_dask.lambda_jobs import LambdaCluster
     from excamera_dask.muxing import EncodedVideo
+    from excamera_dask.overrides import Reading
     from excamera_dask.planning import Plan
     from excamera_dask.report import EncodeReport
     from excamera_dask.settings import Settings
@@ -29,6 +30,7 @@ _HOMES = {
     "FirstPassSettings": "excamera_dask.first_pass",
     "LambdaCluster": "excamera_dask.lambda_jobs",
     "Plan": "excamera_dask.planning",
+    "Reading": "excamera_dask.overrides",
     "Settings": "excamera_dask.settings",
     "encode": "excamera_dask.api",
     "open_source": "excamera_dask.sources",
@@ -43,6 +45,7 @@ __all__ = [
     "FirstPassSettings",
     "LambdaCluster",
     "Plan",
+    "Reading",
     "Settings",
     "__version__",
     "encode",

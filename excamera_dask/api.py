@@ -20,7 +20,7 @@ from excamera_dask.first_pass import encoder_version
 from excamera_dask.graph import Job, Resumed, build_graph, window_spans, with_task
 from excamera_dask.intermediates import Intermediates
 from excamera_dask.journal import Journal, writing_alone
-from excamera_dask.muxing import Draft, Muxer, missing_frames, mux
+from excamera_dask.muxing import Draft, Muxer, dropped, missing_frames, mux
 from excamera_dask.planning import Plan, make_plan
 from excamera_dask.progress import STAGES, ChunkDone, Notice, OnEvent, StageCounts, Started, ignore
 from excamera_dask.report import EncodeReport, versions
@@ -59,7 +59,7 @@ def encode(
     executor: "sync", "local" (`workers` at once, in processes), "lambda" (`workers` invocations), a scheduler's address,
     a `distributed.Client` or an open Executor; the bytes are the same on each. executor_options: for "lambda", keywords of
     `executors.aws_lambda.LambdaCluster`. settings, or options by name: those of
-    Settings and FirstPassSettings, e.g. `cq_level=30, chunk_frames=6, batch_chunks=16`. keep: a
+    Settings, FirstPassSettings and Reading, e.g. `cq_level=30, batch_chunks=16, stream=1`. keep: a
     folder for each chunk's intermediates as IVF. resume: go on with what an interrupted job of the
     same input, settings and output has finished. on_event: see `progress`.
 
@@ -71,6 +71,8 @@ def encode(
     chosen = _settings(settings, options).chosen()
     source = _opened(src, chosen, on_event)
     target = _checked_output(out, source)
+    for loss in dropped(source, output_suffix(target)):
+        on_event(Notice(f"{target}: {loss}", is_warning=True))
     keeper = None if keep is None else Intermediates(keep, source)
     identity = _fingerprint(source, chosen)
     with (
@@ -80,7 +82,8 @@ def encode(
         ) as runner,
     ):
         made = _plan(source, chosen, identity, runner, keep=keep is not None)
-        draft = _draft(made, source, target, chosen, runner.name, runner.workers, began)
+        suffix = output_suffix(target)
+        draft = _draft(made, source, target, chosen, runner.name, runner.workers, began, suffix)
         journal = Journal(target, identity)
         try:
             return _Run(draft, runner, journal, keeper, on_event).run(resume)
@@ -123,7 +126,7 @@ def submit(
         count, memory, name = cluster.workers, cluster.memory, cluster.name
         addresses = cluster.addresses
     suffix = output_suffix(f"out{container}" if target is None else target)
-    draft = _draft(made, source, target, chosen, name, count, began)._replace(suffix=suffix)
+    draft = _draft(made, source, target, chosen, name, count, began, suffix)
     graph, keys = build_graph(made, window=window_spans(made, count, memory), workers=addresses)
     last = (f"mux-{made.job.name}", 0)
     task = (mux, draft._replace(plan=made), keys)
@@ -243,7 +246,9 @@ def _settings(settings: Settings | None, options: Mapping[str, Any]) -> Settings
 
 def _opened(src: PathLike, settings: Settings, on_event: OnEvent) -> SourceInfo:
     """The source with the frames to encode; its warnings are told."""
-    whole = open_source(src)
+    whole = open_source(src, settings.reading)
+    for choice in whole.notices:
+        on_event(Notice(f"{whole.path}: {choice}"))
     for warning in whole.warnings:
         on_event(Notice(f"{whole.path}: {warning}", is_warning=True))
     for warning in _warnings(settings):
@@ -324,11 +329,12 @@ def _draft(
     executor: str,
     workers: int,
     began: float,
+    suffix: str,
 ) -> Draft:
     encoder = encoder_version(settings.first_pass.encoder)
     return Draft(
-        made, source, target, ".webm", executor, workers, settings.as_dict(), versions(encoder),
-        (*source.warnings, *_warnings(settings)), began,
+        made, source, target, suffix, executor, workers, settings.as_dict(), versions(encoder),
+        (*source.warnings, *dropped(source, suffix), *_warnings(settings)), began,
     )  # fmt: skip
 
 

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from codec import quality
 from codec.quality import PlaneValues
 from excamera_dask.errors import SourceError
+from excamera_dask.overrides import MATRICES, Reading
 from excamera_dask.slippage import Slip, SlipFinder
 from excamera_dask.storage import PathLike
 from excamera_dask.timing import TimeKeeper, Timeline, Timing
@@ -24,6 +25,12 @@ class Selection(NamedTuple):
     limit: int | None = None
     stream: int | str | None = None
     hints: Hints = Hints()
+
+
+def hints_of(reading: Reading) -> Hints:
+    """What a reading says of pictures and times."""
+    matrix = MATRICES.get(reading.colorspace or "", 0)
+    return Hints(reading.range, matrix, reading.frame_rate)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
 from types import TracebackType
 from typing import IO, Any, NamedTuple, Protocol
 
 import av
 
-from excamera_dask.errors import ContainerError
+from excamera_dask.errors import ContainerError, SourceError
 from excamera_dask.ivf import (
     IvfFormat,
     Packet,
@@ -21,7 +21,8 @@ from excamera_dask.ivf import (
     read_ivf_header,
     split_ivf,
 )
-from excamera_dask.sources.description import Colour
+from excamera_dask.sources.choice import best, choice_told, choose_stream, described
+from excamera_dask.sources.description import Colour, PictureTags
 from excamera_dask.storage import Output, demuxable, full_name, open_input, open_output
 from excamera_dask.webm import Track, WebmFormat
 from excamera_dask.y4m import Y4mWriter, y4m_header
@@ -51,24 +52,39 @@ class StreamInfo(NamedTuple):
     frame_count: int
 
 
-def stream_info(path: str | os.PathLike[str]) -> StreamInfo:
-    """Size, time base and number of packets; walks over the whole file. Raises ContainerError."""
+def stream_info(
+    path: str | os.PathLike[str],
+    stream: int | str | None = None,
+    on_choice: Callable[[str], None] | None = None,
+) -> StreamInfo:
+    """Size, time base and number of packets; walks over the whole file. Raises ContainerError.
+
+    stream, on_choice: as for `read_packets`.
+    """
     name = os.fspath(path)
     if _is_ivf(name):
         with open_input(name) as file:
             width, height, time_base = read_ivf_header(name, file)
             return StreamInfo("ivf", width, height, time_base, sum(1 for _ in ivf_packets(file)))
-    with _demuxed(name) as (container, stream):
-        context = stream.codec_context
-        count = sum(1 for _ in _demuxed_packets(container, stream))
+    with _demuxed(name, stream) as (container, chosen):
+        _tell_choice(container, chosen, stream, on_choice)
+        context = chosen.codec_context
+        count = sum(1 for _ in _demuxed_packets(container, chosen))
         label = container.format.name.split(",")[-1]
-        return StreamInfo(label, context.width, context.height, Fraction(stream.time_base), count)
+        return StreamInfo(label, context.width, context.height, Fraction(chosen.time_base), count)
 
 
-def read_packets(path: str | os.PathLike[str]) -> Iterator[Packet]:
+def read_packets(
+    path: str | os.PathLike[str],
+    stream: int | str | None = None,
+    on_choice: Callable[[str], None] | None = None,
+) -> Iterator[Packet]:
     """The compressed frames in file order, up to where a truncated file breaks off, as vpxdec reads them.
 
-    Raises ContainerError for a file without a VP8 stream.
+    stream: its index in the file or "v:N", by default the VP8 stream that ffmpeg would take; on_choice hears one line
+    where there are several and none is named.
+
+    Raises ContainerError for a file without a VP8 stream, or where `stream` is none.
     """
     name = os.fspath(path)
     if _is_ivf(name):
@@ -76,8 +92,9 @@ def read_packets(path: str | os.PathLike[str]) -> Iterator[Packet]:
             read_ivf_header(name, file)
             yield from ivf_packets(file)
     else:
-        with _demuxed(name) as (container, stream):
-            yield from _demuxed_packets(container, stream)
+        with _demuxed(name, stream) as (container, chosen):
+            _tell_choice(container, chosen, stream, on_choice)
+            yield from _demuxed_packets(container, chosen)
 
 
 def _is_ivf(name: str) -> bool:
@@ -96,27 +113,49 @@ def _is_ivf(name: str) -> bool:
 
 
 @contextlib.contextmanager
-def _demuxed(name: str) -> Iterator[tuple[Any, Any]]:
+def _demuxed(name: str, wanted: int | str | None) -> Iterator[tuple[Any, Any]]:
     try:
         container = av.open(demuxable(name), metadata_errors="ignore")
     except av.FFmpegError as error:
         reason = str(error.strerror or error).lower()
         raise ContainerError(f"{name}: not an IVF or WebM file ({reason})") from None
     try:
-        yield container, _vp8_stream(name, container)
+        yield container, _vp8_stream(name, container, wanted)
     finally:
         container.close()
 
 
-def _vp8_stream(name: str, container: Any) -> Any:
-    codecs = []
-    for stream in container.streams:
-        context = stream.codec_context
-        codec = context.codec.canonical_name if context is not None else stream.type
-        if codec == "vp8":
-            return stream
-        codecs.append(codec)
+def _vp8_stream(name: str, container: Any, wanted: int | str | None) -> Any:
+    candidates = _vp8_streams(container)
+    if wanted is None and candidates:
+        return best(candidates)
+    if wanted is not None:
+        try:
+            chosen = choose_stream(container, name, wanted)
+        except SourceError as error:
+            raise ContainerError(str(error)) from None
+        if any(stream.index == chosen.index for stream in candidates):
+            return chosen
+        raise ContainerError(f"{name}: not VP8 (stream {described(chosen)})")
+    codecs = [_codec(stream) for stream in container.streams]
     raise ContainerError(f"{name}: not VP8 (has {', '.join(codecs) or 'no streams'})")
+
+
+def _tell_choice(
+    container: Any, chosen: Any, wanted: int | str | None, tell: Callable[[str], None] | None
+) -> None:
+    told = choice_told(chosen, _vp8_streams(container)) if wanted is None else None
+    if told is not None and tell is not None:
+        tell(told)
+
+
+def _vp8_streams(container: Any) -> list[Any]:
+    return [stream for stream in container.streams if _codec(stream) == "vp8"]
+
+
+def _codec(stream: Any) -> str:
+    context = stream.codec_context
+    return str(stream.type if context is None else context.codec.canonical_name)
 
 
 def _demuxed_packets(container: Any, stream: Any) -> Iterator[Packet]:
@@ -161,6 +200,7 @@ class Writer:
         average_rate: Fraction | None = None,
         colour: Colour | None = None,
         sample_aspect: Fraction = Fraction(1),
+        tags: PictureTags | None = None,
         folder: str | os.PathLike[str] | None = None,
     ) -> None:
         self.path = full_name(path)
@@ -171,7 +211,13 @@ class Writer:
         self.expected_frames = expected_frames
         self.end = end
         self.track = Track(
-            width, height, self.time_base, average_rate, colour or Colour(), Fraction(sample_aspect)
+            width,
+            height,
+            self.time_base,
+            average_rate,
+            colour or Colour(),
+            Fraction(sample_aspect),
+            tags or PictureTags(),
         )
         self.packets = 0
         self.frames = 0

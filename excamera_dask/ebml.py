@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -30,6 +31,25 @@ def elements(data: bytes | bytearray, at: int, stop: int) -> Iterator[Element]:
         largest = (1 << 7 * size_length) - 1
         yield Element(id_, start, at, at + (size & largest), size & largest == largest)
         at += size & largest
+
+
+def written(id_: int, payload: bytes, size_bytes: int | None = None) -> bytes:
+    """An element as bytes; `size_bytes` says how long its size is, by default as short as can be."""
+    if size_bytes is None:
+        size_bytes = next(n for n in range(1, 9) if len(payload) < (1 << 7 * n) - 1)
+    size = (1 << 7 * size_bytes) | len(payload)
+    name = id_.to_bytes((id_.bit_length() + 7) // 8, "big")
+    return name + size.to_bytes(size_bytes, "big") + payload
+
+
+def written_integer(id_: int, value: int) -> bytes:
+    """An element that holds a number >= 0."""
+    return written(id_, value.to_bytes(max(1, (value.bit_length() + 7) // 8), "big"))
+
+
+def written_float(id_: int, value: float) -> bytes:
+    """An element that holds a number of double precision."""
+    return written(id_, struct.pack(">d", value))
 
 
 def segment_stop(start: bytes) -> int | None:

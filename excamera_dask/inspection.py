@@ -23,13 +23,16 @@ COPIES_TO_GOLDEN = (None, "last", "altref")
 COPIES_TO_ALTREF = (None, "last", "golden")
 
 
-def inspect(path: str | os.PathLike[str], macroblocks: bool = False) -> Iterator[dict[str, Any]]:
+def inspect(
+    path: str | os.PathLike[str], macroblocks: bool = False, stream: int | str | None = None
+) -> Iterator[dict[str, Any]]:
     """One dictionary a frame, hidden ones included; `macroblocks` adds a grid (rows of columns) for each field.
+    stream: as for `read_packets`.
 
     Raises ContainerError for a file without VP8, and, naming the frame, for data that is not VP8.
     """
     state = None
-    for number, packet in enumerate(read_packets(path)):
+    for number, packet in enumerate(read_packets(path, stream)):
         try:
             described = (
                 _repeat(packet) if not packet.data else _describe(state, packet, macroblocks)

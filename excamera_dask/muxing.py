@@ -13,9 +13,12 @@ from excamera_dask.containers import Writer, is_shown
 from excamera_dask.planning import Plan
 from excamera_dask.report import EncodeReport
 from excamera_dask.sources import SourceInfo
+from excamera_dask.sources.description import UNSPECIFIED
 from excamera_dask.stages import ChunkResult
 from excamera_dask.storage import open_output
 from excamera_dask.webm import stated_rate
+
+BT601 = (5, 6)
 
 
 class EncodedVideo(NamedTuple):
@@ -52,6 +55,29 @@ class Draft(NamedTuple):
     began: float  # time.time()
 
 
+def dropped(source: SourceInfo, suffix: str) -> tuple[str, ...]:
+    """One line that names what a source says of its pictures and a file with this suffix cannot hold; none without."""
+    names = list(source.tags.lost)
+    if suffix == ".ivf":
+        names += [name for name, is_told in _told(source).items() if is_told]
+    format_ = {".ivf": "IVF", ".webm": "WebM"}[suffix]
+    return (f"not carried into {format_}: {', '.join(names)}",) if names else ()
+
+
+def _told(source: SourceInfo) -> dict[str, bool]:
+    """What WebM holds, and whether the source says anything of it that a decoder of VP8 would not assume."""
+    colour, tags = source.colour, source.tags
+    unusual = colour.matrix not in (UNSPECIFIED, *BT601)
+    return {
+        "aspect of pixels": source.sample_aspect != 1,
+        "colour": unusual or {colour.primaries, colour.transfer} != {UNSPECIFIED},
+        "stereo mode": tags.stereo_mode != 0,
+        "spherical projection": tags.projection is not None,
+        "mastering display": bool(tags.chromaticities or tags.luminance),
+        "light level": bool(tags.light),
+    }
+
+
 class Muxer:
     """Writes chunks in order into the output, which appears when the block ends with all frames there.
 
@@ -81,6 +107,7 @@ class Muxer:
             average_rate=stated_rate(source.times, source.time_base, source.average_rate),
             colour=source.colour,
             sample_aspect=source.sample_aspect,
+            tags=source.tags,
             folder=folder,
         )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 
 import codec
@@ -15,13 +15,19 @@ from excamera_dask.errors import ContainerError
 SNAP = Fraction(1, 1000)
 
 
-def play(path: str | os.PathLike[str]) -> Iterator[Image]:
+def play(
+    path: str | os.PathLike[str],
+    stream: int | str | None = None,
+    on_choice: Callable[[str], None] | None = None,
+) -> Iterator[Image]:
     """The shown pictures of an IVF or WebM file; hidden frames are decoded and not given.
+
+    stream, on_choice: as for `read_packets`.
 
     Raises ContainerError for a file without VP8, and, naming the frame, for data that is not VP8.
     """
     state = None
-    for number, packet in enumerate(read_packets(path)):
+    for number, packet in enumerate(read_packets(path, stream, on_choice)):
         try:
             state, image = codec.decode(state, packet.data)
         except CodecError as error:
@@ -30,10 +36,10 @@ def play(path: str | os.PathLike[str]) -> Iterator[Image]:
             yield image
 
 
-def frame_rate(path: str | os.PathLike[str]) -> Fraction:
+def frame_rate(path: str | os.PathLike[str], stream: int | str | None = None) -> Fraction:
     """Frames a second over the whole file, snapped to the usual k or 1000 k / 1001 within a thousandth."""
-    times = [packet.pts for packet in read_packets(path) if is_shown(packet.data)]
-    time_base = stream_info(path).time_base
+    times = [packet.pts for packet in read_packets(path, stream) if is_shown(packet.data)]
+    time_base = stream_info(path, stream).time_base
     if len(times) < 2 or times[-1] <= times[0]:
         return (
             1 / time_base

@@ -12,7 +12,7 @@ from typing import Any
 
 from codec import quality
 from excamera_dask.bd_rate import bd_rate
-from excamera_dask.comparison import Selection, compare_films
+from excamera_dask.comparison import Selection, compare_films, hints_of
 from excamera_dask.containers import Writer, is_key_frame, is_shown, read_packets
 from excamera_dask.first_pass import FirstPassSettings
 from excamera_dask.serial import encode_serially
@@ -67,6 +67,7 @@ def parallel_point(
         limit=source.frame_count,
         encoder=settings.encoder,
         first_pass=settings,
+        reading=source.reading,
     )
     with tempfile.TemporaryDirectory(prefix="excamera-rd-") as folder:
         path = Path(folder) / "parallel.ivf"
@@ -85,7 +86,13 @@ def method_name(chunk_frames: int, batch_chunks: int | None) -> str:
 def measure(method: str, cq_level: int, source: SourceInfo, path: Path, seconds: float) -> Point:
     """The point that the file `path` makes as an encode of `source`; both must have as many frames."""
     sizes = [(len(p.data), is_key_frame(p.data)) for p in read_packets(path)]
-    reference = Selection(source.path, source.skip, source.frame_count, source.stream_index)
+    reference = Selection(
+        source.path,
+        source.skip,
+        source.frame_count,
+        source.stream_index,
+        hints_of(source.reading),
+    )
     compared = compare_films(reference, Selection(path))
     _, came_back = compared.timing.frames
     if came_back != source.frame_count:

@@ -6,14 +6,12 @@ import dataclasses
 from collections.abc import Iterable
 from typing import Any
 
-from excamera_dask.errors import ExcameraError
+from excamera_dask.errors import InvalidSetting
 from excamera_dask.first_pass import FirstPassSettings
+from excamera_dask.overrides import FIELDS, Reading
 from excamera_dask.stages import KEY_FRAME_Q_WEIGHT
 
-
-class InvalidSetting(ExcameraError):
-    """An option has a value that it cannot have."""
-
+__all__ = ["InvalidSetting", "Settings"]
 
 _FIRST_PASS = {field.name for field in dataclasses.fields(FirstPassSettings)} - {"encoder"}
 
@@ -27,7 +25,8 @@ class Settings:
     key_frame_times: seconds from the first encoded frame at which a key frame is forced;
     scene_cuts: start a new batch at scene cuts, unless each chunk is one; kf_q_weight: weight 0 .. 1 of the key frame's
     quantizer in the frame that replaces it; encoder: "vpxenc", "libvpx" or None for the better one
-    that is here; first_pass: everything else about the first pass.
+    that is here; first_pass: everything else about the first pass; reading: which stream of the source is meant, and
+    what is true where the file says otherwise or nothing.
 
     Raises: InvalidSetting.
     """
@@ -41,6 +40,7 @@ class Settings:
     kf_q_weight: float = KEY_FRAME_Q_WEIGHT
     encoder: str | None = None
     first_pass: FirstPassSettings = dataclasses.field(default_factory=FirstPassSettings)
+    reading: Reading = dataclasses.field(default_factory=Reading)
 
     def __post_init__(self) -> None:
         _at_least(
@@ -57,9 +57,11 @@ class Settings:
 
     @classmethod
     def of(cls, **options: Any) -> Settings:
-        """Settings from options by name: this class's, and FirstPassSettings's beside them (`cq_level=20`)."""
+        """Settings from options by name: this class's, and those of FirstPassSettings and Reading beside them
+        (`cq_level=20, stream=1`).
+        """
         own = {field.name for field in dataclasses.fields(cls)}
-        unknown = set(options) - own - _FIRST_PASS
+        unknown = set(options) - own - _FIRST_PASS - set(FIELDS)
         if unknown:
             raise InvalidSetting(f"no such setting: {', '.join(sorted(unknown))}")
         first_pass = options.pop("first_pass", FirstPassSettings())
@@ -68,6 +70,8 @@ class Settings:
             first_pass = dataclasses.replace(first_pass, **changes)
         except ValueError as error:
             raise InvalidSetting(str(error)) from None
+        said = {name: options.pop(name) for name in FIELDS if name in options}
+        options["reading"] = dataclasses.replace(options.get("reading", Reading()), **said)
         options["key_frame_times"] = tuple(_times(options.get("key_frame_times", ())))
         return cls(**options, first_pass=first_pass)
 
@@ -78,7 +82,7 @@ class Settings:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        return dataclasses.asdict(self)
+        return {**dataclasses.asdict(self), "reading": self.reading.as_dict()}
 
 
 def _at_least(least: int, **values: int | None) -> None:

@@ -123,7 +123,7 @@ def test_webm_tags(tmp_path: Path, packets: list[Packet]) -> None:
     assert got["sample_aspect_ratio"] == "3:2" and got["avg_frame_rate"] == "24/1"
     assert float(got["duration"]) == pytest.approx(1.0, abs=0.002)
     assert b"\x1c\x53\xbb\x6b" in path.read_bytes()  # Cues
-    assert b"display_sz" not in path.read_bytes()
+    assert b"." * 10 not in path.read_bytes()  # the placeholder
 
 
 def test_a_single_frame_lasts_as_long_as_the_rate_says(
@@ -270,12 +270,12 @@ def test_y4m(tmp_path: Path, size: tuple[int, int]) -> None:
         for _ in range(3)
     ]
     path = tmp_path / "out.y4m"
-    with Y4mWriter(path, width, height, Fraction(24), sample_aspect=Fraction(4, 3), range=2) as out:
+    with Y4mWriter(path, width, height, Fraction(24), sample_aspect=Fraction(4, 3), range=1) as out:
         for image in images:
             out.write(image)
     source = open_source(path)
     assert source.frame_count == 3 and source.sample_aspect == Fraction(4, 3)
-    assert source.colour.range == 2
+    assert source.colour.range == 1
     for a, b in zip(read_frames(source, 0, 3), images, strict=True):
         assert a.to_bytes() == b.to_bytes()
     with pytest.raises(RuntimeError), Y4mWriter(tmp_path / "p.y4m", 1, 1, Fraction(1)):

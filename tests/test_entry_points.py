@@ -138,9 +138,7 @@ def one_pass(source: SourceInfo) -> list[str]:
 
 
 def digest(frame: Any, source: SourceInfo) -> str:
-    full = source.colour.range == 2
-    image = to_image(frame, source.coded_width, source.coded_height, full, source.orientation)
-    return hashlib.md5(image.to_bytes()).hexdigest()
+    return hashlib.md5(to_image(frame, source).to_bytes()).hexdigest()
 
 
 def read_shuffled(source: SourceInfo, seed: int, fresh: bool) -> tuple[list[str], set[int]]:

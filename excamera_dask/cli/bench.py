@@ -10,6 +10,7 @@ import click
 from excamera_dask.cli.failures import Failure
 from excamera_dask.cli.libvpx_options import libvpx_options, settings_from
 from excamera_dask.cli.output import claim_output, notice, print_json, refuse_inputs, whole_file
+from excamera_dask.cli.reading_options import reading_options, take_reading, tell_choice
 from excamera_dask.cli.values import CqLevels, Executor, Methods
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ def bench() -> None:
     "--executor", type=Executor(), default="local", show_default=True, help="As for encode."
 )
 @click.option("-w", "--workers", type=click.IntRange(min=1), help="As for encode.")
+@reading_options
 @libvpx_options
 def rd(
     source: Path,
@@ -66,7 +68,7 @@ def rd(
     plot_path: Path | None,
     executor: str,
     workers: int | None,
-    **libvpx: Any,
+    **options: Any,
 ) -> None:
     """Encode SRC at several qualities by [N, x] and by single-threaded libvpx, and print points and BD-rate as JSON.
 
@@ -88,8 +90,10 @@ def rd(
     from excamera_dask import rd_curves
     from excamera_dask.sources import open_source
 
-    settings = settings_from(libvpx, cq_levels[0])
-    chosen = open_source(source).select(skip, limit)
+    reading = take_reading(options)
+    settings = settings_from(options, cq_levels[0])
+    chosen = open_source(source, reading).select(skip, limit)
+    tell_choice(chosen)
     if chosen.frame_count == 0:
         raise Failure(f"{source}: no frames left after --skip {skip}")
     points = rd_curves.curves(

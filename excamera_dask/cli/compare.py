@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from excamera_dask.cli.output import notice, print_json
+from excamera_dask.cli.reading_options import reading_options, take_reading
 from excamera_dask.cli.values import Place
 
 if TYPE_CHECKING:
@@ -24,12 +25,14 @@ if TYPE_CHECKING:
 @click.option(
     "--per-frame/--overall", default=True, show_default=True, help="Figures of each frame as well."
 )
+@reading_options
 def compare(
     reference: Path | S3Url,
     distorted: Path | S3Url,
     skip: int,
     limit: int | None,
     per_frame: bool,
+    **reading: Any,
 ) -> None:
     """Compare DISTORTED with REFERENCE, frame by frame, and print JSON.
 
@@ -37,15 +40,17 @@ def compare(
     does, not by the reader that encodes. The figures are those of ffmpeg's psnr and ssim filters; null stands for an
     infinite PSNR (identical pictures). Under "times", in seconds: the largest error of a frame's time since the first,
     start and duration of each, numbers of frames, and from which frame on pictures slip by one. What differs is
-    warned of.
+    warned of. The options from --stream on say how REFERENCE is to be read.
 
     \b
     excamera compare in.mp4 out.webm | jq .overall.ssim.y
     excamera compare --skip 240 --limit 96 film.mkv part.ivf
     """
-    from excamera_dask.comparison import Selection, compare_films
+    from excamera_dask.comparison import Selection, compare_films, hints_of
 
-    comparison = compare_films(Selection(reference, skip, limit), Selection(distorted, 0, limit))
+    asked = take_reading(reading)
+    original = Selection(reference, skip, limit, asked.stream, hints_of(asked))
+    comparison = compare_films(original, Selection(distorted, 0, limit))
     for warning in comparison.warnings:
         notice(f"warning: {warning}")
     result: dict[str, Any] = {

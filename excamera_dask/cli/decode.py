@@ -9,6 +9,7 @@ import click
 
 from excamera_dask.cli.failures import Failure
 from excamera_dask.cli.output import claim_output, notice
+from excamera_dask.cli.reading_options import stream_option
 from excamera_dask.cli.values import Place
 
 if TYPE_CHECKING:
@@ -31,12 +32,14 @@ if TYPE_CHECKING:
     help="Overwrite an existing output.",
 )
 @click.option("-n", "overwrite", flag_value=False, type=bool, help="Never overwrite.")
+@stream_option
 def decode(
     source: Path | S3Url,
     output: Path | S3Url | None,
     md5: bool,
     limit: int | None,
     overwrite: bool | None,
+    stream: int | str | None,
 ) -> None:
     """Decode the VP8 stream of IN with excamera's own decoder.
 
@@ -48,41 +51,43 @@ def decode(
     if md5 == (output is not None):
         raise click.UsageError("give either -o OUT.y4m or --md5")
     if output is None:
-        _print_md5(source, limit)
+        _print_md5(source, limit, stream)
         return
     to_file = str(output) != "-"
     if to_file:
         if output.suffix != ".y4m":
             raise click.UsageError(f"{output}: raw pictures go into a .y4m file, or - for stdout")
         claim_output(output, overwrite)
-    pictures = _write_y4m(source, output, limit)
+    pictures = _write_y4m(source, output, limit, stream)
     notice(f"{pictures} pictures decoded")
 
 
-def _print_md5(source: Path | S3Url, limit: int | None) -> None:
+def _print_md5(source: Path | S3Url, limit: int | None, stream: int | str | None) -> None:
     import hashlib
     from itertools import islice
 
     from excamera_dask.playback import play
 
     digest = hashlib.md5(usedforsecurity=False)
-    for image in islice(play(source), limit):
+    for image in islice(play(source, stream, on_choice=notice), limit):
         digest.update(image.to_bytes())
     click.echo(f"{digest.hexdigest()}  {source}")
 
 
-def _write_y4m(source: Path | S3Url, output: Path | S3Url, limit: int | None) -> int:
+def _write_y4m(
+    source: Path | S3Url, output: Path | S3Url, limit: int | None, stream: int | str | None
+) -> int:
     from itertools import islice
 
     from excamera_dask.containers import Y4mWriter
     from excamera_dask.playback import frame_rate, play
 
-    images = islice(play(source), limit)
+    images = islice(play(source, stream, on_choice=notice), limit)
     first = next(images, None)
     if first is None:
         raise Failure(f"{source}: no picture in it")
     pictures = 1
-    with Y4mWriter(output, first.width, first.height, frame_rate(source)) as writer:
+    with Y4mWriter(output, first.width, first.height, frame_rate(source, stream)) as writer:
         writer.write(first)
         for image in images:
             if (image.width, image.height) != (first.width, first.height):

@@ -13,6 +13,7 @@ import click
 from excamera_dask.cli.encode import method_options, run
 from excamera_dask.cli.failures import Failure
 from excamera_dask.cli.output import notice, print_json
+from excamera_dask.cli.reading_options import reading_options, take_reading
 
 if TYPE_CHECKING:
     from excamera_dask.rd_curves import Point
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 )  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print the table as JSON on stdout.")
 @method_options
+@reading_options
 def demo(
     source: Path,
     output: Path | None,
@@ -52,7 +54,8 @@ def demo(
     from excamera_dask.first_pass import LIBVPX, FirstPassSettings, encoder_version
     from excamera_dask.sources import open_source
 
-    chosen = open_source(source).select(0, limit)
+    reading = take_reading(method)
+    chosen = open_source(source, reading).select(0, limit)
     settings = FirstPassSettings(cq_level=cq_level).choose()
     notice(f"{source.name}: {chosen.frame_count} frames, {chosen.width}x{chosen.height}")
     notice(
@@ -63,7 +66,7 @@ def demo(
         target = output or Path(folder) / "demo.webm"
         _warm_up()
         begin = time.perf_counter()
-        run(source, target, progress, limit=limit, cq_level=cq_level, **method)
+        run(source, target, progress, limit=limit, cq_level=cq_level, reading=reading, **method)
         ours = _play(chosen, target, method, cq_level, time.perf_counter() - begin)
     notice("Encoding the same frames in one piece with libvpx alone ...")
     from excamera_dask.rd_curves import serial_point

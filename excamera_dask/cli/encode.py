@@ -13,6 +13,7 @@ from excamera_dask.cli.head_start import head_start
 from excamera_dask.cli.lambda_options import lambda_options, take_lambda_options
 from excamera_dask.cli.libvpx_options import cq_level_option, libvpx_options
 from excamera_dask.cli.output import claim_output, notice, print_json, refuse_inputs
+from excamera_dask.cli.reading_options import reading_options
 from excamera_dask.cli.values import BatchChunks, Executor, Place, Times
 
 if TYPE_CHECKING:
@@ -81,6 +82,7 @@ def method_options(command: Command) -> Command:
     show_default=True,
     help="Start a batch at each scene cut.",
 )
+@reading_options
 @click.option(
     "--kf-q-weight", type=click.FloatRange(0, 1),
     help="Weight of a replaced key frame's quantizer against the next frame's.",

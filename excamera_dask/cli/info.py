@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import click
 
 from excamera_dask.cli.failures import Failure
-from excamera_dask.cli.output import print_json
+from excamera_dask.cli.output import notice, print_json
+from excamera_dask.cli.reading_options import stream_option
 from excamera_dask.cli.values import Place
 
 if TYPE_CHECKING:
@@ -22,7 +23,14 @@ if TYPE_CHECKING:
 )
 @click.option("--skip", type=click.IntRange(min=0), default=0, help="Frames to leave out first.")
 @click.option("--limit", type=click.IntRange(min=1), help="At most this many frames.")
-def info(source: Path | S3Url, macroblocks: bool, skip: int, limit: int | None) -> None:
+@stream_option
+def info(
+    source: Path | S3Url,
+    macroblocks: bool,
+    skip: int,
+    limit: int | None,
+    stream: int | str | None,
+) -> None:
     """Describe the frames of an IVF or WebM file as JSON, hidden frames included.
 
     \b
@@ -35,19 +43,19 @@ def info(source: Path | S3Url, macroblocks: bool, skip: int, limit: int | None) 
     from excamera_dask.containers import stream_info
     from excamera_dask.inspection import inspect
 
-    stream = stream_info(source)
+    about = stream_info(source, stream, on_choice=notice)
     stop = None if limit is None else skip + limit
-    frames = list(islice(inspect(source, macroblocks), skip, stop))
+    frames = list(islice(inspect(source, macroblocks, stream), skip, stop))
     if not frames:
-        raise Failure(f"{source}: has {stream.frame_count} frames, none from frame {skip} on")
+        raise Failure(f"{source}: has {about.frame_count} frames, none from frame {skip} on")
     print_json(
         {
             "file": str(source),
-            "container": stream.container,
-            "width": stream.width,
-            "height": stream.height,
-            "time_base": str(stream.time_base),
-            "frame_count": stream.frame_count,
+            "container": about.container,
+            "width": about.width,
+            "height": about.height,
+            "time_base": str(about.time_base),
+            "frame_count": about.frame_count,
             "frames": frames,
         }
     )

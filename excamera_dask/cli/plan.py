@@ -10,6 +10,7 @@ import click
 from excamera_dask.cli.aws_options import make_place, name_option, place_options
 from excamera_dask.cli.encode import method_options
 from excamera_dask.cli.output import notice, print_json
+from excamera_dask.cli.reading_options import reading_options, tell_choice
 from excamera_dask.cli.values import Times
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ PROBE_CHUNKS = 2
     default=(),
     help="Times of the output, as seconds or H:MM:SS.",
 )
+@reading_options
 @click.option(
     "--probe", is_flag=True, help="Encode a few frames of IN here first: a far better estimate."
 )
@@ -81,6 +83,7 @@ def plan(
     from excamera_dask import estimate as estimates
 
     made = excamera_dask.plan(source, **options)
+    tell_choice(made.job.source)
     model = _probe(source, made, options) if probe else None
     result: dict[str, Any] = {}
     if executor == "lambda":

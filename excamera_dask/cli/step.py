@@ -10,6 +10,7 @@ import click
 from excamera_dask.cli.failures import Failure
 from excamera_dask.cli.libvpx_options import cq_level_option, libvpx_options, settings_from
 from excamera_dask.cli.output import claim_output, notice, refuse_inputs, whole_file
+from excamera_dask.cli.reading_options import long_reading_options, take_reading, tell_choice
 
 if TYPE_CHECKING:
     from codec.state import DecoderState
@@ -46,6 +47,7 @@ def step() -> None:
 @SKIP
 @LIMIT
 @cq_level_option
+@long_reading_options
 @libvpx_options
 def first_pass(
     source: Path,
@@ -54,7 +56,7 @@ def first_pass(
     skip: int,
     limit: int | None,
     cq_level: int,
-    **libvpx: Any,
+    **options: Any,
 ) -> None:
     """Encode all frames of SRC as one chunk: a key frame and nothing but inter frames after it."""
     _claim(output, output_state, inputs=(source,))
@@ -62,8 +64,10 @@ def first_pass(
     from excamera_dask.sources import open_source, read_frames
     from excamera_dask.stages import state_after
 
-    settings = settings_from(libvpx, cq_level)
-    chosen = open_source(source).select(skip, limit)
+    reading = take_reading(options)
+    settings = settings_from(options, cq_level)
+    chosen = open_source(source, reading).select(skip, limit)
+    tell_choice(chosen)
     if chosen.frame_count == 0:
         raise Failure(f"{source}: no frames left after --skip {skip}")
     packets = encode_chunk(read_frames(chosen, 0, chosen.frame_count), settings)
@@ -111,6 +115,7 @@ def dump(ivf: Path, output: Path, frame_number: int | None, input_state: Path | 
     "-w", "--kf-q-weight", type=click.FloatRange(0, 1), default=0.75, show_default=True,
     help="Weight of the key frame's quantizer against the next frame's in its replacement.",
 )  # fmt: skip
+@long_reading_options
 def enc(
     source: Path,
     output: Path,
@@ -123,6 +128,7 @@ def enc(
     pred_ivf: Path | None,
     pred_state: Path | None,
     kf_q_weight: float,
+    **reading: Any,
 ) -> None:
     """Encode the frames of SRC against a state, anew (-y) or with the modes and vectors of others (-r -p)."""
     if reencode != (pred_ivf is not None) or reencode == (y_ac_qi is not None):
@@ -135,7 +141,8 @@ def enc(
 
     state = _read_state(input_state)
     assert state is not None
-    chosen = open_source(source).select(skip, limit)
+    chosen = open_source(source, take_reading(reading)).select(skip, limit)
+    tell_choice(chosen)
     if (chosen.width, chosen.height) != (state.width, state.height):
         raise Failure(
             f"{source}: is {chosen.width}x{chosen.height}, {input_state} is of {state.width}x{state.height}"

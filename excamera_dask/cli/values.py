@@ -75,6 +75,23 @@ class Times(click.ParamType):
         return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
 
 
+class ReadingValue(click.ParamType):
+    """A value of the given field of `overrides.Reading`, which says what it can be."""
+
+    def __init__(self, field: str, name: str) -> None:
+        self.field, self.name = field, name
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        from excamera_dask.errors import InvalidSetting
+        from excamera_dask.overrides import Reading
+
+        given: dict[str, Any] = {self.field: value}
+        try:
+            return getattr(Reading(**given), self.field)
+        except InvalidSetting as error:
+            self.fail(str(error), param, ctx)
+
+
 class Executor(click.ParamType):
     """The words sync, local and lambda, or the address of a Dask scheduler."""
 

@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 
 import av
 from av.bitstream import BitStreamFilterContext
-from av.stream import Disposition
 
 from excamera_dask.errors import SourceError
+from excamera_dask.sources.choice import begun_stream, choose_stream
 from excamera_dask.sources.encryption import check_clear, opened_again
 from excamera_dask.sources.skimming import SkimmedFile, fetch_index, top_level_boxes
 from excamera_dask.storage import S3Url, locate
@@ -51,10 +51,11 @@ class Demuxed(NamedTuple):
 
 
 def open_container(
-    path: str, index: int | None = None, version: tuple[str, int] | None = None
+    path: str, wanted: int | str | None = None, version: tuple[str, int] | None = None
 ) -> Demuxed:
     """Open a file or an object; SourceError or StorageError say why when it cannot be.
 
+    wanted: the stream, as `choice.choose_stream` takes it.
     version: of the object that is meant, as `Demuxed.version` told it; reading another raises ObjectChanged.
     """
     place = locate(path)
@@ -67,12 +68,16 @@ def open_container(
         raise SourceError(f"{path}: not a video that can be read ({_reason(error)})") from None
     demuxed = Demuxed(container, None, opened)
     try:
-        stream = _pick_stream(container, path, index)
+        stream = choose_stream(container, path, wanted)
+        begun = begun_stream(container) if wanted is None else None
         with opened_again(container.name, opened) as file:
             check_clear(container, stream, path, file)
     except BaseException:
         demuxed.close()
         raise
+    if begun is not None:
+        demuxed.close()
+        return open_container(path, begun, version)
     stream.codec_context.thread_type = "NONE"
     stream.codec_context.thread_count = 1
     return demuxed._replace(stream=stream)
@@ -118,26 +123,3 @@ def _check_file(path: str) -> None:
 
 def _reason(error: av.FFmpegError) -> str:
     return str(error.strerror or error).lower()
-
-
-def _pick_stream(container: Any, path: str, index: int | None) -> Any:
-    if index is not None:
-        return container.streams[index]
-    kinds = sorted({stream.type for stream in container.streams})
-    candidates = [s for s in container.streams.video if s.codec_context is not None]
-    if not candidates:
-        if container.streams.video:
-            raise SourceError(f"{path}: no decoder for its video stream")
-        found = f"only {', '.join(kinds)}" if kinds else "no streams at all"
-        raise SourceError(f"{path}: no video stream ({found})")
-    pictures = [s for s in candidates if not _is_cover(s)]
-    if not pictures:
-        raise SourceError(f"{path}: no video stream (only a cover picture)")
-    chosen = pictures[0]
-    if chosen.codec_context.name in ("ansi", "bintext", "xbin", "idf"):
-        raise SourceError(f"{path}: a text file, not a video")
-    return chosen
-
-
-def _is_cover(stream: Any) -> bool:
-    return bool(stream.disposition & Disposition.attached_pic)

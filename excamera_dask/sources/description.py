@@ -10,8 +10,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-FULL_RANGE = 2
+from excamera_dask.overrides import LIMITED, Reading
+
 UNSPECIFIED = 2
+VP8_DECODERS = ("vp8", "libvpx")
 
 
 class Colour(NamedTuple):
@@ -29,6 +31,32 @@ class Orientation(NamedTuple):
     transpose: bool = False
     flip_rows: bool = False
     flip_columns: bool = False
+
+
+class Projection(NamedTuple):
+    """How a picture lies on a sphere, as Matroska writes it: its ProjectionType, ProjectionPrivate, degrees of pose."""
+
+    kind: int
+    private: bytes
+    yaw: float
+    pitch: float
+    roll: float
+
+
+class PictureTags(NamedTuple):
+    """What a source says of its pictures beside size, aspect and colour, in Matroska's terms; empty where nothing.
+
+    stereo_mode: Matroska's StereoMode, 0 mono; chromaticities: x, y of red, green, blue and white of the mastering
+    display; luminance: its most and least cd/m2; light: MaxCLL and MaxFALL in cd/m2. lost names what there is that
+    neither they nor the pictures hold.
+    """
+
+    stereo_mode: int = 0
+    projection: Projection | None = None
+    chromaticities: tuple[float, ...] = ()
+    luminance: tuple[float, ...] = ()
+    light: tuple[int, ...] = ()
+    lost: tuple[str, ...] = ()
 
 
 class Anchors(NamedTuple):
@@ -58,10 +86,12 @@ class SourceInfo:
     the beginning of the file's earliest stream to the first frame. order (T,) int64 the ordinal of the packet that each
     frame comes from, in presentation order. skip and frame_count select the frames in use; frame numbers given to
     `read_frames` count from skip. counted says how frames were counted: "packets" (every packet of a sound file shows one
-    frame) or "decoded" (the whole film was decoded once). warnings hold one line each.
+    frame) or "decoded" (the whole film was decoded once). warnings and notices hold one line each. colour and tags say
+    what the pictures are that `read_frames` gives; reading is what was asked for at opening.
 
-    How it is read (see `reading`): lead_in anchors to come in early, because the decoder does not tell of damage; settled
-    where the index pass has seen what each anchor is worth; proven where it has at least tried their packets.
+    How it is read (see the module `reading`): lead_in anchors to come in early, because the decoder does not tell of
+    damage; settled where the index pass has seen what each anchor is worth; proven where it has at least tried their
+    packets.
     """
 
     path: str
@@ -93,18 +123,21 @@ class SourceInfo:
     proven: bool
     counted: str
     warnings: tuple[str, ...]
+    notices: tuple[str, ...]
+    tags: PictureTags
+    reading: Reading
     skip: int
     frame_count: int
 
     @property
-    def identity(self) -> tuple[str, str, int]:
-        """What tells one version of a source from another: path, version, size in bytes."""
-        return (self.path, self.version, self.file_size)
+    def identity(self) -> tuple[str, str, int, int, Reading]:
+        """What tells one source from another: path, version, size in bytes, stream, and how it is read."""
+        return (self.path, self.version, self.file_size, self.stream_index, self.reading)
 
     @property
-    def track(self) -> tuple[str, str, int, int]:
-        """What readers are told apart by: the identity, and the stream."""
-        return (*self.identity, self.stream_index)
+    def range(self) -> int:
+        """The range of all pictures, 1 limited or 2 full; 0 where each frame's own tags say."""
+        return stated_range(self.codec, self.reading)
 
     @property
     def times(self) -> NDArray[np.int64]:
@@ -168,6 +201,15 @@ class SourceInfo:
         for name, value in values.items():
             object.__setattr__(self, name, value)
         self.__dict__["packed"] = packed  # a scheduler that passes it on need not pack again
+
+
+def stated_range(codec: str, reading: Reading) -> int:
+    """The range that holds for all frames, 0 where each frame's own tags say.
+
+    VP8 has but the limited one; what libavcodec takes for the full one is that values need no clamping (RFC 6386
+    section 9.2).
+    """
+    return reading.range or (LIMITED if codec in VP8_DECODERS else 0)
 
 
 def _pack(arrays: list[NDArray[np.int64]]) -> bytes:

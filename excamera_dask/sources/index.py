@@ -16,13 +16,24 @@ from numpy.typing import NDArray
 
 from excamera_dask.ebml import segment_stop
 from excamera_dask.errors import SourceError
+from excamera_dask.overrides import Reading
 from excamera_dask.sources import packets as packet_checks
+from excamera_dask.sources.choice import choice_told
+from excamera_dask.sources.corrections import corrected
 from excamera_dask.sources.demuxing import Demuxed, open_container, walk_packets
-from excamera_dask.sources.description import NO_TIME, UNSPECIFIED, Anchors, SourceInfo
+from excamera_dask.sources.description import (
+    NO_TIME,
+    UNSPECIFIED,
+    VP8_DECODERS,
+    Anchors,
+    SourceInfo,
+    stated_range,
+)
 from excamera_dask.sources.encryption import MP4, SIDE_DATA, encrypted, is_encrypted
 from excamera_dask.sources.entries import Entries
 from excamera_dask.sources.packets import Said
-from excamera_dask.sources.pixels import TAKEN_AS_IS, colour_of, orientation_of
+from excamera_dask.sources.pixels import colour_of, is_converted, orientation_of
+from excamera_dask.sources.side_data import picture_tags
 from excamera_dask.sources.times import USUAL_RATE, PacketTimes, frame_times, joined, mean_rate
 from excamera_dask.sources.y4m_walk import Place, walk_places
 from excamera_dask.storage import full_name
@@ -31,7 +42,6 @@ ANCHOR_SPACING = 12
 Y4M, MATROSKA = "yuv4mpegpipe", "matroska,webm"
 HEADER_BYTES = 4096
 LARGEST_SIDE = 16383
-VP8_DECODERS = ("vp8", "libvpx")
 LEAD_IN = {"av1": 0, "vp9": 0, "vp8": 2}
 """Anchors before the nearest at which to come in, where a decoder leaves what it cannot read as the buffer was; 1 with
 most, 0 with those that tell of it or drop the whole picture."""
@@ -59,19 +69,23 @@ class PacketTable(NamedTuple):
     end: int
 
 
-def open_source(path: str | os.PathLike[str]) -> SourceInfo:
+def open_source(path: str | os.PathLike[str], reading: Reading | None = None) -> SourceInfo:
     """Describe a video, a file or an object; one pass over its packets, and one over its frames where packets do not
     tell all. The media data of an MP4 object are not fetched where its index tells all; then nobody looks for damage.
+
+    reading: which stream is meant, and what is true where the file says otherwise or nothing.
 
     Raises SourceError, one line, when there is no readable video frame; StorageError for the troubles of a store.
     """
     name = full_name(path)
-    demuxed = open_container(name)
+    reading = reading or Reading()
+    demuxed = open_container(name, reading.stream)
     matrix = int(demuxed.stream.codec_context.colorspace)
     try:
         first, table = _scan(name, demuxed)
-        described = _describe(name, demuxed, first, table, _counted(name, demuxed, table))
-        return _with_stated_matrix(described, matrix)
+        counted = _counted(name, demuxed, table)
+        described = _describe(name, demuxed, first, table, counted, reading)
+        return corrected(_with_stated_matrix(described, matrix))
     finally:
         demuxed.close()
 
@@ -328,8 +342,12 @@ def _describe(
     first: av.VideoFrame,
     table: PacketTable,
     counted: Counted,
+    reading: Reading,
 ) -> SourceInfo:
     container, stream = demuxed.container, demuxed.stream
+    codec = stream.codec_context.codec.name
+    stated = stated_range(codec, reading)
+    choice = choice_told(stream, container.streams.video) if reading.stream is None else None
     version, size = demuxed.version
     order, warnings = counted.order, counted.warnings
     orientation, rotation, right_angled = orientation_of(first)
@@ -342,8 +360,8 @@ def _describe(
             f"{path}: {shown[0]}x{shown[1]} is too large for VP8 (at most {LARGEST_SIDE})"
         )
     aspect = _sample_aspect(stream)
-    stated = _stated_rate(stream)
-    rate = Fraction(stream.guessed_rate or stated or USUAL_RATE)
+    stated_rate = _stated_rate(stream)
+    rate = Fraction(stream.guessed_rate or stated_rate or USUAL_RATE)
     times = frame_times(
         table.times, order, Fraction(stream.time_base), rate, _origin(demuxed), _end(demuxed)
     )
@@ -353,17 +371,17 @@ def _describe(
         version=version,
         file_size=size,
         container=container.format.name,
-        codec=stream.codec_context.codec.name,
+        codec=codec,
         stream_index=stream.index,
         pixel_format=first.format.name,
-        converted=first.format.name not in TAKEN_AS_IS,
+        converted=is_converted(first, stated),
         coded_width=width,
         coded_height=height,
         width=shown[0],
         height=shown[1],
         time_base=times.unit,
-        average_rate=mean_rate(times.times, times.unit, stated),
-        colour=colour_of(first),
+        average_rate=mean_rate(times.times, times.unit, stated_rate),
+        colour=colour_of(first, stated),
         sample_aspect=1 / aspect if orientation.transpose else aspect,
         orientation=orientation,
         rotation=rotation,
@@ -378,6 +396,9 @@ def _describe(
         proven=not _is_skimmed(demuxed),
         counted=counted.how,
         warnings=tuple(warnings),
+        notices=(choice,) if choice else (),
+        tags=picture_tags(first, container, stream, orientation),
+        reading=reading,
         skip=0,
         frame_count=int(order.size),
     )

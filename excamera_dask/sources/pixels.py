@@ -10,28 +10,48 @@ from av.video.reformatter import ColorRange, Colorspace, Interpolation
 from numpy.typing import NDArray
 
 from codec.frame import Image
-from excamera_dask.sources.description import FULL_RANGE, Colour, Orientation
+from excamera_dask.overrides import FULL, LIMITED
+from excamera_dask.sources.description import Colour, Orientation, SourceInfo
+from excamera_dask.sources.side_data import side_data
 
 SCALING = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.BITEXACT
 TAKEN_AS_IS = ("yuv420p", "yuvj420p")
+FULL_BY_NAME = ("yuvj", "gray", "ya8", "ya16")
+"""Formats that swscale takes for full range, whatever it is told: full they are where no tag says otherwise."""
 BT601_MATRIX = 6
-MATRIX_OF_RGB = 0
+MATRICES = {
+    1: Colorspace.ITU709, 4: Colorspace.FCC, 7: Colorspace.SMPTE240M, 9: Colorspace.BT2020,
+}  # fmt: skip
+"""Matrices of ITU-T H.273 that RGB can be converted by; any other is BT.601."""
 
 
 def is_rgb(format: Any) -> bool:
-    """Whether a pixel format holds red, green and blue rather than luma and chroma."""
-    return bool(format.is_rgb or format.has_palette)
+    """Whether a pixel format holds red, green and blue, or black and white, rather than luma and chroma."""
+    return bool(format.is_rgb or format.has_palette or format.name.startswith("mono"))
 
 
-def colour_of(frame: av.VideoFrame) -> Colour:
-    """The tags that the coded pictures carry, after the conversion that `to_image` makes."""
-    name = frame.format.name
+def is_full_range(frame: av.VideoFrame, stated: int = 0) -> bool:
+    """Whether a frame uses all values from black to white: as `stated`, else as its tags say, else its format."""
+    name, tagged = frame.format.name, int(frame.color_range)
     if is_rgb(frame.format):
-        return Colour(1, int(frame.color_primaries), int(frame.color_trc), BT601_MATRIX)
-    range_ = int(frame.color_range)
-    if name.startswith("yuvj") or (range_ == 0 and name.startswith("gray")):
-        range_ = FULL_RANGE
-    return Colour(range_, int(frame.color_primaries), int(frame.color_trc), int(frame.colorspace))
+        return True
+    if stated:
+        return stated == FULL
+    return tagged == FULL or (tagged == 0 and name.startswith(FULL_BY_NAME))
+
+
+def is_converted(frame: av.VideoFrame, stated: int = 0) -> bool:
+    """Whether values change on the way to 8-bit 4:2:0 of limited range."""
+    return frame.format.name not in TAKEN_AS_IS or is_full_range(frame, stated)
+
+
+def colour_of(frame: av.VideoFrame, stated: int = 0) -> Colour:
+    """The tags that the coded pictures carry, after the conversion that `to_image` makes; `stated` is their range."""
+    primaries, transfer = int(frame.color_primaries), int(frame.color_trc)
+    if is_rgb(frame.format):
+        return Colour(LIMITED, primaries, transfer, BT601_MATRIX)
+    range_ = LIMITED if is_full_range(frame, stated) else stated or int(frame.color_range)
+    return Colour(range_, primaries, transfer, int(frame.colorspace))
 
 
 def orientation_of(frame: av.VideoFrame) -> tuple[Orientation, int, bool]:
@@ -39,48 +59,45 @@ def orientation_of(frame: av.VideoFrame) -> tuple[Orientation, int, bool]:
 
     The matrix maps (column, row) to (a x + c y, b x + d y), 16.16 fixed point.
     """
-    try:
-        side_data: Any = list(frame.side_data)
-    except ValueError:  # of a type that PyAV does not know, as in some pictures
-        side_data = []
-    for data in side_data:
-        if data.type.name == "DISPLAYMATRIX":
-            a, b, _, c, d = (int(v) for v in np.frombuffer(bytes(data), np.int32)[:5])
-            if b == 0 and c == 0:
-                return Orientation(False, d < 0, a < 0), int(frame.rotation), True
-            if a == 0 and d == 0:
-                return Orientation(True, b < 0, c < 0), int(frame.rotation), True
-            return Orientation(), int(frame.rotation), False
-    return Orientation(), 0, True
+    matrix = side_data(frame).get("DISPLAYMATRIX")
+    if matrix is None:
+        return Orientation(), 0, True
+    a, b, _, c, d = (int(v) for v in np.frombuffer(matrix, np.int32)[:5])
+    if b == 0 and c == 0:
+        return Orientation(False, d < 0, a < 0), int(frame.rotation), True
+    if a == 0 and d == 0:
+        return Orientation(True, b < 0, c < 0), int(frame.rotation), True
+    return Orientation(), int(frame.rotation), False
 
 
-def to_image(
-    frame: av.VideoFrame, width: int, height: int, full_range: bool, orientation: Orientation
-) -> Image:
-    """The picture as it will be coded: width and height are those before it is turned."""
-    if frame.format.name not in TAKEN_AS_IS or (frame.width, frame.height) != (width, height):
-        frame = _convert(frame, width, height, full_range)
+def to_image(frame: av.VideoFrame, source: SourceInfo) -> Image:
+    """The picture as it will be coded: 8-bit 4:2:0 of limited range, in the source's size, turned."""
+    width, height = source.coded_width, source.coded_height
+    if is_converted(frame, source.range) or (frame.width, frame.height) != (width, height):
+        frame = _convert(frame, source)
     y, u, v = (_plane_array(plane) for plane in frame.planes[:3])
     half = ((height + 1) // 2, (width + 1) // 2)
     return Image(
-        _turn(y[:height, :width], orientation),
-        _turn(u[: half[0], : half[1]], orientation),
-        _turn(v[: half[0], : half[1]], orientation),
+        _turn(y[:height, :width], source.orientation),
+        _turn(u[: half[0], : half[1]], source.orientation),
+        _turn(v[: half[0], : half[1]], source.orientation),
     )
 
 
-def _convert(frame: av.VideoFrame, width: int, height: int, full_range: bool) -> av.VideoFrame:
-    source_full = int(colour_of(frame).range) == FULL_RANGE or is_rgb(frame.format)
+def _convert(frame: av.VideoFrame, source: SourceInfo) -> av.VideoFrame:
+    by_name = frame.format.name.startswith(FULL_BY_NAME)
+    full = is_full_range(frame, source.range)
+    seen = ColorRange.JPEG if full or by_name else ColorRange.MPEG
     matrices: dict[str, Any] = {}
     if is_rgb(frame.format):
-        matrices = {"dst_colorspace": Colorspace.ITU601}
+        matrices = {"dst_colorspace": MATRICES.get(source.colour.matrix, Colorspace.ITU601)}
     return frame.reformat(
-        width,
-        height,
+        source.coded_width,
+        source.coded_height,
         "yuv420p",
         interpolation=SCALING,
-        src_color_range=ColorRange.JPEG if source_full else ColorRange.MPEG,
-        dst_color_range=ColorRange.JPEG if full_range else ColorRange.MPEG,
+        src_color_range=seen,
+        dst_color_range=ColorRange.MPEG if full else seen,
         threads=1,
         **matrices,
     )

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from codec.frame import Image
 from excamera_dask.errors import SourceError
 from excamera_dask.sources.demuxing import open_container, walk_packets
-from excamera_dask.sources.description import FULL_RANGE, NO_TIME, SourceInfo
+from excamera_dask.sources.description import NO_TIME, SourceInfo
 from excamera_dask.sources.entries import is_whole
 from excamera_dask.sources.packets import checker
 from excamera_dask.sources.pixels import to_image
@@ -80,7 +80,7 @@ def iter_frames(
 def _take_reader(source: SourceInfo, start: int) -> Reader:
     """An idle reader of this source: the one that stands nearest before `start`, else any; else a new one."""
     with _lock:
-        ours = [reader for reader in _idle if reader.source.track == source.track]
+        ours = [reader for reader in _idle if reader.source.identity == source.identity]
         if ours:
             best = max(ours, key=lambda reader: reader.next_frame * (reader.next_frame <= start))
             _idle.remove(best)
@@ -175,9 +175,7 @@ class Reader:
             self.demuxed.object.file.expect(int(anchors.positions[following]) if known else None)
 
     def _image(self, frame: av.VideoFrame) -> Image:
-        source = self.source
-        full = source.colour.range == FULL_RANGE
-        return to_image(frame, source.coded_width, source.coded_height, full, source.orientation)
+        return to_image(frame, self.source)
 
     def _frames_from(self, start: int) -> Iterator[av.VideoFrame]:
         """Frames of the film from `start` to its end."""

@@ -162,7 +162,13 @@ def watch(
         reason = str(error.strerror or error).lower()
         raise SourceError(f"{name}: not a video that can be read ({reason})") from None
     try:
-        yield Film(name, opened, container, _choose(name, container, stream), hints)
+        film = Film(name, opened, container, _choose(name, container, stream), hints)
+        films = [s.index for s in container.streams.video if not _is_cover(s)]
+        if stream is None and len(films) > 1:
+            film.warnings.append(
+                f"has {len(films)} video streams: {film.stream} is taken; --stream chooses"
+            )
+        yield film
     finally:
         container.close()
         if not isinstance(opened, str):
