@@ -21,6 +21,10 @@ from excamera_dask.webm import stated_rate
 BT601 = (5, 6)
 
 
+LONG_HOLD = 2
+"""Times as long as the others that a last frame is shown, beyond which it is worth a word."""
+
+
 class EncodedVideo(NamedTuple):
     """A whole file in memory, as `submit` without an output gives it."""
 
@@ -75,7 +79,14 @@ def _told(source: SourceInfo) -> dict[str, bool]:
         "spherical projection": tags.projection is not None,
         "mastering display": bool(tags.chromaticities or tags.luminance),
         "light level": bool(tags.light),
+        "how long the last frame is shown": _holds_last(source),
     }
+
+
+def _holds_last(source: SourceInfo) -> bool:
+    """Whether the last frame is shown for much longer than others."""
+    last = source.length - int(source.times[-1])
+    return bool(last * source.time_base * source.average_rate > LONG_HOLD)
 
 
 class Muxer:

@@ -27,8 +27,9 @@ from excamera_dask.api import encode, plan, submit
 from excamera_dask.cli import cli, main
 from excamera_dask.containers import Y4mWriter
 from excamera_dask.errors import SourceError
+from excamera_dask.first_pass import video_frame
 from excamera_dask.progress import ChunkDone, Event, Notice, Started
-from excamera_dask.sources import open_source, read_frames
+from excamera_dask.sources import open_source, read_frames, reading
 from excamera_dask.storage import NoSuchBucket, ObjectChanged, StorageError
 from excamera_dask.storage.bucket import Patience, open_bucket
 
@@ -110,6 +111,39 @@ def test_an_index_is_fetched_without_the_film(s3, tmp_path):
     assert size > 20 << 20
     assert bucket.fetched < size / 5
     assert bucket.requests < 20
+
+
+def test_a_damaged_key_frame_of_an_object_is_concealed_as_in_a_file(s3, tmp_path):
+    """The index pass does not see it; the reader that comes in there does."""
+    path = write_mp4(tmp_path / "film.mp4", 90, 128)
+    with av.open(str(path)) as container:
+        keys = [p for p in container.demux(video=0) if p.size and p.is_keyframe]
+        position, size = keys[2].pos, keys[2].size
+    data = bytearray(path.read_bytes())
+    for number in range(8):
+        data[position + size // 3 + 7 * number] ^= 0x55
+    path.write_bytes(data)
+    local, remote = open_source(path), open_source(s3.put("film.mp4", bytes(data)))
+    assert local.warnings and not remote.proven and len(remote.keyframes) == 5
+    for start in (40, 57, 80, 20):
+        pairs = zip(read_frames(local, start, 3), read_frames(remote, start, 3), strict=True)
+        assert all(a.to_bytes() == b.to_bytes() for a, b in pairs)
+        reading._idle.clear()
+
+
+def test_recovery_points_of_an_object_are_no_entries(s3, tmp_path):
+    path = tmp_path / "film.mp4"
+    with av.open(str(path), "w") as file:
+        parameters = {"x264-params": "intra-refresh=1:keyint=10:bframes=0"}
+        stream: Any = file.add_stream("libx264", rate=25, options=parameters)
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        for number, image in enumerate(streams.moving_images(WIDTH, HEIGHT, 40)):
+            file.mux(stream.encode(video_frame(image, number)))
+        file.mux(stream.encode(None))
+    local, remote = open_source(path), open_source(s3.put("film.mp4", path.read_bytes()))
+    assert local.keyframes.tolist() == remote.keyframes.tolist() == [0]
+    for a, b in zip(read_frames(local, 25, 3), read_frames(remote, 25, 3), strict=True):
+        assert a.to_bytes() == b.to_bytes()
 
 
 def test_six_frames_in_the_middle_fetch_their_group_of_pictures(s3, tmp_path):
