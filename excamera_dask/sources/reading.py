@@ -101,6 +101,10 @@ class _LeansOnMore(Exception):
     """What was decoded from an anchor on may lean on frames before it."""
 
 
+class _NotConverted(Exception):
+    """A picture that stands in for another was not thought to be of use when it was decoded."""
+
+
 class Reader:
     """An open file and decoder, positioned somewhere in it.
 
@@ -114,8 +118,10 @@ class Reader:
         self._open()
         self.packets: Iterator[Any] = walk_packets(self.container, self.stream)
         self.next_packet: int = 0
-        self.frames: Iterator[av.VideoFrame] | None = None
+        self.frames: Iterator[Image] | None = None
         self.next_frame = 0
+        self.wanted = 0
+        """The first frame whose picture is of use; what is decoded before is not converted."""
         self.missing: set[int] = set()
 
     def _open(self) -> None:
@@ -151,12 +157,13 @@ class Reader:
             self.frames = self._frames_from(start)
             self.next_frame = start
         assert self.frames is not None
+        self.wanted = start
         self._expect(start + count - 1)
         while self.next_frame < start + count:
-            frame = next(self.frames)
+            image = next(self.frames)
             self.next_frame += 1
             if self.next_frame > start:
-                yield self._image(frame)
+                yield image
 
     def _is_on_the_way(self, start: int) -> bool:
         """Whether going on to `start` takes no longer than coming in anew."""
@@ -177,51 +184,54 @@ class Reader:
     def _image(self, frame: av.VideoFrame) -> Image:
         return to_image(frame, self.source)
 
-    def _frames_from(self, start: int) -> Iterator[av.VideoFrame]:
+    def _frames_from(self, start: int) -> Iterator[Image]:
         """Frames of the film from `start` to its end."""
         entry = max(0, _segment(self.source.anchors.frames, start) - self.source.lead_in)
         while True:
             try:
-                for frame in self._frames_after(entry, start):
+                for image in self._frames_after(entry, start):
                     start += 1
-                    yield frame
+                    yield image
                 return
             except _LeansOnMore:
                 entry -= 1
+            except _NotConverted:
+                self.wanted = 0
 
-    def _frames_after(self, entry: int, start: int) -> Iterator[av.VideoFrame]:
+    def _frames_after(self, entry: int, start: int) -> Iterator[Image]:
         """The same, decoded from an anchor on, in presentation order; what is missing repeats the frame before it."""
-        first, waiting = int(self.source.anchors.frames[entry]), dict[int, av.VideoFrame]()
-        done, shown = first, None
-        for number, frame in self._emitted(entry):
+        first, waiting = int(self.source.anchors.frames[entry]), dict[int, Image | None]()
+        done, shown = first, _NO_IMAGE
+        for number, image in self._emitted(entry):
             if number >= first:
-                waiting[number] = frame
+                waiting[number] = image
             while done in waiting or len(waiting) > LONGEST_REORDERING:
                 shown = self._next(waiting, done, shown, entry)
                 done += 1
                 if done > start:
-                    yield shown
+                    yield _converted(shown, done, self.wanted)
         while done < len(self.source.order):
             shown = self._next(waiting, done, shown, entry)
             done += 1
             if done > start:
-                yield shown
+                yield _converted(shown, done, self.wanted)
 
     def _next(
-        self, waiting: dict[int, av.VideoFrame], frame: int, shown: av.VideoFrame | None, entry: int
-    ) -> av.VideoFrame:
-        found = waiting.pop(frame, None)
-        if found is not None:
-            return found
-        if shown is None and entry > 0:
+        self, waiting: dict[int, Image | None], frame: int, shown: Image | None, entry: int
+    ) -> Image | None:
+        if frame in waiting:
+            return waiting.pop(frame)
+        if shown is _NO_IMAGE and entry > 0:
             raise _LeansOnMore
         self.missing.add(frame)
-        if shown is None and not waiting:
+        if shown is not _NO_IMAGE:
+            return shown
+        if not waiting:
             raise SourceError(f"{self.source.path}: the first frames cannot be decoded")
-        return shown or waiting[min(waiting)]
+        return waiting[min(waiting)]
 
-    def _emitted(self, entry: int) -> Iterator[tuple[int, av.VideoFrame]]:
-        """Frames with their numbers, as the decoder gives them from an anchor's packet on.
+    def _emitted(self, entry: int) -> Iterator[tuple[int, Image | None]]:
+        """Pictures with their numbers, as the decoder gives them from an anchor's packet on; None for those not wanted.
 
         Raises _LeansOnMore where what follows the anchor, as far as the next one, is damaged.
         """
@@ -234,28 +244,33 @@ class Reader:
         stop = int(anchors.frames[entry + 1]) if entry + 1 < len(anchors.frames) else None
         context.flush_buffers()
         for ordinal, packet in self._packets():
-            for number, frame, sound in self._decode(context, packet, ordinal):
+            for number, image, sound in self._decode(context, packet, ordinal):
                 if watched and not sound and begin <= number and (stop is None or number < stop):
                     raise _LeansOnMore
-                if frame is not None:
-                    yield number, frame
+                if number >= 0 and image is not _NO_IMAGE:
+                    yield number, image
 
     def _decode(
         self, context: Any, packet: Any, ordinal: int
-    ) -> Iterator[tuple[int, av.VideoFrame | None, bool]]:
-        """The frames that come out when a packet (None: the end) goes in: number, frame, whether it is sound."""
+    ) -> Iterator[tuple[int, Image | None, bool]]:
+        """What comes out when a packet (None: the end) goes in: number, picture, whether it is sound; -1 for no frame.
+
+        No frame is kept while the next packet is decoded: what a decoder leaves of older pictures depends on that.
+        """
         if packet is not None:
             packet.pts = ordinal
         try:
-            frames = context.decode(packet)
+            frames = list(context.decode(packet))
         except (av.FFmpegError, EOFError):
             if packet is not None:
-                yield self._number(ordinal), None, False
+                yield self._number(ordinal), _NO_IMAGE, False
             return
-        for frame in frames:
-            number = self._number(frame.pts)
-            if number >= 0:
-                yield number, frame, not frame.is_corrupt
+        while frames:
+            frame = frames.pop(0)
+            number, sound = self._number(frame.pts), not frame.is_corrupt
+            image = self._image(frame) if number >= self.wanted else None
+            del frame
+            yield number, image, sound
 
     def _number(self, ordinal: int | None) -> int:
         """The frame that a packet gives; -1 for none."""
@@ -339,6 +354,16 @@ class Reader:
         except av.FFmpegError:
             pass
         return False
+
+
+_NO_IMAGE: Any = object()
+"""Where there is none: nothing was shown yet, a packet gave no picture."""
+
+
+def _converted(image: Image | None, done: int, wanted: int) -> Image:
+    if image is None and done > wanted:
+        raise _NotConverted
+    return image  # type: ignore[return-value]  # nobody looks at those before
 
 
 def _chain(packets: list[Any], rest: Iterator[Any]) -> Iterator[Any]:
