@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import warnings
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from types import TracebackType
@@ -22,7 +23,7 @@ from excamera_dask.ivf import (
     split_ivf,
 )
 from excamera_dask.sources.description import Colour
-from excamera_dask.storage import Output, demuxable, full_name, open_input, open_output
+from excamera_dask.storage import Output, Tell, demuxable, full_name, open_input, open_output
 from excamera_dask.webm import Track, WebmFormat
 from excamera_dask.y4m import Y4mWriter, y4m_header
 
@@ -144,7 +145,8 @@ class Writer:
     A context manager: the file grows under a temporary name beside `path`, or in `folder` on the same disk, and an object
     (`path` a URL) as an upload; both get their name when the block ends without an exception and exactly
     `expected_frames` shown frames were written (None: any number); otherwise nothing is left, and ContainerError raised
-    for a wrong number. `write` takes a frame and its time in time_base units; for
+    for a wrong number. A pipe gets the whole file at the end; `tell` is called with a line where we wait for its reader.
+    `write` takes a frame and its time in time_base units; for
     a hidden frame the time is ignored: it is placed one tick after the frame before it, and so never after the next one.
     """
 
@@ -160,8 +162,10 @@ class Writer:
         colour: Colour | None = None,
         sample_aspect: Fraction = Fraction(1),
         folder: str | os.PathLike[str] | None = None,
+        tell: Tell = warnings.warn,
     ) -> None:
         self.path = full_name(path)
+        self._tell = tell
         self.folder = folder
         self.suffix = output_suffix(self.path)
         self.width, self.height = width, height
@@ -181,7 +185,7 @@ class Writer:
         self._format: _Format | None = None
 
     def __enter__(self) -> Writer:
-        self._output = open_output(self.path, self.folder)
+        self._output = open_output(self.path, self.folder, tell=self._tell)
         self._file = self._output.file
         if self.suffix == ".ivf":
             self._format = IvfFormat(self._file, self.width, self.height, self.time_base)

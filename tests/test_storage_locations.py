@@ -8,7 +8,7 @@ import click
 import pytest
 
 from excamera_dask.cli.values import Place
-from excamera_dask.storage import InvalidLocation, S3Url, full_name, is_remote, locate
+from excamera_dask.storage import InvalidLocation, S3Url, beside, full_name, is_remote, locate
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def test_full_names(tmp_path, monkeypatch):
 def test_the_parts_of_a_url():
     url = S3Url("bucket", "a/film.webm")
     assert (str(url), url.name, url.suffix) == ("s3://bucket/a/film.webm", "film.webm", ".webm")
-    assert url.beside(".excamera") == S3Url("bucket", "a/film.webm.excamera")
+    assert beside(url, ".excamera") == "s3://bucket/a/film.webm.excamera"
 
 
 def test_places_on_the_command_line():

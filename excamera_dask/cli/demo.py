@@ -12,7 +12,8 @@ import click
 
 from excamera_dask.cli.encode import method_options, run
 from excamera_dask.cli.failures import Failure
-from excamera_dask.cli.output import notice, print_json
+from excamera_dask.cli.output import check_input, claim_all, notice, print_json
+from excamera_dask.cli.values import OutputFile
 
 if TYPE_CHECKING:
     from excamera_dask.rd_curves import Point
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 @click.option(
     "-o",
     "--output",
-    type=click.Path(path_type=Path),
+    type=OutputFile(".webm", ".ivf"),
     help="Keep the encoded clip here (.webm or .ivf).",
 )
 @click.option("--limit", type=click.IntRange(min=1), help="Frames to encode at most.")
@@ -49,6 +50,8 @@ def demo(
     excamera demo clip.mp4
     excamera demo clip.mp4 --crf 40 -o clip.webm
     """
+    check_input(source)
+    claim_all(output, inputs=(source,))
     from excamera_dask.first_pass import LIBVPX, FirstPassSettings, encoder_version
     from excamera_dask.sources import open_source
 

@@ -79,8 +79,9 @@ def plan(
     """  # fmt: skip
     import excamera_dask
     from excamera_dask import estimate as estimates
+    from excamera_dask.cli.display import NoticeDisplay
 
-    made = excamera_dask.plan(source, **options)
+    made = excamera_dask.plan(source, on_event=NoticeDisplay(), **options)
     model = _probe(source, made, options) if probe else None
     result: dict[str, Any] = {}
     if executor == "lambda":
