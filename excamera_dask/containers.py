@@ -24,6 +24,7 @@ from excamera_dask.ivf import (
 )
 from excamera_dask.sources.description import Colour
 from excamera_dask.storage import Output, Tell, demuxable, full_name, open_input, open_output
+from excamera_dask.storage.errors import reason_of
 from excamera_dask.webm import Track, WebmFormat
 from excamera_dask.y4m import Y4mWriter, y4m_header
 
@@ -85,12 +86,10 @@ def _is_ivf(name: str) -> bool:
     try:
         with open_input(name) as file:
             start = file.read(4)
-    except FileNotFoundError:
-        raise ContainerError(f"{name}: no such file") from None
     except IsADirectoryError:
         raise ContainerError(f"{name}: is a directory; give an IVF or WebM file") from None
     except OSError as error:
-        raise ContainerError(f"{name}: {(error.strerror or str(error)).lower()}") from None
+        raise ContainerError(f"{name}: {reason_of(error)}") from None
     if not start:
         raise ContainerError(f"{name}: the file is empty")
     return start == b"DKIF"

@@ -71,10 +71,8 @@ def check_input(path: Path) -> None:
     try:
         path.stat()
     except OSError as error:
-        missing = isinstance(error, FileNotFoundError)
-        reason = "no such file" if missing else reason_of(error)
         pipe = " (a pipe cannot be read at many places at once: save it as a file first)"
-        raise Failure(f"{path}: {reason}{pipe if str(path) == '-' else ''}") from None
+        raise Failure(f"{path}: {reason_of(error)}{pipe if str(path) == '-' else ''}") from None
 
 
 def claim_all(*outputs: Path | None, inputs: tuple[Path | None, ...]) -> None:

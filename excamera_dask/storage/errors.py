@@ -55,7 +55,12 @@ class StdoutClosed(ContainerError):
     """Who read our standard output has gone away, as `head` does when it has seen enough."""
 
 
-_REASONS = {errno.ELOOP: "a loop of symbolic links", errno.ENAMETOOLONG: "its name is too long"}
+_REASONS = {
+    errno.EEXIST: "it is there and no folder",
+    errno.ELOOP: "a loop of symbolic links",
+    errno.ENAMETOOLONG: "its name is too long",
+    errno.ENOENT: "no such file or folder",
+}
 
 
 def reason_of(error: OSError) -> str:
