@@ -54,7 +54,7 @@ def existing(path: str) -> os.stat_result | None:
         raise ContainerError(f"{path}: is a folder; name a file in it")
     if not found.st_mode & 0o222:  # the superuser could, but somebody has protected it
         raise ContainerError(f"{path}: is read-only; chmod u+w it, or give another name")
-    if not os.access(path, os.W_OK):
+    if not os.access(path, os.W_OK, effective_ids=os.access in os.supports_effective_ids):
         raise ContainerError(f"{path}: cannot be written (no permission); give another name")
     return found
 
