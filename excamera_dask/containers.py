@@ -139,7 +139,7 @@ class _Format(Protocol):
 
 
 class Writer:
-    """Write VP8 frames to `path` as IVF or WebM by its suffix; the file appears whole or not at all.
+    """Write VP8 frames to `path` as IVF or WebM by its suffix, or that given as `container`; it appears whole or not at all.
 
     A context manager: the file grows under a temporary name beside `path`, or in `folder` on the same disk, and an object
     (`path` a URL) as an upload; both get their name when the block ends without an exception and exactly
@@ -161,12 +161,13 @@ class Writer:
         colour: Colour | None = None,
         sample_aspect: Fraction = Fraction(1),
         folder: str | os.PathLike[str] | None = None,
+        container: str | None = None,
         tell: Tell = warnings.warn,
     ) -> None:
         self.path = full_name(path)
         self._tell = tell
         self.folder = folder
-        self.suffix = output_suffix(self.path)
+        self.suffix = container or output_suffix(self.path)
         self.width, self.height = width, height
         self.time_base = Fraction(time_base)
         self.expected_frames = expected_frames

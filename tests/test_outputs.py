@@ -323,7 +323,7 @@ def test_devices_are_written_to(
         assert (tmp_path / f"{device}{writing.suffix}").is_symlink()
 
 
-@pytest.mark.parametrize("name", ["decode", "first-pass", "state"])
+@pytest.mark.parametrize("name", ["decode", "first-pass"])
 def test_descriptors_of_the_shell(
     name: str, films: Films, right: Callable[[Writing], bytes], tmp_path: Path
 ) -> None:
@@ -455,7 +455,7 @@ def test_closed_and_full_streams(
             command, capture_output=True, timeout=100, text=True, errors="replace"
         )
 
-    no_stdout, no_stderr = ">&-" in shut or shut == ">/dev/full", "2>" in shut
+    no_stdout, no_stderr = ">" in shut.replace("2>", ""), "2>" in shut
     encoded = run(f"encode {films.clip} -o {tmp_path}/out.webm --json {FAST}")
     assert (tmp_path / "out.webm").read_bytes() == right(WRITINGS["encode-webm"])
     decoded = run(f"decode {films.webm} -o {tmp_path}/out.y4m")

@@ -203,7 +203,8 @@ def _write_ivf(path: Path, packets: list[bytes], source: Any) -> None:
 
     times = iter(range(source.frame_count))
     rate = source.average_rate.limit_denominator(10000)
-    with Writer(path, source.width, source.height, 1 / rate, tell=notice) as writer:
+    size = source.width, source.height
+    with Writer(path, *size, 1 / rate, container=".ivf", tell=notice) as writer:
         for packet in packets:
             writer.write(packet, next(times) if is_shown(packet) else 0)
     notice(f"{path}: {len(packets)} frames, {sum(map(len, packets))} bytes")
