@@ -136,8 +136,19 @@ def test_one_key_frame_a_batch_and_where_asked(source, tmp_path):
     report = encode(source, out, executor="sync", **OPTIONS)
     assert key_frames(out) == [0, 12]
     assert (report.key_frames, report.batches, report.chunks) == (2, 2, 6)
-    report = encode(source, out, executor="sync", key_frame_times=(0.2, 0.55, 99), **OPTIONS)
+    events: list[object] = []
+    report = encode(
+        source,
+        out,
+        executor="sync",
+        key_frame_times=(0.2, 0.55, 99),
+        on_event=events.append,
+        **OPTIONS,
+    )
     assert key_frames(out) == [0, 5, 14]
+    (warning,) = report.warnings
+    assert warning.startswith("no key frame at 99 s: no frame is there")
+    assert Notice(warning, is_warning=True) in events
     assert report.frames == FRAMES
 
 
@@ -416,6 +427,18 @@ def test_bad_settings_are_refused(options, says):
         Settings.of(**options)
 
 
+@pytest.mark.parametrize(
+    "times", [(float("nan"),), (-1,), (float("inf"),), ("x",), "12", 5, (None,)]
+)
+def test_times_that_are_none_are_refused(times):
+    for made in (
+        lambda: Settings.of(key_frame_times=times),
+        lambda: Settings(key_frame_times=times),
+    ):
+        with pytest.raises(InvalidSetting, match="key"):
+            made()
+
+
 def test_bad_sources_and_outputs_are_refused(source, tmp_path):
     with pytest.raises(SourceError, match="nothing to encode"):
         encode(source, tmp_path / "out.webm", skip=1000)
@@ -423,7 +446,7 @@ def test_bad_sources_and_outputs_are_refused(source, tmp_path):
         encode(tmp_path / "absent.mp4", tmp_path / "out.webm")
     with pytest.raises(ContainerError, match="must end in"):
         encode(source, tmp_path / "out.mp4")
-    with pytest.raises(ExcameraError, match="cannot be written"):
+    with pytest.raises(ContainerError, match="absent does not exist"):
         encode(source, tmp_path / "absent" / "out.webm")
     assert list(tmp_path.iterdir()) == []
 

@@ -35,6 +35,9 @@ def test_places(text, place):
 @pytest.mark.parametrize(
     ("text", "says"),
     [
+        ("a\0b.webm", "zero byte"),
+        ("s3://bucket/" + "a" * 1025, "1024 bytes at most"),
+        ("s3://bucket/" + "ü" * 513, "1024 bytes at most"),
         ("https://host/film.mp4", "only files, file:///path and s3://bucket/key"),
         ("gs://bucket/film.mp4", "only files"),
         ("s3://bucket", "is named s3://bucket/key"),
