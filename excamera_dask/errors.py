@@ -5,6 +5,10 @@ class ExcameraError(Exception):
     """Base of every error raised on purpose; the message says what, where and what to do."""
 
 
+class InvalidSetting(ExcameraError):
+    """An option has a value that it cannot have."""
+
+
 class SourceError(ExcameraError):
     """The input video cannot be read: missing, empty, not a video, or without a readable frame."""
 

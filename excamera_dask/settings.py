@@ -6,14 +6,9 @@ import dataclasses
 from collections.abc import Iterable
 from typing import Any
 
-from excamera_dask.errors import ExcameraError
+from excamera_dask.errors import InvalidSetting
 from excamera_dask.first_pass import FirstPassSettings
 from excamera_dask.stages import KEY_FRAME_Q_WEIGHT
-
-
-class InvalidSetting(ExcameraError):
-    """An option has a value that it cannot have."""
-
 
 _FIRST_PASS = {field.name for field in dataclasses.fields(FirstPassSettings)} - {"encoder"}
 

@@ -23,10 +23,9 @@ from codec.frame import Image
 from excamera_dask import EncodedVideo, EncodeReport, ExcameraError, Settings, stages
 from excamera_dask.api import encode, plan, submit
 from excamera_dask.containers import Y4mWriter, is_key_frame, is_shown, read_packets
-from excamera_dask.errors import ContainerError, SourceError
+from excamera_dask.errors import ContainerError, InvalidSetting, SourceError
 from excamera_dask.first_pass import FirstPassSettings
 from excamera_dask.progress import STAGES, ChunkDone, Event, Notice, StageCounts, Started
-from excamera_dask.settings import InvalidSetting
 from excamera_dask.sources import open_source
 
 WIDTH, HEIGHT, FRAMES = 80, 56, 23

@@ -24,7 +24,7 @@ from codec.frame import Image
 from excamera_dask.cli import cli, main
 from excamera_dask.cli.display import Estimate, clock, fraction_done
 from excamera_dask.cli.libvpx_options import OPTIONS
-from excamera_dask.cli.values import BatchChunks, CqLevels, Executor, Methods, Times
+from excamera_dask.cli.values import BatchChunks, CqLevels, Executor, Methods, Number, Times
 from excamera_dask.containers import Y4mWriter
 from excamera_dask.first_pass import FirstPassSettings
 from executors import Counts
@@ -180,6 +180,8 @@ def test_compare_refuses_other_sizes(clip: Path, tmp_path: Path) -> None:
         (["--force-key-frames", "1:xx"], "1:xx"),
         (["--force-key-frames", "1:99:99"], "1:99:99"),
         (["--tune", "beauty"], "beauty"),
+        (["--min-q", "50", "--max-q", "20"], "above max_q"),
+        (["--kf-q-weight", "nan"], "nan"),
         (["--nonsense"], "nonsense"),
     ],
 )
@@ -502,6 +504,8 @@ def test_values_are_understood(kind: click.ParamType, text: str, value: object) 
         (CqLevels(), "20,64"),
         (Methods(), "0,1"),
         (Executor(), "host:8786"),
+        (Number(0, 1), "nan"),
+        (Number(min=0), "inf"),
     ],
 )
 def test_nonsense_is_refused(kind: click.ParamType, text: str) -> None:

@@ -19,7 +19,7 @@ from excamera_dask.cli.output import (
     print_json,
     refuse_inputs,
 )
-from excamera_dask.cli.values import BatchChunks, Executor, OutputFile, Place, Times
+from excamera_dask.cli.values import BatchChunks, Executor, Number, OutputFile, Place, Times
 
 if TYPE_CHECKING:
     from excamera_dask.report import EncodeReport
@@ -91,7 +91,7 @@ def method_options(command: Command) -> Command:
     help="Start a batch at each scene cut.",
 )
 @click.option(
-    "--kf-q-weight", type=click.FloatRange(0, 1),
+    "--kf-q-weight", type=Number(0, 1),
     help="Weight of a replaced key frame's quantizer against the next frame's.",
 )  # fmt: skip
 @click.option(

@@ -11,6 +11,7 @@ from types import FrameType
 
 import click
 
+from excamera_dask.errors import InvalidSetting
 from excamera_dask.storage.errors import StdoutClosed, reason_of
 
 FAILED = 1
@@ -47,6 +48,8 @@ def explain(error: BaseException) -> tuple[int, str]:
         return USAGE, ""
     if isinstance(error, click.UsageError):
         return USAGE, _usage_line(error)
+    if isinstance(error, InvalidSetting):
+        return USAGE, _one_line(str(error))
     if isinstance(error, click.ClickException):
         return error.exit_code, _one_line(error.format_message())
     if isinstance(error, SystemExit):

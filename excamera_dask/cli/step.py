@@ -10,7 +10,7 @@ import click
 from excamera_dask.cli.failures import Failure
 from excamera_dask.cli.libvpx_options import cq_level_option, libvpx_options, settings_from
 from excamera_dask.cli.output import claim_all, notice, whole_file
-from excamera_dask.cli.values import OutputFile
+from excamera_dask.cli.values import Number, OutputFile
 
 if TYPE_CHECKING:
     from codec.state import DecoderState
@@ -110,7 +110,7 @@ def dump(ivf: Path, output: Path, frame_number: int | None, input_state: Path | 
 @click.option("-p", "--pred-ivf", type=FILE, help="Frames whose modes and vectors are kept.")
 @click.option("-S", "--pred-state", type=FILE, help="State that --pred-ivf was made against.")
 @click.option(
-    "-w", "--kf-q-weight", type=click.FloatRange(0, 1), default=0.75, show_default=True,
+    "-w", "--kf-q-weight", type=Number(0, 1), default=0.75, show_default=True,
     help="Weight of the key frame's quantizer against the next frame's in its replacement.",
 )  # fmt: skip
 def enc(

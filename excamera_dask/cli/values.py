@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -102,6 +103,16 @@ class Times(click.ParamType):
         if (match[1] and int(minutes) > 59) or (match[2] and float(seconds) >= 60):
             self.fail(f"{text!r} has more than 59 minutes or seconds behind a colon", param, ctx)
         return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
+
+
+class Number(click.FloatRange):
+    """A finite number within bounds; "nan" lies within any for click."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is not a finite number", param, ctx)
+        return number
 
 
 class Executor(click.ParamType):
