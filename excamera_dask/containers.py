@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 import warnings
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
@@ -23,7 +24,16 @@ from excamera_dask.ivf import (
     split_ivf,
 )
 from excamera_dask.sources.description import Colour
-from excamera_dask.storage import Output, Tell, demuxable, full_name, open_input, open_output
+from excamera_dask.storage import (
+    Output,
+    Tell,
+    demuxable,
+    full_name,
+    is_remote,
+    locate,
+    open_input,
+    open_output,
+)
 from excamera_dask.storage.errors import reason_of
 from excamera_dask.webm import Track, WebmFormat
 from excamera_dask.y4m import Y4mWriter, y4m_header
@@ -84,6 +94,8 @@ def read_packets(path: str | os.PathLike[str]) -> Iterator[Packet]:
 
 def _is_ivf(name: str) -> bool:
     try:
+        if not is_remote(name) and _is_stream(os.stat(locate(name)).st_mode):
+            raise ContainerError(f"{name}: not a regular file, cannot be read at random")
         with open_input(name) as file:
             start = file.read(4)
     except IsADirectoryError:
@@ -93,6 +105,10 @@ def _is_ivf(name: str) -> bool:
     if not start:
         raise ContainerError(f"{name}: the file is empty")
     return start == b"DKIF"
+
+
+def _is_stream(mode: int) -> bool:
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
 
 
 @contextlib.contextmanager

@@ -413,6 +413,24 @@ def test_inputs_and_folders_that_are_loops_or_too_long(
     assert names(tmp_path) == ["loop"]
 
 
+@pytest.mark.parametrize("line", ["decode {out} --md5", "info {out}", "plan {out}"])
+def test_a_pipe_is_no_input(
+    line: str, films: Films, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    os.mkfifo(tmp_path / "pipe.ivf")
+    arguments = Writing(line, "").arguments(films, tmp_path / "pipe.ivf")
+    assert_refused(capsys, arguments, 1, "not a regular file, cannot be read at random")
+
+
+def test_the_demo_into_a_pipe(films: Films, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.ivf")
+    reader = Reader(tmp_path / "pipe.ivf")
+    line = f"demo {films.clip} -o {tmp_path}/pipe.ivf --executor sync -N 4 -x 1 --limit 6"
+    assert main(line.split()) == 0
+    reader.join(20)
+    assert reader.data.startswith(b"DKIF")
+
+
 def test_outputs_that_are_inputs_or_each_other(
     films: Films, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
