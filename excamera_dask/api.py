@@ -27,7 +27,7 @@ from excamera_dask.report import EncodeReport, versions
 from excamera_dask.scene_cuts import find_scene_cuts
 from excamera_dask.settings import Settings
 from excamera_dask.sources import SourceInfo, open_source
-from excamera_dask.storage import S3Url, full_name, is_remote, locate
+from excamera_dask.storage import S3Url, claim_file, full_name, is_remote, locate
 from excamera_dask.storage.checks import claim_object
 from executors import Counts, Executor, open_executor
 
@@ -133,10 +133,16 @@ def submit(
     return client.get(with_task(graph, last, task), last, sync=False)
 
 
-def plan(src: PathLike, *, settings: Settings | None = None, **options: Any) -> Plan:
+def plan(
+    src: PathLike,
+    *,
+    settings: Settings | None = None,
+    on_event: OnEvent = ignore,
+    **options: Any,
+) -> Plan:
     """How a video would be cut into chunks, batches and tasks; `.visualize()` draws the graph."""
     chosen = _settings(settings, options).chosen()
-    source = _opened(src, chosen, ignore)
+    source = _opened(src, chosen, on_event)
     with open_executor("sync") as runner:
         return _plan(source, chosen, _fingerprint(source, chosen), runner)
 
@@ -155,7 +161,7 @@ class _Run:
         self.draft, self.executor, self.journal = draft, executor, journal
         self.keeper, self.on_event = keeper, on_event
         self.plan = draft.plan
-        self.muxer = Muxer(draft, str(draft.output), journal.local)
+        self.muxer = Muxer(draft, str(draft.output), journal.local, self._tell)
         self.finished: set[int] = set()
         self.frames = 0
         self.bytes = 0
@@ -180,6 +186,9 @@ class _Run:
         for warning in missing_frames(self.muxer.missing):
             self.on_event(Notice(f"{self.draft.source.path}: {warning}", is_warning=True))
         return self.muxer.report(len(done), executor.spent)
+
+    def _tell(self, text: str) -> None:
+        self.on_event(Notice(text))
 
     def _take(self, key: Any, result: stages.ChunkResult) -> None:
         """A chunk is finished: keep it, write what is next in order, tell."""
@@ -251,9 +260,9 @@ def _opened(src: PathLike, settings: Settings, on_event: OnEvent) -> SourceInfo:
         on_event(Notice(f"{whole.path}: {choice}"))
     for warning in whole.warnings:
         on_event(Notice(f"{whole.path}: {warning}", is_warning=True))
-    for warning in _warnings(settings):
-        on_event(Notice(warning, is_warning=True))
     source = whole.select(settings.skip, settings.limit)
+    for warning in _warnings(settings, source):
+        on_event(Notice(warning, is_warning=True))
     if source.frame_count == 0:
         raise SourceError(
             f"{whole.path}: nothing to encode after skipping {settings.skip} of {whole.frame_count} frames"
@@ -261,16 +270,22 @@ def _opened(src: PathLike, settings: Settings, on_event: OnEvent) -> SourceInfo:
     return source
 
 
-def _warnings(settings: Settings) -> tuple[str, ...]:
+def _warnings(settings: Settings, source: SourceInfo) -> Iterator[str]:
     reason = settings.first_pass.unrepeatable
-    return (f"libvpx may give other bytes at another run: {reason}",) if reason else ()
+    if reason:
+        yield f"libvpx may give other bytes at another run: {reason}"
+    missed = [time for time in settings.key_frame_times if _frame_at(source, time) is None]
+    if missed and source.frame_count:
+        last = float(source.times[-1] * source.time_base)
+        yield (
+            f"no key frame at {', '.join(f'{time:g}' for time in missed)} s: "
+            f"no frame is there, the last one that is encoded comes at {last:g} s"
+        )
 
 
 def _checked_output(out: PathLike, source: SourceInfo) -> str:
     """The absolute path or the URL of the output, where it can be written; raises ContainerError, StorageError."""
     target = full_name(out)
-    if os.path.islink(target):
-        target = os.path.realpath(target)
     output_suffix(target)
     place = locate(target)
     if isinstance(place, S3Url):
@@ -278,11 +293,9 @@ def _checked_output(out: PathLike, source: SourceInfo) -> str:
             raise ExcameraError(f"{target}: the output is the input; give it another name")
         claim_object(place)
         return target
-    is_file = not is_remote(source.path)
-    if is_file and os.path.exists(target) and os.path.samefile(target, source.path):
+    exists = claim_file(place)
+    if exists and not is_remote(source.path) and os.path.samefile(place, source.path):
         raise ExcameraError(f"{target}: the output is the input; give it another name")
-    if os.path.isdir(target) or not os.path.isdir(os.path.dirname(target)):
-        raise ExcameraError(f"{target}: cannot be written (no such folder, or a folder itself)")
     return target
 
 
@@ -309,8 +322,16 @@ def _plan(
 
 def _forced(source: SourceInfo, times: tuple[float, ...]) -> set[int]:
     """Frames that are the first shown at or after the given seconds."""
-    shown = [float(moment * source.time_base) for moment in source.times.tolist()]
-    return {bisect_left(shown, moment - 1e-9) for moment in times}
+    frames = (_frame_at(source, moment) for moment in times)
+    return {frame for frame in frames if frame is not None}
+
+
+def _frame_at(source: SourceInfo, moment: float) -> int | None:
+    """The first frame shown at or after a time in seconds; None behind the last."""
+    frame = bisect_left(
+        source.times, moment - 1e-9, key=lambda ticks: float(int(ticks) * source.time_base)
+    )
+    return frame if frame < source.frame_count else None
 
 
 def _fingerprint(source: SourceInfo, settings: Settings) -> str:
@@ -334,7 +355,7 @@ def _draft(
     encoder = encoder_version(settings.first_pass.encoder)
     return Draft(
         made, source, target, suffix, executor, workers, settings.as_dict(), versions(encoder),
-        (*source.warnings, *dropped(source, suffix), *_warnings(settings)), began,
+        (*source.warnings, *dropped(source, suffix), *_warnings(settings, source)), began,
     )  # fmt: skip
 
 

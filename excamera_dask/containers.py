@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
 from types import TracebackType
@@ -23,7 +25,17 @@ from excamera_dask.ivf import (
 )
 from excamera_dask.sources.choice import best, choice_told, choose_stream, described
 from excamera_dask.sources.description import Colour, PictureTags
-from excamera_dask.storage import Output, demuxable, full_name, open_input, open_output
+from excamera_dask.storage import (
+    Output,
+    Tell,
+    demuxable,
+    full_name,
+    is_remote,
+    locate,
+    open_input,
+    open_output,
+)
+from excamera_dask.storage.errors import reason_of
 from excamera_dask.webm import Track, WebmFormat
 from excamera_dask.y4m import Y4mWriter, y4m_header
 
@@ -99,17 +111,21 @@ def read_packets(
 
 def _is_ivf(name: str) -> bool:
     try:
+        if not is_remote(name) and _is_stream(os.stat(locate(name)).st_mode):
+            raise ContainerError(f"{name}: not a regular file, cannot be read at random")
         with open_input(name) as file:
             start = file.read(4)
-    except FileNotFoundError:
-        raise ContainerError(f"{name}: no such file") from None
     except IsADirectoryError:
         raise ContainerError(f"{name}: is a directory; give an IVF or WebM file") from None
     except OSError as error:
-        raise ContainerError(f"{name}: {(error.strerror or str(error)).lower()}") from None
+        raise ContainerError(f"{name}: {reason_of(error)}") from None
     if not start:
         raise ContainerError(f"{name}: the file is empty")
     return start == b"DKIF"
+
+
+def _is_stream(mode: int) -> bool:
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
 
 
 @contextlib.contextmanager
@@ -178,12 +194,13 @@ class _Format(Protocol):
 
 
 class Writer:
-    """Write VP8 frames to `path` as IVF or WebM by its suffix; the file appears whole or not at all.
+    """Write VP8 frames to `path` as IVF or WebM by its suffix, or that given as `container`; it appears whole or not at all.
 
     A context manager: the file grows under a temporary name beside `path`, or in `folder` on the same disk, and an object
     (`path` a URL) as an upload; both get their name when the block ends without an exception and exactly
     `expected_frames` shown frames were written (None: any number); otherwise nothing is left, and ContainerError raised
-    for a wrong number. `write` takes a frame and its time in time_base units; for
+    for a wrong number. A pipe gets the whole file at the end; `tell` is called with a line where we wait for its reader.
+    `write` takes a frame and its time in time_base units; for
     a hidden frame the time is ignored: it is placed one tick after the frame before it, and so never after the next one.
     end: when the last frame ends, in the same units; by default it is shown as long as the one before.
     """
@@ -202,10 +219,13 @@ class Writer:
         sample_aspect: Fraction = Fraction(1),
         tags: PictureTags | None = None,
         folder: str | os.PathLike[str] | None = None,
+        container: str | None = None,
+        tell: Tell = warnings.warn,
     ) -> None:
         self.path = full_name(path)
+        self._tell = tell
         self.folder = folder
-        self.suffix = output_suffix(self.path)
+        self.suffix = container or output_suffix(self.path)
         self.width, self.height = width, height
         self.time_base = Fraction(time_base)
         self.expected_frames = expected_frames
@@ -230,7 +250,7 @@ class Writer:
         self._format: _Format | None = None
 
     def __enter__(self) -> Writer:
-        self._output = open_output(self.path, self.folder)
+        self._output = open_output(self.path, self.folder, tell=self._tell)
         self._file = self._output.file
         if self.suffix == ".ivf":
             self._format = IvfFormat(self._file, self.width, self.height, self.time_base)

@@ -9,7 +9,8 @@ from excamera_dask.containers import Writer, is_shown
 from excamera_dask.errors import ExcameraError
 from excamera_dask.sources import SourceInfo
 from excamera_dask.stages import ChunkResult
-from excamera_dask.storage import full_name, is_remote
+from excamera_dask.storage import S3Url, claim_file, full_name, locate
+from excamera_dask.storage.errors import reason_of
 
 
 class Intermediates:
@@ -18,14 +19,16 @@ class Intermediates:
     def __init__(self, folder: str | os.PathLike[str], source: SourceInfo) -> None:
         self.folder = full_name(folder)
         self._source = source
-        if is_remote(folder):
+        longest = locate(self._path(0, "first-pass"))
+        if isinstance(longest, S3Url):
             return
         try:
             os.makedirs(self.folder, exist_ok=True)
         except OSError as error:
             raise ExcameraError(
-                f"{self.folder}: cannot keep intermediates there ({error.strerror})"
+                f"{self.folder}: cannot keep intermediates there ({reason_of(error)})"
             ) from None
+        claim_file(longest)
 
     def write(self, result: ChunkResult) -> None:
         """Write what a chunk has."""
@@ -35,10 +38,14 @@ class Intermediates:
             self._write_ivf(result.chunk, "replaced", [result.replaced])
         self._write_ivf(result.chunk, "final", result.packets)
 
+    def _path(self, chunk: int, name: str) -> str:
+        return f"{self.folder}/{chunk:08d}.{name}.ivf"
+
     def _write_ivf(self, chunk: int, name: str, packets: Sequence[bytes]) -> None:
-        path = f"{self.folder}/{chunk:08d}.{name}.ivf"
         source = self._source
-        with Writer(path, source.width, source.height, 1 / source.average_rate) as writer:
+        with Writer(
+            self._path(chunk, name), source.width, source.height, 1 / source.average_rate
+        ) as writer:
             shown = 0
             for packet in packets:
                 writer.write(packet, shown)

@@ -1,22 +1,22 @@
 """Finished chunks of a job, so that an interrupted job goes on where it stopped.
 
 `<out>.excamera/<fingerprint>/`, a folder beside the output or objects with that prefix, holds one
-value a chunk; the fingerprint is a hash of the source's identity, the settings and the versions, so
-other jobs' leftovers are never taken for this one's. Values appear whole or not at all, and one
-that is damaged counts as missing. They go when the output is complete.
+value a chunk (a name that would be too long is shortened); the fingerprint is a hash of the source's
+identity, the settings and the versions, so other jobs' leftovers are never taken for this one's.
+Values appear whole or not at all, and one that is damaged counts as missing. They go when the
+output is complete.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 import struct
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from excamera_dask.storage import PathLike
+from excamera_dask.storage import PathLike, beside
 from excamera_dask.storage.folder import claimed, open_folder
 
 SUFFIX = ".excamera"
@@ -26,13 +26,14 @@ _DIGEST_SIZE = 16
 _HEADER_SIZE = len(_MAGIC) + _DIGEST_SIZE
 _NAME = re.compile(r"(\d{8})\.chunk")
 _FOLDER = re.compile(r"[0-9a-f]{32}")
+_KEY_BYTES = len("/00000000.chunk") + 1 + 32
 
 
 class Journal:
     """The results of one job by chunk."""
 
     def __init__(self, out: PathLike, fingerprint: str) -> None:
-        self._folder = open_folder(f"{os.fspath(out)}{SUFFIX}", fingerprint)
+        self._folder = open_folder(_place(out), fingerprint)
 
     def __str__(self) -> str:
         return str(self._folder)
@@ -82,12 +83,16 @@ class Journal:
 
 def writing_alone(out: PathLike) -> AbstractContextManager[None]:
     """Keep other jobs of this machine from the same output; raises CannotKeep where one is at it."""
-    return claimed(f"{os.fspath(out)}{SUFFIX}")
+    return claimed(_place(out))
 
 
 def fingerprint(*parts: object) -> str:
     """32 hexadecimal digits that stand for what determines a job's bytes."""
     return hashlib.blake2b(repr(parts).encode(), digest_size=16).hexdigest()
+
+
+def _place(out: PathLike) -> str:
+    return beside(out, SUFFIX, _KEY_BYTES)
 
 
 def _name(chunk: int) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 import time
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -15,7 +16,7 @@ from excamera_dask.report import EncodeReport
 from excamera_dask.sources import SourceInfo
 from excamera_dask.sources.description import UNSPECIFIED
 from excamera_dask.stages import ChunkResult
-from excamera_dask.storage import open_output
+from excamera_dask.storage import Tell, whole_output
 from excamera_dask.webm import stated_rate
 
 BT601 = (5, 6)
@@ -36,12 +37,8 @@ class EncodedVideo(NamedTuple):
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the file or object, whole or not at all."""
-        output = open_output(path)
-        try:
-            output.file.write(self.data)
-            output.commit()
-        finally:
-            output.discard()
+        with whole_output(path) as file:
+            file.write(self.data)
 
 
 class Draft(NamedTuple):
@@ -92,7 +89,7 @@ def _holds_last(source: SourceInfo) -> bool:
 class Muxer:
     """Writes chunks in order into the output, which appears when the block ends with all frames there.
 
-    folder: where the output grows until then, by default beside it.
+    folder: where the output grows until then, by default beside it; tell: as in Writer.
     """
 
     def __init__(
@@ -100,6 +97,7 @@ class Muxer:
         draft: Draft,
         path: str | os.PathLike[str],
         folder: str | os.PathLike[str] | None = None,
+        tell: Tell = warnings.warn,
     ) -> None:
         source = draft.source
         self._draft = draft
@@ -120,6 +118,7 @@ class Muxer:
             sample_aspect=source.sample_aspect,
             tags=source.tags,
             folder=folder,
+            tell=tell,
         )
 
     def __enter__(self) -> Muxer:

@@ -8,7 +8,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from codec import quality
 from excamera_dask.bd_rate import bd_rate
@@ -154,7 +154,7 @@ def _bd_rate(points: Sequence[Point], method: str, measure: str) -> float | None
         return None
 
 
-def plot(points: Sequence[Point], title: str, path: Path) -> None:
+def plot(points: Sequence[Point], title: str, file: IO[bytes]) -> None:
     """Draw SSIM (dB) over kB a frame as a PNG; needs matplotlib (the extra `plot`)."""
     import matplotlib
 
@@ -171,7 +171,7 @@ def plot(points: Sequence[Point], title: str, path: Path) -> None:
     axes.set_title(title)
     axes.grid(True, which="both", alpha=0.3)
     axes.legend()
-    figure.savefig(path, dpi=120, format="png")
+    figure.savefig(file, dpi=120, format="png")
     pyplot.close(figure)
 
 

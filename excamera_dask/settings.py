@@ -11,8 +11,6 @@ from excamera_dask.first_pass import FirstPassSettings
 from excamera_dask.overrides import FIELDS, Reading
 from excamera_dask.stages import KEY_FRAME_Q_WEIGHT
 
-__all__ = ["InvalidSetting", "Settings"]
-
 _FIRST_PASS = {field.name for field in dataclasses.fields(FirstPassSettings)} - {"encoder"}
 
 
@@ -49,7 +47,7 @@ class Settings:
         _at_least(0, skip=self.skip)
         if not 0 <= self.kf_q_weight <= 1:
             raise InvalidSetting(f"kf_q_weight is {self.kf_q_weight}; it must lie in 0 .. 1")
-        for time in self.key_frame_times:
+        for time in _times(self.key_frame_times):
             if not 0 <= time < float("inf"):
                 raise InvalidSetting(f"key frame at {time} s; times count from 0")
         if self.encoder not in (None, "vpxenc", "libvpx"):
@@ -93,6 +91,8 @@ def _at_least(least: int, **values: int | None) -> None:
 
 def _times(times: Any) -> Iterable[float]:
     try:
+        if isinstance(times, str):  # its characters would be numbers
+            raise TypeError
         return [float(time) for time in times]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise InvalidSetting(f"key_frame_times {times!r}; give seconds") from None

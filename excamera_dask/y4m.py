@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import os
+import warnings
 from fractions import Fraction
 from types import TracebackType
-from typing import IO
 
 from codec.frame import Image
-from excamera_dask.storage import Output, open_output
+from excamera_dask.storage import Output, Tell, open_output
 
 Y4M_RANGES = {1: "LIMITED", 2: "FULL"}
 
 
 class Y4mWriter:
-    """Write pictures as YUV4MPEG2 to a path, or to standard output for "-"; a file appears whole or not at all."""
+    """Write pictures as YUV4MPEG2 to a path, or to standard output for "-"; a file appears whole or not at all.
+
+    tell: called with a line where a pipe makes us wait for its reader.
+    """
 
     def __init__(
         self,
@@ -25,26 +28,23 @@ class Y4mWriter:
         *,
         sample_aspect: Fraction = Fraction(1),
         range: int = 0,
+        tell: Tell = warnings.warn,
     ) -> None:
-        self.path = os.fspath(path)
+        self.path = "/dev/stdout" if os.fspath(path) == "-" else os.fspath(path)
         self.header = y4m_header(width, height, rate, sample_aspect=sample_aspect, range=range)
+        self._tell = tell
         self._output: Output | None = None
-        self._file: IO[bytes] | None = None
 
     def __enter__(self) -> Y4mWriter:
-        if self.path == "-":
-            self._file = os.fdopen(os.dup(1), "wb")
-        else:
-            self._output = open_output(self.path)
-            self._file = self._output.file
-        self._file.write(self.header)
+        self._output = open_output(self.path, in_order=True, tell=self._tell)
+        self._output.file.write(self.header)
         return self
 
     def write(self, image: Image) -> None:
-        assert self._file is not None, "use the writer as a context manager"
-        self._file.write(b"FRAME\n")
+        assert self._output is not None, "use the writer as a context manager"
+        self._output.file.write(b"FRAME\n")
         for plane in image:
-            self._file.write(plane.tobytes())
+            self._output.file.write(plane.tobytes())
 
     def __exit__(
         self,
@@ -52,10 +52,7 @@ class Y4mWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        assert self._file is not None
-        if self._output is None:
-            self._file.close()
-            return
+        assert self._output is not None
         try:
             if kind is None:
                 self._output.commit()

@@ -25,10 +25,9 @@ from codec.frame import Image
 from excamera_dask import EncodedVideo, EncodeReport, ExcameraError, Settings, planning, stages
 from excamera_dask.api import encode, plan, submit
 from excamera_dask.containers import Y4mWriter, is_key_frame, is_shown, read_packets
-from excamera_dask.errors import ContainerError, SourceError
+from excamera_dask.errors import ContainerError, InvalidSetting, SourceError
 from excamera_dask.first_pass import FirstPassSettings, video_frame
 from excamera_dask.progress import STAGES, ChunkDone, Event, Notice, StageCounts, Started
-from excamera_dask.settings import InvalidSetting
 from excamera_dask.sources import open_source
 
 WIDTH, HEIGHT, FRAMES = 80, 56, 23
@@ -169,8 +168,19 @@ def test_one_key_frame_a_batch_and_where_asked(source, tmp_path):
     report = encode(source, out, executor="sync", **OPTIONS)
     assert key_frames(out) == [0, 12]
     assert (report.key_frames, report.batches, report.chunks) == (2, 2, 6)
-    report = encode(source, out, executor="sync", key_frame_times=(0.2, 0.55, 99), **OPTIONS)
+    events: list[object] = []
+    report = encode(
+        source,
+        out,
+        executor="sync",
+        key_frame_times=(0.2, 0.55, 99),
+        on_event=events.append,
+        **OPTIONS,
+    )
     assert key_frames(out) == [0, 5, 14]
+    (warning,) = report.warnings
+    assert warning.startswith("no key frame at 99 s: no frame is there")
+    assert Notice(warning, is_warning=True) in events
     assert report.frames == FRAMES
 
 
@@ -449,6 +459,18 @@ def test_bad_settings_are_refused(options, says):
         Settings.of(**options)
 
 
+@pytest.mark.parametrize(
+    "times", [(float("nan"),), (-1,), (float("inf"),), ("x",), "12", 5, (None,)]
+)
+def test_times_that_are_none_are_refused(times):
+    for made in (
+        lambda: Settings.of(key_frame_times=times),
+        lambda: Settings(key_frame_times=times),
+    ):
+        with pytest.raises(InvalidSetting, match="key"):
+            made()
+
+
 def test_bad_sources_and_outputs_are_refused(source, tmp_path):
     with pytest.raises(SourceError, match="nothing to encode"):
         encode(source, tmp_path / "out.webm", skip=1000)
@@ -456,7 +478,7 @@ def test_bad_sources_and_outputs_are_refused(source, tmp_path):
         encode(tmp_path / "absent.mp4", tmp_path / "out.webm")
     with pytest.raises(ContainerError, match="must end in"):
         encode(source, tmp_path / "out.mp4")
-    with pytest.raises(ExcameraError, match="cannot be written"):
+    with pytest.raises(ContainerError, match="absent does not exist"):
         encode(source, tmp_path / "absent" / "out.webm")
     assert list(tmp_path.iterdir()) == []
 

@@ -245,7 +245,7 @@ def _later(entry: object, shift: float) -> object:
         (["logs", "../x"], 1, "is no name for a cluster"),
         (["logs", "film", "--worker", "worker-77"], 1, "has no worker worker-77"),
         (["timeline", "nowhere"], 1, "no cluster 'nowhere'"),
-        (["timeline", "film", "-o", "t.txt"], 1, "ends in .html, .json, .png"),
+        (["timeline", "film", "-o", "t.txt"], 2, "must end in .html, .json, .png"),
         (["timeline", "film", "-o", "/nonexistent/t.json"], 1, "does not exist"),
         (["clean"], 2, "name a cluster, or give --all"),
         (["clean", "film", "--all"], 2, "name a cluster, or give --all"),

@@ -8,7 +8,7 @@ import click
 import pytest
 
 from excamera_dask.cli.values import Place
-from excamera_dask.storage import InvalidLocation, S3Url, full_name, is_remote, locate
+from excamera_dask.storage import InvalidLocation, S3Url, beside, full_name, is_remote, locate
 
 
 @pytest.mark.parametrize(
@@ -35,6 +35,9 @@ def test_places(text, place):
 @pytest.mark.parametrize(
     ("text", "says"),
     [
+        ("a\0b.webm", "zero byte"),
+        ("s3://bucket/" + "a" * 1025, "1024 bytes at most"),
+        ("s3://bucket/" + "ü" * 513, "1024 bytes at most"),
         ("https://host/film.mp4", "only files, file:///path and s3://bucket/key"),
         ("gs://bucket/film.mp4", "only files"),
         ("s3://bucket", "is named s3://bucket/key"),
@@ -62,7 +65,7 @@ def test_full_names(tmp_path, monkeypatch):
 def test_the_parts_of_a_url():
     url = S3Url("bucket", "a/film.webm")
     assert (str(url), url.name, url.suffix) == ("s3://bucket/a/film.webm", "film.webm", ".webm")
-    assert url.beside(".excamera") == S3Url("bucket", "a/film.webm.excamera")
+    assert beside(url, ".excamera") == "s3://bucket/a/film.webm.excamera"
 
 
 def test_places_on_the_command_line():

@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import resource
+import shutil
 import signal
+import socket
+import stat
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,6 +25,7 @@ from excamera_dask.storage import (
     S3Url,
     StorageError,
     StoreUnavailable,
+    claim_file,
     is_remote,
     locate,
     open_output,
@@ -169,15 +178,163 @@ def test_a_full_disk_is_told_by_the_outputs_name_and_leaves_nothing(tmp_path):
     ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
     try:
-        with pytest.raises(OSError) as raised:
+        with pytest.raises(ContainerError, match=r"/out.bin: cannot be written \(file too large\)"):
             output.file.write(bytes(100_000))
             output.commit()
-        assert raised.value.filename == str(tmp_path / "out.bin")
         output.discard()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         signal.signal(signal.SIGXFSZ, ignored)
     assert list(tmp_path.iterdir()) == []
+
+
+def commit(path, data: bytes = b"new", **options) -> None:
+    output = open_output(path, **options)
+    try:
+        output.file.write(data)
+        output.commit()
+    finally:
+        output.discard()
+
+
+def test_a_replaced_file_keeps_its_attributes(tmp_path):
+    path = tmp_path / "out.bin"
+    path.write_bytes(b"old")
+    path.chmod(0o604)
+    try:
+        os.setxattr(path, "user.mine", b"1")
+    except OSError:
+        pytest.skip("no extended attributes here")
+    commit(path)
+    assert path.read_bytes() == b"new" and stat.S_IMODE(path.stat().st_mode) == 0o604
+    assert os.getxattr(path, "user.mine") == b"1"
+
+
+def test_nobody_may_look_into_what_replaces_a_private_file(tmp_path):
+    path = tmp_path / "out.bin"
+    path.touch(0o600)
+    output = open_output(path)
+    (hidden,) = (entry for entry in tmp_path.iterdir() if entry != path)
+    assert stat.S_IMODE(hidden.stat().st_mode) == 0o600
+    path.unlink()
+    output.commit()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_a_name_among_several_is_replaced_alone(tmp_path):
+    path, other = tmp_path / "out.bin", tmp_path / "other.bin"
+    path.write_bytes(b"old")
+    os.link(path, other)
+    commit(path)
+    assert (path.read_bytes(), other.read_bytes()) == (b"new", b"old")
+
+
+def test_bytes_are_on_the_disk_before_the_name_tells_of_them(tmp_path, monkeypatch):
+    path, seen = tmp_path / "out.bin", []
+    real_sync, real_replace = os.fsync, os.replace
+
+    def sync(handle):
+        seen.append(os.fstat(handle).st_size)
+        real_sync(handle)
+
+    def replace(source, target):
+        seen.append("named")
+        real_replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", sync)
+    monkeypatch.setattr(os, "replace", replace)
+    commit(path, bytes(100_000))
+    assert seen == [100_000, "named"]
+
+
+def test_a_file_that_grew_on_another_disk(tmp_path):
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as far:
+        if os.stat(far).st_dev == tmp_path.stat().st_dev:
+            pytest.skip("there is but one disk")
+        commit(tmp_path / "out.bin", bytes_of(300_000), folder=far)
+        assert os.listdir(far) == []
+    assert (tmp_path / "out.bin").read_bytes() == bytes_of(300_000)
+    assert [path.name for path in tmp_path.iterdir()] == ["out.bin"]
+
+
+def test_a_file_that_is_mounted(tmp_path):
+    """As into a container: no other can take its place, so it is written over."""
+    for name in ("outside", "out.bin"):
+        (tmp_path / name).write_bytes(b"old, and longer than the new")
+    code = (
+        "from excamera_dask.storage import whole_output\n"
+        "with whole_output('out.bin') as file: file.write(b'new')"
+    )
+    script = 'mount --bind outside out.bin 2>/dev/null || exit 77; exec "$0" -c "$1"'
+    try:
+        command = ["unshare", "-rm", "sh", "-c", script, sys.executable, code]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    except FileNotFoundError:
+        pytest.skip("needs unshare")
+    if done.returncode == 77 or done.stderr.startswith("unshare"):
+        pytest.skip("nothing can be mounted here")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "outside").read_bytes() == b"new"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.bin", "outside"]
+
+
+@pytest.mark.parametrize("what", ["folder gone", "a folder in its place"])
+def test_what_becomes_of_the_place_meanwhile(what, tmp_path):
+    path = tmp_path / "films" / "out.bin"
+    path.parent.mkdir()
+    output = open_output(path)
+    output.file.write(b"data")
+    if what == "folder gone":
+        shutil.rmtree(path.parent)
+    else:
+        path.mkdir()
+    with pytest.raises(ContainerError, match=r"/films/out.bin: cannot be written \("):
+        output.commit()
+    output.discard()
+    assert [entry.name for entry in tmp_path.rglob("*.part")] == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs two users")
+def test_what_belongs_to_others_is_refused_before_any_work():
+    """In a folder such as /tmp, and where only its folder may be written."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o1777)
+        writable, readable = Path(folder, "writable.bin"), Path(folder, "readable.bin")
+        writable.touch()
+        writable.chmod(0o666)
+        readable.touch()
+        readable.chmod(0o644)
+        os.seteuid(65534)
+        try:
+            with pytest.raises(ContainerError, match="belongs to somebody else"):
+                claim_file(str(writable))
+            with pytest.raises(ContainerError, match="no permission"):
+                claim_file(str(readable))
+            assert claim_file(f"{folder}/new.bin") is False
+            commit(f"{folder}/new.bin")
+        finally:
+            os.seteuid(0)
+
+
+def test_a_socket_is_connected_to(tmp_path):
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(tmp_path / "socket"))
+        listening.listen()
+        commit(tmp_path / "socket", b"data")
+        peer, _ = listening.accept()
+        with peer:
+            assert peer.recv(100) == b"data"
+            assert peer.recv(100) == b""
+    with pytest.raises(ContainerError, match="connection refused"):
+        open_output(tmp_path / "socket")
+
+
+def test_a_library_is_warned_of_a_pipe_without_reader(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    read = subprocess.Popen(["sh", "-c", "sleep 0.5; cat pipe"], cwd=tmp_path, stdout=-1)
+    with pytest.warns(match="pipe that nobody reads yet"):
+        commit(tmp_path / "pipe", b"data")
+    assert read.communicate()[0] == b"data"
 
 
 # Folders of small values
@@ -311,6 +468,44 @@ def test_a_folder_is_where_an_output_may_grow(tmp_path):
     folder = open_folder(tmp_path / "x.excamera", "a")
     assert isinstance(folder, FileFolder)
     assert folder.local == tmp_path / "x.excamera" / "a"
+
+
+@pytest.fixture(params=["file", "object"])
+def long_out(request, s3, tmp_path):
+    """The longest name that an output can have."""
+    if request.param == "file":
+        return str(tmp_path / ("日" * 80 + "0123456789.webm"))
+    key = "films/" + "日" * 330
+    return s3.url(key + "x" * (1024 - len(key.encode())))
+
+
+def test_the_longest_names_have_journals_of_their_own(long_out):
+    """Found again for the same output, and by no other, even if it differs at the very end alone."""
+    name, other = fingerprint("a job"), long_out[:-1] + "y"
+    with writing_alone(long_out), writing_alone(other):
+        journal = Journal(long_out, name)
+        journal.write(7, [b"data"])
+        journal.close()
+        assert Journal(other, name).chunks() == {}
+        again = Journal(long_out, name)
+        assert list(again.chunks()) == [7] and again.read(7) == (b"data",)
+        again.remove()
+    assert Journal(long_out, name).chunks() == {}
+
+
+@pytest.mark.parametrize("size", [100, 246])
+def test_names_that_leave_room_are_kept_whole(size, tmp_path):
+    out = str(tmp_path / ("a" * size))
+    assert str(Journal(out, "f")) == f"{out}.excamera/f"
+
+
+def test_a_job_is_found_again_through_a_link(tmp_path):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "out.webm").symlink_to("disk/film.webm")
+    journal = Journal(tmp_path / "out.webm", "f")
+    assert str(journal) == str(tmp_path / "disk" / "film.webm.excamera" / "f")
+    (tmp_path / "null.webm").symlink_to(os.devnull)
+    assert str(Journal(tmp_path / "null.webm", "f")) == str(tmp_path / "null.webm.excamera" / "f")
 
 
 def test_one_job_at_a_time_writes_an_output(out, tmp_path):

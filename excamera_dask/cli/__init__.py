@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-
 import click
 
 from excamera_dask.allocation import keep_freed_memory
@@ -20,6 +18,7 @@ from excamera_dask.cli.info import info
 from excamera_dask.cli.plan import plan
 from excamera_dask.cli.rendezvous import rendezvous
 from excamera_dask.cli.step import step
+from excamera_dask.cli.streams import finish_stdout, give_stdout_up, steady_streams
 from excamera_dask.version import __version__
 
 EPILOG = """\b
@@ -68,19 +67,18 @@ for command in COMMANDS:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; returns the exit code (the console script hands it to the system)."""
+    steady_streams()
     terminate_like_interrupt()
     keep_freed_memory()
     try:
         cli.main(arguments, prog_name="excamera", standalone_mode=False)
+        finish_stdout()
     except click.exceptions.Exit as leave:
         return leave.exit_code
     except BaseException as error:
         code, message = explain(error)
         if message:
             click.echo(f"excamera: {message}", err=True)
+        give_stdout_up()
         return code
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        return explain(BrokenPipeError())[0]
     return 0

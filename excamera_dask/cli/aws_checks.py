@@ -17,6 +17,7 @@ from excamera_dask.cli.aws_options import (
 )
 from excamera_dask.cli.failures import Failure
 from excamera_dask.cli.output import notice, print_json
+from excamera_dask.cli.values import Number
 
 
 @click.command(short_help="Print the exact rights that someone needs.")
@@ -120,9 +121,7 @@ def quotas(
 
 @click.command(short_help="Dollars of a job.")
 @click.option("-w", "--workers", type=click.IntRange(min=1), required=True, help="Invocations.")
-@click.option(
-    "--seconds", type=click.FloatRange(min=0), required=True, help="Mean time of an invocation."
-)
+@click.option("--seconds", type=Number(min=0), required=True, help="Mean time of an invocation.")
 @click.option(
     "--memory", type=click.IntRange(128, 10240), default=1769, show_default=True, help="MB of each."
 )
@@ -147,14 +146,10 @@ def quotas(
 @click.option(
     "--s3-writes", "writes", type=click.IntRange(min=0), default=0, help="PUT requests to S3."
 )
-@click.option(
-    "--download", "downloaded", type=click.FloatRange(min=0), default=0.0, help="GB out of AWS."
-)
-@click.option(
-    "--relayed", type=click.FloatRange(min=0), default=0.0, help="GB through a relay on EC2."
-)
+@click.option("--download", "downloaded", type=Number(min=0), default=0.0, help="GB out of AWS.")
+@click.option("--relayed", type=Number(min=0), default=0.0, help="GB through a relay on EC2.")
 @click.option("--instance", help="EC2 type of coordinator and rendezvous.")
-@click.option("--instance-hours", type=click.FloatRange(min=0), default=0.0, help="Its time.")
+@click.option("--instance-hours", type=Number(min=0), default=0.0, help="Its time.")
 @json_option
 def cost(as_json: bool, **options: Any) -> None:
     """Price a job from what it uses; excamera plan --executor lambda finds out how much that is.

@@ -9,9 +9,9 @@ import click
 
 from excamera_dask.cli.failures import Failure
 from excamera_dask.cli.libvpx_options import libvpx_options, settings_from
-from excamera_dask.cli.output import claim_output, notice, print_json, refuse_inputs, whole_file
+from excamera_dask.cli.output import as_json, claim_all, notice, print_json, whole_file
 from excamera_dask.cli.reading_options import reading_options, take_reading, tell_choice
-from excamera_dask.cli.values import CqLevels, Executor, Methods
+from excamera_dask.cli.values import CqLevels, Executor, Methods, OutputFile
 
 if TYPE_CHECKING:
     from excamera_dask.rd_curves import Point
@@ -43,13 +43,11 @@ def bench() -> None:
 @click.option(
     "--limit", type=click.IntRange(min=1), default=96, show_default=True, help="Frames to encode."
 )
-@click.option(
-    "-o", "--output", type=click.Path(path_type=Path), help="Write the JSON here as well."
-)
+@click.option("-o", "--output", type=OutputFile(), help="Write the JSON here as well.")
 @click.option(
     "--plot",
     "plot_path",
-    type=click.Path(path_type=Path),
+    type=OutputFile(".png"),
     help="Draw the curves into this PNG file.",
 )
 @click.option(
@@ -81,10 +79,7 @@ def rd(
     excamera bench rd clip.mp4 --plot rd.png > rd.json
     excamera bench rd clip.mp4 --methods "6,16 12,8" --cq-levels 20,30,40
     """
-    for path in (output, plot_path):
-        if path is not None:
-            refuse_inputs(path, source)
-            claim_output(path, overwrite=True)
+    claim_all(output, plot_path, inputs=(source,))
     if plot_path is not None:
         _require_matplotlib()
     from excamera_dask import rd_curves
@@ -111,11 +106,11 @@ def rd(
     }
     print_json(result)
     if plot_path is not None:
-        with whole_file(plot_path) as temporary:
-            rd_curves.plot(points, f"{source.name}, {chosen.frame_count} frames", temporary)
+        with whole_file(plot_path) as file:
+            rd_curves.plot(points, f"{source.name}, {chosen.frame_count} frames", file)
     if output is not None:
-        with whole_file(output) as temporary, temporary.open("w") as file:
-            print_json(result, file)
+        with whole_file(output) as file:
+            file.write(as_json(result).encode() + b"\n")
 
 
 def _require_matplotlib() -> None:

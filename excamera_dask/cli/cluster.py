@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from excamera_dask.cli.failures import Failure
-from excamera_dask.cli.output import notice, print_json, whole_file
+from excamera_dask.cli.output import claim_output, notice, print_json, whole_file
+from excamera_dask.cli.values import OutputFile
 
 if TYPE_CHECKING:
     from executors.aws_lambda.fleet.clusters import ClusterFolder
@@ -132,7 +133,7 @@ def clean(name: str | None, everything: bool, as_json: bool) -> None:
 @click.option(
     "-o",
     "--output",
-    type=click.Path(path_type=Path),
+    type=OutputFile(*PAGES, *PICTURES),
     help="A .html page, .json, or a picture (.png, .svg, .pdf: needs matplotlib); without it a summary is printed.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the timeline as JSON on stdout.")
@@ -148,8 +149,8 @@ def timeline(name: str, output: Path | None, as_json: bool) -> None:
     from executors.aws_lambda.fleet.history import read_history
     from executors.aws_lambda.fleet.timeline import Timeline
 
-    if output is not None and output.suffix.lower() not in (*PICTURES, *PAGES):
-        raise Failure(f"{output}: name a file that ends in {', '.join((*PAGES, *PICTURES))}")
+    if output is not None:
+        claim_output(output, overwrite=True)
     folder = ClusterFolder.open(name)
     found = Timeline(read_history(folder.read()), name)
     if output is not None:
@@ -159,7 +160,8 @@ def timeline(name: str, output: Path | None, as_json: bool) -> None:
     elif output is None:
         click.echo(found.to_text())
     else:
-        notice(found.to_text())
+        for line in found.to_text().splitlines():
+            notice(line)
 
 
 def _write_timeline(found: Any, output: Path) -> None:
@@ -167,16 +169,14 @@ def _write_timeline(found: Any, output: Path) -> None:
 
     from executors.aws_lambda.fleet.timeline_pages import save_picture, to_html
 
-    if not output.parent.is_dir():
-        raise Failure(f"{output}: the folder {output.parent} does not exist")
-    with whole_file(output) as temporary:
+    with whole_file(output) as file:
         match output.suffix.lower():
             case ".json":
-                temporary.write_text(json.dumps(found.to_dict()) + "\n")
+                file.write(json.dumps(found.to_dict()).encode() + b"\n")
             case ".html":
-                temporary.write_text(to_html(found), encoding="utf-8")
-            case _:
-                save_picture(found, temporary)
+                file.write(to_html(found).encode())
+            case suffix:
+                save_picture(found, file, suffix[1:])
 
 
 def _history(folder: ClusterFolder) -> History:

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from excamera_dask.cli.failures import Failure
-from excamera_dask.cli.output import claim_output, notice
+from excamera_dask.cli.failures import Failure, printable
+from excamera_dask.cli.output import claim_output, notice, refuse_inputs
 from excamera_dask.cli.reading_options import stream_option
-from excamera_dask.cli.values import Place
+from excamera_dask.cli.values import OutputFile, Place
 
 if TYPE_CHECKING:
     from excamera_dask.storage import S3Url
@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
 @click.command(short_help="Decode IVF or WebM to Y4M, or to an MD5.")
 @click.argument("source", metavar="IN", type=Place())
-@click.option("-o", "--output", type=Place(), help="Y4M file to write; - for stdout.")
+@click.option(
+    "-o", "--output", type=OutputFile(".y4m", remote=True), help="Y4M file to write; - for stdout."
+)
 @click.option(
     "--md5", is_flag=True, help="Print the MD5 of all pictures, as vpxdec --i420 --md5 does."
 )
@@ -53,11 +55,9 @@ def decode(
     if output is None:
         _print_md5(source, limit, stream)
         return
-    to_file = str(output) != "-"
-    if to_file:
-        if output.suffix != ".y4m":
-            raise click.UsageError(f"{output}: raw pictures go into a .y4m file, or - for stdout")
-        claim_output(output, overwrite)
+    if isinstance(source, Path) and isinstance(output, Path):
+        refuse_inputs(output, source)
+    claim_output(output, overwrite)
     pictures = _write_y4m(source, output, limit, stream)
     notice(f"{pictures} pictures decoded")
 
@@ -71,7 +71,7 @@ def _print_md5(source: Path | S3Url, limit: int | None, stream: int | str | None
     digest = hashlib.md5(usedforsecurity=False)
     for image in islice(play(source, stream, on_choice=notice), limit):
         digest.update(image.to_bytes())
-    click.echo(f"{digest.hexdigest()}  {source}")
+    click.echo(f"{digest.hexdigest()}  {printable(str(source))}")
 
 
 def _write_y4m(
@@ -87,7 +87,8 @@ def _write_y4m(
     if first is None:
         raise Failure(f"{source}: no picture in it")
     pictures = 1
-    with Y4mWriter(output, first.width, first.height, frame_rate(source, stream)) as writer:
+    rate = frame_rate(source, stream)
+    with Y4mWriter(output, first.width, first.height, rate, tell=notice) as writer:
         writer.write(first)
         for image in images:
             if (image.width, image.height) != (first.width, first.height):

@@ -12,8 +12,10 @@ import click
 
 from excamera_dask.cli.encode import method_options, run
 from excamera_dask.cli.failures import Failure
-from excamera_dask.cli.output import notice, print_json
+from excamera_dask.cli.output import check_input, claim_all, notice, print_json, whole_file
 from excamera_dask.cli.reading_options import reading_options, take_reading
+from excamera_dask.cli.values import OutputFile
+from excamera_dask.storage.stream_output import is_stream
 
 if TYPE_CHECKING:
     from excamera_dask.rd_curves import Point
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
 @click.option(
     "-o",
     "--output",
-    type=click.Path(path_type=Path),
+    type=OutputFile(".webm", ".ivf"),
     help="Keep the encoded clip here (.webm or .ivf).",
 )
 @click.option("--limit", type=click.IntRange(min=1), help="Frames to encode at most.")
@@ -51,6 +53,8 @@ def demo(
     excamera demo clip.mp4
     excamera demo clip.mp4 --crf 40 -o clip.webm
     """
+    check_input(source)
+    claim_all(output, inputs=(source,))
     from excamera_dask.first_pass import LIBVPX, FirstPassSettings, encoder_version
     from excamera_dask.sources import open_source
 
@@ -64,10 +68,16 @@ def demo(
     )
     with tempfile.TemporaryDirectory(prefix="excamera-demo-") as folder:
         target = output or Path(folder) / "demo.webm"
+        if is_stream(str(target)):  # what goes into a pipe cannot be played afterwards
+            target = Path(folder) / target.name
         _warm_up()
         begin = time.perf_counter()
         run(source, target, progress, limit=limit, cq_level=cq_level, reading=reading, **method)
-        ours = _play(chosen, target, method, cq_level, time.perf_counter() - begin)
+        seconds = time.perf_counter() - begin
+        if output is not None and output != target:
+            with whole_file(output) as file:
+                file.write(target.read_bytes())
+        ours = _play(chosen, target, method, cq_level, seconds)
     notice("Encoding the same frames in one piece with libvpx alone ...")
     from excamera_dask.rd_curves import serial_point
 

@@ -12,9 +12,15 @@ from excamera_dask.cli.failures import Failure
 from excamera_dask.cli.head_start import head_start
 from excamera_dask.cli.lambda_options import lambda_options, take_lambda_options
 from excamera_dask.cli.libvpx_options import cq_level_option, libvpx_options
-from excamera_dask.cli.output import claim_output, notice, print_json, refuse_inputs
+from excamera_dask.cli.output import (
+    check_input,
+    claim_output,
+    notice,
+    print_json,
+    refuse_inputs,
+)
 from excamera_dask.cli.reading_options import reading_options
-from excamera_dask.cli.values import BatchChunks, Executor, Place, Times
+from excamera_dask.cli.values import BatchChunks, Executor, Number, OutputFile, Place, Times
 
 if TYPE_CHECKING:
     from excamera_dask.report import EncodeReport
@@ -51,7 +57,10 @@ def method_options(command: Command) -> Command:
 
 @click.command(short_help="Encode a video to VP8 in WebM or IVF.")
 @click.argument("source", metavar="IN", type=PLACE)
-@click.option("-o", "--output", type=PLACE, required=True, help="Output: .webm or .ivf.")
+@click.option(
+    "-o", "--output", type=OutputFile(".webm", ".ivf", remote=True), required=True,
+    help="Output: .webm or .ivf.",
+)  # fmt: skip
 @click.option(
     "-y",
     "overwrite",
@@ -84,7 +93,7 @@ def method_options(command: Command) -> Command:
 )
 @reading_options
 @click.option(
-    "--kf-q-weight", type=click.FloatRange(0, 1),
+    "--kf-q-weight", type=Number(0, 1),
     help="Weight of a replaced key frame's quantizer against the next frame's.",
 )  # fmt: skip
 @click.option(
@@ -168,12 +177,8 @@ def run(
 
 
 def _check_output(source: Path | S3Url, output: Path | S3Url, overwrite: bool | None) -> None:
-    from excamera_dask.containers import output_suffix
-
-    if isinstance(source, Path) and not source.exists():
-        pipe = " (a pipe cannot be read at many places at once: save it as a file first)"
-        raise Failure(f"{source}: no such file{pipe if str(source) == '-' else ''}")
-    output_suffix(output)
+    if isinstance(source, Path):
+        check_input(source)
     if output == source:
         raise Failure(f"{output}: is the input itself")
     if isinstance(source, Path) and isinstance(output, Path):

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 import traceback
 from types import FrameType
 
 import click
+
+from excamera_dask.errors import InvalidSetting
+from excamera_dask.storage.errors import StdoutClosed, reason_of
 
 FAILED = 1
 USAGE = 2
@@ -35,9 +39,7 @@ def explain(error: BaseException) -> tuple[int, str]:
     """(exit code, one line) for whatever ended a command; the line is empty where none is due."""
     if os.environ.get("EXCAMERA_DEBUG"):
         traceback.print_exception(error, file=sys.stderr)
-    if isinstance(error, BrokenPipeError):
-        # The reader of our output went away (| head): say nothing, as other tools do.
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - it stays open until the interpreter ends
+    if isinstance(error, StdoutClosed):  # by a reader such as head: say nothing, as other tools do
         return 128 + signal.SIGPIPE, ""
     if isinstance(error, (KeyboardInterrupt, click.Abort)):
         return INTERRUPTED, "interrupted"
@@ -46,6 +48,8 @@ def explain(error: BaseException) -> tuple[int, str]:
         return USAGE, ""
     if isinstance(error, click.UsageError):
         return USAGE, _usage_line(error)
+    if isinstance(error, InvalidSetting):
+        return USAGE, _one_line(str(error))
     if isinstance(error, click.ClickException):
         return error.exit_code, _one_line(error.format_message())
     if isinstance(error, SystemExit):
@@ -77,8 +81,23 @@ def _usage_line(error: click.UsageError) -> str:
 def _os_error_line(error: OSError) -> str:
     if error.filename is None:
         return _one_line(str(error))
-    return _one_line(f"{os.fspath(error.filename)}: {error.strerror or error}")
+    return _one_line(f"{os.fspath(error.filename)}: {reason_of(error)}")
 
 
 def _one_line(text: str) -> str:
-    return " ".join(text.split())
+    return printable(re.sub(r"\s*\n\s*", " ", text.strip()))
+
+
+_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def printable(text: str) -> str:
+    """A line that may be shown: what a file's name can hold beside characters to be read, is escaped."""
+    return _UNPRINTABLE.sub(lambda found: _escaped(found[0]), text)
+
+
+def _escaped(character: str) -> str:
+    code = ord(character)
+    if 0xDC80 <= code <= 0xDCFF:  # a byte that is no UTF-8
+        return f"\\x{code - 0xDC00:02x}"
+    return character.encode("unicode_escape", "surrogatepass").decode()

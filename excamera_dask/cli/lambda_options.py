@@ -7,6 +7,8 @@ from typing import Any, TypeVar
 
 import click
 
+from excamera_dask.cli.values import Number
+
 Command = TypeVar("Command", bound=Callable[..., Any])
 NAMES = (
     "backend", "function_name", "region", "budget", "overprovision", "idle_timeout", "relay", "security",
@@ -33,11 +35,11 @@ def lambda_options(command: Command) -> Command:
             help="lambda: send a worker home that has had no work for so long (60s).",
         ),
         click.option(
-            "--overprovision", type=click.FloatRange(1, 2),
+            "--overprovision", type=Number(1, 2),
             help="lambda: invoke so many times the workers wanted; the surplus goes when enough are there.",
         ),
         click.option(
-            "--budget", type=click.FloatRange(0, min_open=True), metavar="DOLLARS",
+            "--budget", type=Number(0, min_open=True), metavar="DOLLARS",
             help="lambda: stop before more than this is spent; finished chunks are kept.",
         ),
         click.option("--region", help="lambda: AWS region; default as the AWS tools find it."),

@@ -9,6 +9,7 @@ import click
 
 from excamera_dask.cli.failures import Failure
 from excamera_dask.cli.output import notice, print_json
+from excamera_dask.cli.values import Number
 
 WORKER = "executors.aws_lambda.handler.handle"
 
@@ -63,7 +64,7 @@ WORKER = "executors.aws_lambda.handler.handle"
 )
 @click.option(
     "--time-scale",
-    type=click.FloatRange(0, min_open=True),
+    type=Number(0, min_open=True),
     default=1.0,
     show_default=True,
     help="Seconds here for a second of AWS's delays.",

@@ -6,16 +6,17 @@ import contextlib
 import dataclasses
 import json
 import os
-import stat
 import sys
-import tempfile
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import click
 
-from excamera_dask.cli.failures import Failure
+from excamera_dask.cli.failures import Failure, printable
+from excamera_dask.storage import claim_file, whole_output
+from excamera_dask.storage.errors import reason_of
+from excamera_dask.storage.stream_output import is_stream
 
 if TYPE_CHECKING:
     from excamera_dask.storage import S3Url
@@ -23,14 +24,17 @@ if TYPE_CHECKING:
 
 def notice(text: str) -> None:
     """One line for the person at the terminal."""
-    click.echo(text, err=True)
+    click.echo(printable(text), err=True)
 
 
-def print_json(value: Any, file: IO[str] | None = None) -> None:
-    """The result of the command as JSON on stdout (or `file`): indented on a terminal, one line elsewhere."""
-    target = file or sys.stdout
-    indent = 2 if target.isatty() else None
-    click.echo(json.dumps(value, indent=indent, default=_plain, allow_nan=False), file=target)
+def print_json(value: Any) -> None:
+    """The result of the command as JSON on stdout: indented on a terminal, one line elsewhere."""
+    click.echo(as_json(value, indent=2 if sys.stdout.isatty() else None))
+
+
+def as_json(value: Any, indent: int | None = None) -> str:
+    """JSON of plain values, dataclasses and numbers of numpy."""
+    return json.dumps(value, indent=indent, default=_plain, allow_nan=False)
 
 
 def _plain(value: Any) -> Any:
@@ -47,7 +51,7 @@ def claim_output(path: Path | S3Url, overwrite: bool | None) -> None:
     `overwrite`: True replaces an existing one, False refuses it, None asks on a terminal and refuses elsewhere.
     """
     if isinstance(path, Path):
-        exists = _claim_file(path)
+        exists = claim_file(str(path))
     else:
         from excamera_dask.storage.checks import claim_object, object_exists
 
@@ -56,55 +60,41 @@ def claim_output(path: Path | S3Url, overwrite: bool | None) -> None:
     if not exists or overwrite:
         return
     if overwrite is None and sys.stdin.isatty() and sys.stderr.isatty():
-        if click.confirm(f"{path} exists. Overwrite?", err=True):
+        if click.confirm(f"{printable(str(path))} exists. Overwrite?", err=True):
             return
         raise Failure(f"{path}: kept as it was")
     raise Failure(f"{path}: exists already; -y overwrites it")
 
 
+def check_input(path: Path) -> None:
+    """Refuse an input that is not there."""
+    try:
+        path.stat()
+    except OSError as error:
+        pipe = " (a pipe cannot be read at many places at once: save it as a file first)"
+        raise Failure(f"{path}: {reason_of(error)}{pipe if str(path) == '-' else ''}") from None
+
+
+def claim_all(*outputs: Path | None, inputs: tuple[Path | None, ...]) -> None:
+    """Refuse outputs that cannot be written, that are an input, or each other; existing ones will be overwritten."""
+    named = [path for path in outputs if path is not None]
+    for path in named:
+        refuse_inputs(path, *inputs)
+        claim_output(path, overwrite=True)
+    files = [os.path.realpath(path) for path in named if not is_stream(str(path))]
+    for file in files:
+        if files.count(file) > 1:
+            raise Failure(f"{file}: cannot be two outputs at once")
+
+
 def refuse_inputs(output: Path, *inputs: Path | None) -> None:
     """Refuse an output that is one of the inputs, under whatever name."""
     for path in inputs:
-        if path is not None and path.exists() and output.exists() and path.samefile(output):
-            raise Failure(f"{output}: is the input itself")
+        with contextlib.suppress(OSError):  # one of them is not there
+            if path is not None and os.path.samefile(path, output):
+                raise Failure(f"{output}: is the input itself")
 
 
-def _claim_file(path: Path) -> bool:
-    """Whether there is a regular file that would be overwritten."""
-    folder = path.resolve().parent if path.is_symlink() else path.parent
-    if not folder.is_dir():
-        raise Failure(f"{path}: the folder {folder} does not exist")
-    if path.is_dir():
-        raise Failure(f"{path}: is a folder; name a file in it")
-    if path.exists() and not _is_regular(path):  # a device or a pipe, such as /dev/null
-        return False
-    try:
-        tempfile.TemporaryFile(dir=folder).close()
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise Failure(f"{path}: cannot write into {folder} ({reason})") from None
-    return path.exists()
-
-
-def _is_regular(path: Path) -> bool:
-    return stat.S_ISREG(path.stat().st_mode)
-
-
-@contextlib.contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
-    """A temporary name beside `path` that becomes `path` when the block ends well, and vanishes otherwise."""
-    if path.exists() and not _is_regular(path):  # a device or a pipe, such as /dev/null
-        yield path
-        return
-    path = path.resolve()
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+def whole_file(path: Path) -> AbstractContextManager[IO[bytes]]:
+    """A binary file that becomes `path` when the block ends well, and leaves nothing otherwise."""
+    return whole_output(path, notice)

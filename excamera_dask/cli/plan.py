@@ -10,7 +10,7 @@ import click
 from excamera_dask.cli.aws_options import make_place, name_option, place_options
 from excamera_dask.cli.encode import method_options
 from excamera_dask.cli.output import notice, print_json
-from excamera_dask.cli.reading_options import reading_options, tell_choice
+from excamera_dask.cli.reading_options import reading_options
 from excamera_dask.cli.values import Times
 
 if TYPE_CHECKING:
@@ -81,9 +81,9 @@ def plan(
     """  # fmt: skip
     import excamera_dask
     from excamera_dask import estimate as estimates
+    from excamera_dask.cli.display import NoticeDisplay
 
-    made = excamera_dask.plan(source, **options)
-    tell_choice(made.job.source)
+    made = excamera_dask.plan(source, on_event=NoticeDisplay(), **options)
     model = _probe(source, made, options) if probe else None
     result: dict[str, Any] = {}
     if executor == "lambda":

@@ -8,6 +8,8 @@ from typing import Any
 
 import click
 
+from excamera_dask.cli.values import Number
+
 
 @click.command(short_help="Run a relay for workers that cannot accept connections.")
 @click.option("--host", default="0.0.0.0", show_default=True, help="Where to listen.")
@@ -38,7 +40,7 @@ import click
 )
 @click.option(
     "--interval",
-    type=click.FloatRange(min=0.1),
+    type=Number(min=0.1),
     default=10.0,
     show_default=True,
     help="Seconds between two lines of statistics.",

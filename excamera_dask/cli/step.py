@@ -9,15 +9,17 @@ import click
 
 from excamera_dask.cli.failures import Failure
 from excamera_dask.cli.libvpx_options import cq_level_option, libvpx_options, settings_from
-from excamera_dask.cli.output import claim_output, notice, refuse_inputs, whole_file
+from excamera_dask.cli.output import claim_all, notice, whole_file
 from excamera_dask.cli.reading_options import long_reading_options, take_reading, tell_choice
+from excamera_dask.cli.values import Number, OutputFile
 
 if TYPE_CHECKING:
     from codec.state import DecoderState
 
 FILE = click.Path(path_type=Path)
+IVF, STATE = OutputFile(".ivf"), OutputFile()
 OUTPUT_STATE = click.option(
-    "-O", "--output-state", type=FILE, help="File for the state after the last frame."
+    "-O", "--output-state", type=STATE, help="File for the state after the last frame."
 )
 SKIP = click.option(
     "--skip", type=click.IntRange(min=0), default=0, help="Frames of the source to leave out first."
@@ -42,7 +44,7 @@ def step() -> None:
 
 @step.command("first-pass")
 @click.argument("source", metavar="SRC", type=FILE)
-@click.option("-o", "--output", type=FILE, required=True, help="IVF file to write.")
+@click.option("-o", "--output", type=IVF, required=True, help="IVF file to write.")
 @OUTPUT_STATE
 @SKIP
 @LIMIT
@@ -59,7 +61,7 @@ def first_pass(
     **options: Any,
 ) -> None:
     """Encode all frames of SRC as one chunk: a key frame and nothing but inter frames after it."""
-    _claim(output, output_state, inputs=(source,))
+    claim_all(output, output_state, inputs=(source,))
     from excamera_dask.first_pass import encode_chunk
     from excamera_dask.sources import open_source, read_frames
     from excamera_dask.stages import state_after
@@ -78,7 +80,7 @@ def first_pass(
 
 @step.command("dump")
 @click.argument("ivf", type=FILE)
-@click.argument("output", metavar="STATE", type=FILE)
+@click.argument("output", metavar="STATE", type=STATE)
 @click.option(
     "-f",
     "--frame-number",
@@ -88,7 +90,7 @@ def first_pass(
 @click.option("-S", "--input-state", type=FILE, help="State before the first frame of IVF.")
 def dump(ivf: Path, output: Path, frame_number: int | None, input_state: Path | None) -> None:
     """Write the decoder's state after a frame of IVF to the file STATE."""
-    _claim(output, inputs=(ivf,))
+    claim_all(output, inputs=(ivf,))
     from excamera_dask.stages import state_after
 
     packets = _read_ivf(ivf)
@@ -100,7 +102,7 @@ def dump(ivf: Path, output: Path, frame_number: int | None, input_state: Path | 
 
 @step.command("enc")
 @click.argument("source", metavar="SRC", type=FILE)
-@click.option("-o", "--output", type=FILE, required=True, help="IVF file to write.")
+@click.option("-o", "--output", type=IVF, required=True, help="IVF file to write.")
 @click.option(
     "-I", "--input-state", type=FILE, required=True, help="State that the first frame leans on."
 )
@@ -112,7 +114,7 @@ def dump(ivf: Path, output: Path, frame_number: int | None, input_state: Path | 
 @click.option("-p", "--pred-ivf", type=FILE, help="Frames whose modes and vectors are kept.")
 @click.option("-S", "--pred-state", type=FILE, help="State that --pred-ivf was made against.")
 @click.option(
-    "-w", "--kf-q-weight", type=click.FloatRange(0, 1), default=0.75, show_default=True,
+    "-w", "--kf-q-weight", type=Number(0, 1), default=0.75, show_default=True,
     help="Weight of the key frame's quantizer against the next frame's in its replacement.",
 )  # fmt: skip
 @long_reading_options
@@ -135,7 +137,7 @@ def enc(
         raise click.UsageError("give either -r with -p PRED.ivf, or -y QUANTIZER")
     if pred_state is not None and not reencode:
         raise click.UsageError("--pred-state belongs to -r -p PRED.ivf")
-    _claim(output, output_state, inputs=(source, pred_ivf))
+    claim_all(output, output_state, inputs=(source, pred_ivf))
     from excamera_dask import reencoding
     from excamera_dask.sources import open_source, read_frames
 
@@ -194,13 +196,6 @@ def diff(first: Path, second: Path) -> None:
     raise Failure(f"{first} and {second} differ")
 
 
-def _claim(*outputs: Path | None, inputs: tuple[Path | None, ...]) -> None:
-    for output in outputs:
-        if output is not None:
-            refuse_inputs(output, *inputs)
-            claim_output(output, overwrite=True)
-
-
 def _read_ivf(path: Path) -> list[bytes]:
     from excamera_dask.containers import read_packets
 
@@ -213,11 +208,10 @@ def _read_ivf(path: Path) -> list[bytes]:
 def _write_ivf(path: Path, packets: list[bytes], source: Any) -> None:
     from excamera_dask.containers import Writer, is_shown
 
-    if path.suffix != ".ivf":
-        raise click.UsageError(f"{path}: single steps write .ivf files")
     times = iter(range(source.frame_count))
     rate = source.average_rate.limit_denominator(10000)
-    with Writer(path, source.width, source.height, 1 / rate) as writer:
+    size = source.width, source.height
+    with Writer(path, *size, 1 / rate, container=".ivf", tell=notice) as writer:
         for packet in packets:
             writer.write(packet, next(times) if is_shown(packet) else 0)
     notice(f"{path}: {len(packets)} frames, {sum(map(len, packets))} bytes")
@@ -236,6 +230,6 @@ def _read_state(path: Path | None) -> DecoderState | None:
 
 
 def _write_state(path: Path, state: DecoderState) -> None:
-    with whole_file(path) as temporary:
-        temporary.write_bytes(state.to_bytes())
+    with whole_file(path) as file:
+        file.write(state.to_bytes())
     notice(f"{path}: state {state.digest.hex()}")

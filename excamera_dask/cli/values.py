@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,6 +34,33 @@ class Place(click.ParamType):
         return Path(place) if isinstance(place, str) else place
 
 
+class OutputFile(Place):
+    """An output by its path, or by its URL where that is `remote`; "-" is standard output.
+
+    Its name ends in one of `suffixes`, if any are given, but may be any of a pipe or a device where there is but one.
+    """
+
+    def __init__(self, *suffixes: str, remote: bool = False) -> None:
+        self.suffixes, self.remote = suffixes, remote
+        self.name = Place.name if remote else "PATH"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> Path | S3Url:
+        from excamera_dask.storage.stream_output import is_stream
+
+        place = Path("/dev/stdout") if value == "-" else super().convert(value, param, ctx)
+        if not isinstance(place, Path) and not self.remote:
+            self.fail(f"{place}: this is written to files alone", param, ctx)
+        is_named = not self.suffixes or place.suffix.lower() in self.suffixes
+        is_free = len(self.suffixes) == 1 and isinstance(place, Path) and is_stream(str(place))
+        if not is_named and not is_free:
+            *others, last = self.suffixes
+            wanted = f"{', '.join(others)} or {last}" if others else last
+            self.fail(f"{value}: the output's name must end in {wanted}", param, ctx)
+        return place
+
+
 class BatchChunks(click.ParamType):
     """A number of chunks >= 1, or "unlimited" (None)."""
 
@@ -56,7 +84,7 @@ class Times(click.ParamType):
     """Comma-separated times as seconds or [HH:]MM:SS[.mmm], as an ascending tuple of seconds."""
 
     name = "TIME[,TIME...]"
-    pattern = re.compile(r"(?:(?:(\d+):)?(\d+):)?(\d+(?:\.\d*)?)")
+    pattern = re.compile(r"(?:(?:([0-9]{1,9}):)?([0-9]{1,9}):)?([0-9]{1,9}(?:\.[0-9]*)?)")
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
@@ -72,6 +100,8 @@ class Times(click.ParamType):
         if match is None:
             self.fail(f"{text!r} is not a time such as 12.5 or 1:02:03.25", param, ctx)
         hours, minutes, seconds = match.groups(default="0")
+        if (match[1] and int(minutes) > 59) or (match[2] and float(seconds) >= 60):
+            self.fail(f"{text!r} has more than 59 minutes or seconds behind a colon", param, ctx)
         return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
 
 
@@ -90,6 +120,16 @@ class ReadingValue(click.ParamType):
             return getattr(Reading(**given), self.field)
         except InvalidSetting as error:
             self.fail(str(error), param, ctx)
+
+
+class Number(click.FloatRange):
+    """A finite number within bounds; "nan" lies within any for click."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is not a finite number", param, ctx)
+        return number
 
 
 class Executor(click.ParamType):

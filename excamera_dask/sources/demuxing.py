@@ -15,6 +15,7 @@ from excamera_dask.sources.encryption import check_clear, opened_again
 from excamera_dask.sources.skimming import SkimmedFile, fetch_index, top_level_boxes
 from excamera_dask.storage import S3Url, locate
 from excamera_dask.storage.bucket import ObjectInfo
+from excamera_dask.storage.errors import reason_of
 from excamera_dask.storage.object_file import ObjectFile
 
 PACKING = ("avi", "ogg")
@@ -109,8 +110,10 @@ def walk_packets(container: Any, stream: Any) -> Iterator[Any]:
 
 
 def _check_file(path: str) -> None:
-    if not os.path.exists(path):
-        raise SourceError(f"{path}: no such file")
+    try:
+        os.stat(path)
+    except OSError as error:
+        raise SourceError(f"{path}: {reason_of(error)}") from None
     if os.path.isdir(path):
         raise SourceError(f"{path}: is a directory; give a video file")
     if not os.path.isfile(path):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from excamera_dask.errors import ExcameraError
+import errno
+
+from excamera_dask.errors import ContainerError, ExcameraError
 
 
 class StorageError(ExcameraError):
@@ -47,3 +49,20 @@ class ObjectChanged(StorageError):
 
 class StoreUnavailable(StorageError):
     """The endpoint does not answer, answers with errors, or too slowly, for longer than we wait."""
+
+
+class StdoutClosed(ContainerError):
+    """Who read our standard output has gone away, as `head` does when it has seen enough."""
+
+
+_REASONS = {
+    errno.EEXIST: "it is there and no folder",
+    errno.ELOOP: "a loop of symbolic links",
+    errno.ENAMETOOLONG: "its name is too long",
+    errno.ENOENT: "no such file or folder",
+}
+
+
+def reason_of(error: OSError) -> str:
+    """What the system says of a file, in words to be put in brackets behind its name."""
+    return _REASONS.get(error.errno or 0) or (error.strerror or str(error)).lower()

@@ -18,7 +18,7 @@ from typing import Protocol
 from excamera_dask.errors import ExcameraError
 from excamera_dask.storage import background
 from excamera_dask.storage.bucket import open_bucket
-from excamera_dask.storage.errors import NoSuchObject, StorageError
+from excamera_dask.storage.errors import NoSuchObject, StorageError, reason_of
 from excamera_dask.storage.locations import PathLike, S3Url, locate
 
 WRITES_AT_ONCE, READS_AT_ONCE = 16, 8
@@ -89,7 +89,9 @@ def _locked(path: str) -> int:
         os.makedirs(path, exist_ok=True)
         handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     except OSError as error:
-        raise CannotKeep(f"{path}: cannot keep finished chunks there ({error.strerror})") from None
+        raise CannotKeep(
+            f"{path}: cannot keep finished chunks there ({reason_of(error)})"
+        ) from None
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -111,7 +113,7 @@ class FileFolder:
             self._folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise CannotKeep(
-                f"{parent}: cannot keep finished chunks there ({error.strerror})"
+                f"{parent}: cannot keep finished chunks there ({reason_of(error)})"
             ) from None
 
     def __str__(self) -> str:
@@ -129,7 +131,7 @@ class FileFolder:
             os.replace(temporary, path)
         except OSError as error:
             temporary.unlink(missing_ok=True)
-            raise CannotKeep(f"{path}: cannot write ({error.strerror})") from None
+            raise CannotKeep(f"{path}: cannot be written ({reason_of(error)})") from None
 
     def read(self, name: str) -> bytes | None:
         try:

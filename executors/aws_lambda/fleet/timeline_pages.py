@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from html import escape
-from pathlib import Path
+from typing import IO
 
 from executors.aws_lambda.fleet.errors import PlotUnavailable
 from executors.aws_lambda.fleet.timeline import (
@@ -107,8 +107,8 @@ def _step(seconds: float) -> float:
         step *= 10
 
 
-def save_picture(timeline: Timeline, path: Path) -> None:
-    """Draw the bars, and below them how many invocations had connected and were ready, into a PNG, SVG or PDF.
+def save_picture(timeline: Timeline, file: IO[bytes], form: str) -> None:
+    """Draw the bars, and below them how many invocations had connected and were ready, as "png", "svg" or "pdf".
 
     Raises: PlotUnavailable without matplotlib.
     """
@@ -148,4 +148,4 @@ def save_picture(timeline: Timeline, path: Path) -> None:
     curves.set_xlabel("seconds")
     curves.set_ylabel("invocations")
     curves.legend(loc="lower right", fontsize=8)
-    figure.savefig(path, dpi=120)
+    figure.savefig(file, dpi=120, format=form)
