@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
-from codec.kernel_cache import cache_directory
+from codec.kernel_cache import sources_name
 from excamera_dask import journal as journals
 from excamera_dask import stages
 from excamera_dask.containers import output_suffix
@@ -306,7 +306,7 @@ def _fingerprint(source: SourceInfo, settings: Settings) -> str:
     """What stands for everything that determines the bytes."""
     encoder = encoder_version(settings.first_pass.encoder)
     return journals.fingerprint(
-        source.identity, source.skip, source.frame_count, settings, encoder, cache_directory().name
+        source.identity, source.skip, source.frame_count, settings, encoder, sources_name()
     )
 
 
@@ -345,10 +345,10 @@ def _executor(
         options = options_for(options, source)
     load = None
     if settings.batch_chunks != 1:
-        from excamera_dask.warm_up import compile_kernels, load_kernels, prepare_own_process
+        from excamera_dask.warm_up import compile_kernels, prepare_own_process, prepare_worker
 
         compile_kernels(lambda text: on_event(Notice(text)))
-        load = prepare_own_process if spec == "local" else load_kernels
+        load = prepare_own_process if spec == "local" else prepare_worker
         if spec == "lambda":
             from excamera_dask.shipped_kernels import load
     chunk = min(settings.chunk_frames, source.frame_count)
