@@ -8,6 +8,7 @@ import secrets
 import time
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping
+from functools import partial
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,7 @@ from excamera_dask.sources import SourceInfo, open_source
 from excamera_dask.storage import S3Url, full_name, is_remote, locate
 from excamera_dask.storage.checks import claim_object
 from executors import Counts, Executor, open_executor
+from executors.tries import tried_in_place
 
 if TYPE_CHECKING:
     from distributed import Client, Future
@@ -113,7 +115,7 @@ def submit(
     chosen = _settings(settings, options).chosen()
     source = _opened(src, chosen, ignore)
     target = None if out is None else _checked_output(out, source)
-    with open_executor(client) as cluster:
+    with open_executor(client, same=_same(chosen)) as cluster:
         if target is not None and cluster.far_apart and not is_remote(target):
             raise ExcameraError(
                 f"{target}: Lambda functions cannot write this machine's files: give an s3:// URL, or no output "
@@ -125,7 +127,7 @@ def submit(
     draft = _draft(made, source, target, chosen, name, count, began)._replace(suffix=suffix)
     graph, keys = build_graph(made, window=window_spans(made, count, memory))
     last = (f"mux-{made.job.name}", 0)
-    tasks = {**graph, last: (mux, draft._replace(plan=made), keys)}
+    tasks = tried_in_place({**graph, last: (mux, draft._replace(plan=made), keys)})
     return client.get(with_priorities(made.job.name, tasks), last, sync=False)
 
 
@@ -326,6 +328,13 @@ def _draft(
     )  # fmt: skip
 
 
+def _same(settings: Settings) -> partial[dict[str, str]]:
+    """What must be installed alike on all machines of a job."""
+    from excamera_dask.same_bytes import deciding_versions
+
+    return partial(deciding_versions, settings.first_pass.encoder)
+
+
 @contextlib.contextmanager
 def _executor(
     spec: str | Client | Executor,
@@ -354,7 +363,12 @@ def _executor(
     chunk = min(settings.chunk_frames, source.frame_count)
     need = ENCODER_MEMORY + (PICTURES_A_TASK + 2 * chunk) * source.frame_bytes
     with open_executor(
-        spec, workers=workers, memory_per_worker=need, warm_up=load, **options
+        spec,
+        workers=workers,
+        memory_per_worker=need,
+        warm_up=load,
+        same=None if spec in ("sync", "local", "lambda") else _same(settings),
+        **options,
     ) as opened:
         opened.on_notice(lambda text: on_event(Notice(text)))
         yield opened

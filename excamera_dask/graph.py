@@ -162,7 +162,7 @@ class _Tasks:
         """One chunk's way from its pictures to its result."""
         index, job, key = chunk.index, self.job, self.key
         pictures, first_pass = key("chunk", index), key("encode", index)
-        self.tasks[first_pass] = (stages.encode, pictures, job.first_pass)
+        self.tasks[first_pass] = (stages.encode, pictures, job.first_pass, chunk)
         if not self.plan.is_chained:
             self.tasks[key("result", index)] = (stages.finish_alone, index, first_pass, job.keep)
             self.results.append(key("result", index))

@@ -32,6 +32,7 @@ from executors.base import (
     kind_of,
 )
 from executors.own_cluster import OwnClusterExecutor, interrupts_wait
+from executors.tries import tried_in_place
 
 ALLOWED_FAILURES = 10  # workers that may die under one task before it is given up
 CLOSE_GRACE = 0.5  # seconds that busy workers are given to end by themselves
@@ -66,7 +67,7 @@ class SyncExecutor(Executor):
             return
         self._cancelled.clear()
         with _HandOver(graph, keys, on_result, on_counts, self._cancelled):
-            get_sync(ensure_dict(graph), list(keys))
+            get_sync(tried_in_place(ensure_dict(graph), self._notice), list(keys))
 
     def cancel(self) -> None:
         self._cancelled.set()
