@@ -63,6 +63,8 @@ def doctor(warm_up: bool, as_json: bool) -> None:
 
 def examine() -> dict[str, Any]:
     """Everything that is worth knowing of this machine, as plain values."""
+    from executors.semaphores import processes_refused
+
     return {
         "excamera": __version__,
         "python": platform.python_version(),
@@ -75,6 +77,7 @@ def examine() -> dict[str, Any]:
         "cores": len(os.sched_getaffinity(0)),
         "memory_bytes": _memory(),
         "shm_bytes": _free("/dev/shm"),
+        "processes_refused": processes_refused(),
         "temporary_bytes": _free(os.environ.get("TMPDIR", "/tmp")),
         "kernels": _kernels(),
     }
@@ -96,7 +99,9 @@ def judge(findings: dict[str, Any]) -> tuple[list[str], list[str]]:
         )
     if findings["memory_bytes"] < MEMORY_PER_CORE * findings["cores"]:
         warnings.append("less than 1 GiB of memory a core; large pictures may need fewer --workers")
-    if findings["shm_bytes"] is not None and findings["shm_bytes"] < SMALL_SHM:
+    if findings["processes_refused"]:
+        errors.append(findings["processes_refused"])
+    elif findings["shm_bytes"] is not None and findings["shm_bytes"] < SMALL_SHM:
         warnings.append("less than 64 MiB free in /dev/shm; Dask's processes may fail to start")
     kernels = findings["kernels"]
     if not kernels["complete"]:
