@@ -167,19 +167,19 @@ def _free(folder: str) -> int | None:
 def _kernels() -> dict[str, Any]:
     """Where compiled kernels live, whether all are there, else why not, and whether more could be written."""
     import codec
-    from codec.kernel_cache import cache_directory, cache_root, is_writable, lacking
+    from codec.kernel_cache import cache_directory, cache_root, is_writable, lacking, places
 
     root = cache_root()
     modules = [path.stem for path in Path(codec.__file__).parent.glob("*.py")]
     folders = map(cache_directory, modules)
     files = [file for folder in folders if folder.is_dir() for file in folder.rglob("*.nbc")]
-    why = lacking(root)
+    complete = lacking(root) is None
     return {
         "folder": str(root),
         "writable": is_writable(root),
         "compiled": len(files),
-        "complete": why is None,
-        "lacking": why,
+        "complete": complete,
+        "lacking": None if complete else next(filter(None, map(lacking, places())), None),
         "bytes": sum(file.stat().st_size for file in files),
     }
 
