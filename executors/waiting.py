@@ -11,7 +11,7 @@ from dask.utils import parse_timedelta
 from executors.base import ExecutorError
 
 TIMEOUT = "excamera.workers-timeout"
-"""Dask's configuration of how long a first worker is waited for ("10 minutes"; null: for ever)."""
+"""Dask's configuration of how long a first worker is waited for, or for processes of our own ("10 minutes"; null: for ever)."""
 DEFAULT_TIMEOUT = "5 minutes"
 FIRST_NOTICE = 5.0
 """Seconds without a worker before that is told."""
@@ -69,7 +69,9 @@ class Patience:
             self._since = now
         waited = now - self._since
         limit = _limit()
-        if limit is not None and waited >= limit and not self._had_any and not paused:
+        # processes on this machine come back at once or never
+        hopeless = not self._had_any or not self._is_elsewhere
+        if limit is not None and waited >= limit and hopeless and not paused:
             raise NoWorkers(
                 f"{self._where} has had no worker for {waited:.0f} s: {self._cure()} "
                 f"(DASK_EXCAMERA__WORKERS_TIMEOUT=1h waits longer)"
@@ -88,8 +90,12 @@ class Patience:
         lost = ", since it lost them all" if self._had_any else ""
         return f"{self._where} has had no worker for {waited:.0f} s{lost}: waiting for one; {self._cure()}"
 
+    @property
+    def _is_elsewhere(self) -> bool:
+        return "://" in self._where
+
     def _cure(self) -> str:
-        if "://" not in self._where:
+        if not self._is_elsewhere:
             return "its processes cannot start or are killed at once"
         return f"start some with `dask worker {self._where}`"
 
