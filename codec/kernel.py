@@ -7,7 +7,8 @@ from typing import Any, TypeVar, cast
 
 import numba
 
-from codec.kernel_cache import cache_directory
+from codec.kernel_cache import INTERPRETED, cache_directory
+from codec.kernel_files import KernelCache
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -29,7 +30,10 @@ def _cached(function: F, counts_references: bool) -> F:
     package, _, module = function.__module__.rpartition(".")
     directory = cache_directory(module if package == "codec" else None)
     numba.config.CACHE_DIR = str(directory)  # type: ignore[attr-defined]
-    return _compiled(function, cache=True, _nrt=counts_references)
+    compiled: Any = _compiled(function, _nrt=counts_references)
+    if not INTERPRETED:
+        compiled._cache = KernelCache(function)
+    return cast(F, compiled)
 
 
 def inline_kernel(function: F) -> F:

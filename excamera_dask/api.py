@@ -8,16 +8,17 @@ import secrets
 import time
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping
+from functools import partial
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
-from codec.kernel_cache import cache_directory
+from codec.kernel_cache import sources_name
 from excamera_dask import journal as journals
 from excamera_dask import stages
 from excamera_dask.containers import output_suffix
 from excamera_dask.errors import ExcameraError, SourceError
 from excamera_dask.first_pass import encoder_version
-from excamera_dask.graph import Job, Resumed, build_graph, window_spans, with_task
+from excamera_dask.graph import Job, Resumed, build_graph, window_spans, with_tasks
 from excamera_dask.intermediates import Intermediates
 from excamera_dask.journal import Journal, writing_alone
 from excamera_dask.muxing import Draft, Muxer, dropped, missing_frames, mux
@@ -30,6 +31,7 @@ from excamera_dask.sources import SourceInfo, open_source
 from excamera_dask.storage import S3Url, claim_file, full_name, is_remote, locate
 from excamera_dask.storage.checks import claim_object
 from executors import Counts, Executor, open_executor
+from executors.tries import tried_in_place
 
 if TYPE_CHECKING:
     from distributed import Client, Future
@@ -116,7 +118,7 @@ def submit(
     chosen = _settings(settings, options).chosen()
     source = _opened(src, chosen, ignore)
     target = None if out is None else _checked_output(out, source)
-    with open_executor(client) as cluster:
+    with open_executor(client, same=_same(chosen)) as cluster:
         if target is not None and cluster.far_apart and not is_remote(target):
             raise ExcameraError(
                 f"{target}: Lambda functions cannot write this machine's files: give an s3:// URL, or no output "
@@ -129,8 +131,8 @@ def submit(
     draft = _draft(made, source, target, chosen, name, count, began, suffix)
     graph, keys = build_graph(made, window=window_spans(made, count, memory), workers=addresses)
     last = (f"mux-{made.job.name}", 0)
-    task = (mux, draft._replace(plan=made), keys)
-    return client.get(with_task(graph, last, task), last, sync=False)
+    tasks = tried_in_place({**graph, last: (mux, draft._replace(plan=made), keys)})
+    return client.get(with_tasks(graph, tasks), last, sync=False)
 
 
 def plan(
@@ -338,7 +340,7 @@ def _fingerprint(source: SourceInfo, settings: Settings) -> str:
     """What stands for everything that determines the bytes."""
     encoder = encoder_version(settings.first_pass.encoder)
     return journals.fingerprint(
-        source.identity, source.skip, source.frame_count, settings, encoder, cache_directory().name
+        source.identity, source.skip, source.frame_count, settings, encoder, sources_name()
     )
 
 
@@ -357,6 +359,13 @@ def _draft(
         made, source, target, suffix, executor, workers, settings.as_dict(), versions(encoder),
         (*source.warnings, *dropped(source, suffix), *_warnings(settings, source)), began,
     )  # fmt: skip
+
+
+def _same(settings: Settings) -> partial[dict[str, str]]:
+    """What must be installed alike on all machines of a job."""
+    from excamera_dask.same_bytes import deciding_versions
+
+    return partial(deciding_versions, settings.first_pass.encoder)
 
 
 @contextlib.contextmanager
@@ -378,16 +387,21 @@ def _executor(
         options = options_for(options, source)
     load = None
     if settings.batch_chunks != 1:
-        from excamera_dask.warm_up import compile_kernels, load_kernels, prepare_own_process
+        from excamera_dask.warm_up import compile_kernels, prepare_own_process, prepare_worker
 
         compile_kernels(lambda text: on_event(Notice(text)))
-        load = prepare_own_process if spec == "local" else load_kernels
+        load = prepare_own_process if spec == "local" else prepare_worker
         if spec == "lambda":
             from excamera_dask.shipped_kernels import load
     chunk = min(settings.chunk_frames, source.frame_count)
     need = ENCODER_MEMORY + (PICTURES_A_TASK + 2 * chunk) * source.frame_bytes
     with open_executor(
-        spec, workers=workers, memory_per_worker=need, warm_up=load, **options
+        spec,
+        workers=workers,
+        memory_per_worker=need,
+        warm_up=load,
+        same=None if spec in ("sync", "local", "lambda") else _same(settings),
+        **options,
     ) as opened:
         opened.on_notice(lambda text: on_event(Notice(text)))
         yield opened

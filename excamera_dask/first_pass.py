@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import errno
 import functools
 import os
 import re
 import shutil
+import signal
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from fractions import Fraction
 from typing import IO, cast
 
@@ -21,6 +26,7 @@ from excamera_dask.allocation import with_huge_pages
 from excamera_dask.errors import FirstPassError, FirstPassUnavailable
 from excamera_dask.ivf import is_key_frame, is_shown, split_ivf
 from excamera_dask.y4m import y4m_header
+from executors import TryElsewhere
 
 VPXENC, LIBVPX = "vpxenc", "libvpx"
 UNLIMITED_KBPS = 2_000_000
@@ -32,7 +38,16 @@ QUANTIZER_INDICES = (
     115, 118, 121, 124, 127,
 )  # fmt: skip
 """libvpx's quantizer index for each of its quantizers 0 .. 63."""
+ENCODER_SECONDS = 300.0
+ENCODER_SECONDS_A_MEGAPIXEL = 60.0
+"""How long vpxenc may take for a chunk before it counts as hung: far more than its slowest settings need."""
+SHORT_OF_MEMORY = 60.0
+"""Seconds after an encoder was killed in which a process's encoders run one at a time."""
 _DEADLINES = {"best": "best", "good": "good", "realtime": "rt"}
+
+
+class EncoderKilled(FirstPassError, TryElsewhere):
+    """The first-pass encoder was ended by the system or hung: elsewhere, or with more memory, the same may go well."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -199,7 +214,8 @@ def encode_chunk(images: Sequence[Image], settings: FirstPassSettings) -> list[b
     """One chunk as VP8 frames in decoding order, hidden ones included: the first a key frame, and no other.
 
     images: one or more pictures of the same size. The bytes depend on the arguments and the encoder's version alone.
-    Raises FirstPassUnavailable where the encoder is missing, FirstPassError where it fails.
+    Raises FirstPassUnavailable where the encoder is missing, FirstPassError where it fails, EncoderKilled where that is
+    not its own doing.
     """
     if not images:
         raise ValueError("a chunk has at least one frame")
@@ -246,19 +262,96 @@ def vpxenc_arguments(settings: FirstPassSettings) -> list[str]:
 
 def _encode_with_vpxenc(images: Sequence[Image], settings: FirstPassSettings) -> list[bytes]:
     with _raw_file() as source:
-        _write_y4m(source, images)
-        source.seek(0)
-        path = f"/dev/fd/{source.fileno()}"
-        result = subprocess.run(
+        try:
+            _write_y4m(source, images)
+            source.seek(0)
+        except OSError as error:
+            size = sum(plane.nbytes for image in images for plane in image) >> 20
+            raise FirstPassError(
+                f"the pictures of a chunk ({size} MB) cannot be handed to vpxenc: {error.strerror}"
+            ) from None
+        with _memory.turn():
+            result = _run_vpxenc(source, settings, _patience(images))
+    killer = _signal_of(result.returncode)
+    if killer is not None:
+        if killer == "SIGKILL":
+            _memory.is_short()
+        cause = (
+            " (out of memory? use fewer workers, or smaller chunks)" if killer == "SIGKILL" else ""
+        )
+        raise EncoderKilled(f"vpxenc was killed by {killer}{cause}")
+    if result.returncode != 0:
+        if _OUT_OF_MEMORY.search(result.stderr):
+            _memory.is_short()
+            raise EncoderKilled(vpxenc_failure(result))
+        raise FirstPassError(vpxenc_failure(result))
+    return split_ivf(result.stdout)
+
+
+def _run_vpxenc(
+    source: IO[bytes], settings: FirstPassSettings, patience: float
+) -> subprocess.CompletedProcess[bytes]:
+    path = f"/dev/fd/{source.fileno()}"
+    try:
+        return subprocess.run(
             [VPXENC, *vpxenc_arguments(settings), "-o", "-", path],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             pass_fds=(source.fileno(),),
             env=with_huge_pages(),
+            timeout=patience,
         )
-    if result.returncode != 0:
-        raise FirstPassError(vpxenc_failure(result))
-    return split_ivf(result.stdout)
+    except subprocess.TimeoutExpired:
+        raise EncoderKilled(f"vpxenc did not end within {patience:.0f} s") from None
+    except (FileNotFoundError, PermissionError) as error:
+        raise FirstPassUnavailable(f"vpxenc cannot be started: {error.strerror}") from None
+    except (
+        OSError,
+        MemoryError,
+    ) as error:  # too many processes or open files, or no memory for one more
+        _memory.is_short()
+        reason = getattr(error, "strerror", None) or "out of memory"
+        raise EncoderKilled(f"vpxenc cannot be started: {reason}") from None
+
+
+_OUT_OF_MEMORY = re.compile(rb"memory alloc|alloc\w* memory|out of memory|failed to allocate", re.I)
+
+
+def _patience(images: Sequence[Image]) -> float:
+    """Seconds that vpxenc gets for these pictures."""
+    megapixels = max(1.0, images[0].y.size / 1e6)
+    return ENCODER_SECONDS + ENCODER_SECONDS_A_MEGAPIXEL * megapixels * len(images)
+
+
+def _signal_of(code: int) -> str | None:
+    """The name of the signal that an exit code tells of, the way of Python or of a shell; None where of none."""
+    number = -code if code < 0 else code - 128
+    try:
+        return signal.Signals(number).name if number > 0 else None
+    except ValueError:
+        return None
+
+
+class _Memory:
+    """Encoders of this process take turns for a while after the system has killed one of them."""
+
+    def __init__(self) -> None:
+        self._turns = threading.Lock()
+        self._short_until = 0.0
+
+    def is_short(self) -> None:
+        self._short_until = time.monotonic() + SHORT_OF_MEMORY
+
+    @contextlib.contextmanager
+    def turn(self) -> Iterator[None]:
+        if time.monotonic() >= self._short_until:
+            yield
+            return
+        with self._turns:
+            yield
+
+
+_memory = _Memory()
 
 
 def vpxenc_failure(result: subprocess.CompletedProcess[bytes]) -> str:
@@ -318,7 +411,13 @@ def _encode_with_pyav(images: Sequence[Image], settings: FirstPassSettings) -> l
             p for pts, image in enumerate(images) for p in context.encode(video_frame(image, pts))
         ]
         packets += context.encode(None)
+    except MemoryError:
+        raise EncoderKilled(
+            "libvpx in PyAV is out of memory: use fewer workers, or smaller chunks"
+        ) from None
     except av.FFmpegError as error:
+        if error.errno == errno.ENOMEM:
+            raise EncoderKilled(f"libvpx in PyAV failed: {error.strerror}") from None
         raise FirstPassError(f"libvpx in PyAV failed: {error.strerror}") from None
     return [bytes(packet) for packet in packets]
 

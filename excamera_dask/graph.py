@@ -209,7 +209,7 @@ class _Tasks:
         """One chunk's way from its pictures to its result."""
         index, job, key = chunk.index, self.job, self.key
         pictures, first_pass = key("chunk", index), key("encode", index)
-        self.tasks[first_pass] = (stages.encode, pictures, job.first_pass)
+        self.tasks[first_pass] = (stages.encode, pictures, job.first_pass, chunk)
         if not self.plan.is_chained:
             self.tasks[key("result", index)] = (stages.finish_alone, index, first_pass, job.keep)
             self.results.append(key("result", index))
@@ -252,12 +252,11 @@ def with_priorities(
     return HighLevelGraph({name: layer}, {name: set()})
 
 
-def with_task(graph: Graph, key: Key, task: Any) -> Graph:
-    """A graph of `with_priorities` and one task more."""
+def with_tasks(graph: Graph, tasks: Mapping[Key, Any]) -> Graph:
+    """A graph of `with_priorities` with other tasks."""
     (name,) = graph.layers
-    layer = graph.layers[name]
-    more = MaterializedLayer({**graph, key: task}, annotations=layer.annotations)
-    return HighLevelGraph({name: more}, {name: set()})
+    layer = MaterializedLayer(dict(tasks), annotations=graph.layers[name].annotations)
+    return HighLevelGraph({name: layer}, {name: set()})
 
 
 def _runs(chunks: list[Chunk]) -> list[list[Chunk]]:

@@ -10,12 +10,10 @@ from urllib.parse import urlsplit
 
 import executors.aws_lambda
 from codec.kernel_cache import INTERPRETED, cache_root
-from excamera_dask.borrowed_kernels import BORROWED, borrow
 from excamera_dask.errors import ExcameraError
 from excamera_dask.sources import SourceInfo
 from executors.aws_lambda.backend import LOCAL, check_backend
 from executors.aws_lambda.config import setting
-from executors.aws_lambda.handler import PREPARE
 
 PASSED_ON = (
     "AWS_ENDPOINT_URL",
@@ -81,5 +79,4 @@ def worker_environment() -> dict[str, str]:
     passed = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
     if INTERPRETED:
         return passed
-    prepare = f"{borrow.__module__}:{borrow.__name__}"
-    return passed | {PREPARE: prepare, BORROWED: str(cache_root())}
+    return passed | {"EXCAMERA_CACHE_DIR": str(cache_root())}

@@ -1,8 +1,8 @@
 """Compiled kernels that travel in an image: packed when it is built, loaded at start without compiling anything.
 
-An image is read-only where it runs and Numba wants to write beside what it reads, so `install` copies the shipped cache
-to a folder that can be written, before anything of the codec is imported. Numba compiles in silence whenever what it
-finds was made for another processor, source or version; `verify` counts that, refuses it, and names what differs.
+`install` points to them, before anything of the codec is imported; they are read where they lie. Numba compiles in silence
+whenever what it finds was made for another processor, source or version; `verify` counts that, refuses it, and names what
+differs.
 
 `python -m excamera_dask.shipped_kernels FOLDER` packs them, under the same NUMBA_CPU_NAME and NUMBA_CPU_FEATURES.
 """
@@ -13,7 +13,6 @@ import json
 import logging
 import os
 import platform
-import shutil
 import sys
 import time
 from importlib.metadata import version
@@ -21,7 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import codec
-from codec.kernel_cache import INTERPRETED, cache_directory
+from codec.kernel_cache import INTERPRETED, sources_name
 from excamera_dask.errors import ExcameraError
 
 logger = logging.getLogger("excamera")
@@ -61,10 +60,10 @@ def load() -> None:
 
     Raises: KernelMismatch.
     """
-    from excamera_dask.warm_up import load_kernels
+    from excamera_dask.warm_up import prepare_worker
 
     if not os.environ.get(SHIPPED):
-        load_kernels()
+        prepare_worker()
         return
     try:
         verify()
@@ -73,11 +72,10 @@ def load() -> None:
         raise
 
 
-def install(shipped: Path | None = None, target: Path | None = None) -> Path | None:
-    """Copy the shipped kernels to where they can be used, and point Numba there; returns that folder.
+def install(shipped: Path | None = None) -> Path | None:
+    """Point to the shipped kernels; returns their folder.
 
-    shipped: default what EXCAMERA_SHIPPED_KERNELS names, None is returned where that is unset; target: default a
-    folder of its own under TMPDIR, which is kept and found again by the next process.
+    shipped: default what EXCAMERA_SHIPPED_KERNELS names, None is returned where that is unset.
 
     Raises: KernelMismatch, also when the codec's kernels are imported already.
     """
@@ -90,13 +88,11 @@ def install(shipped: Path | None = None, target: Path | None = None) -> Path | N
     manifest = _read_manifest(shipped)
     for name in PINS:
         os.environ.setdefault(name, manifest["environment"][name])
-    folder = target or _temporary() / f"excamera-kernels-{manifest['name']}"
-    _copy_whole(shipped / CACHE, folder)
-    os.environ["NUMBA_CACHE_DIR"] = str(folder)
+    os.environ["NUMBA_CACHE_DIR"] = str(shipped / CACHE)
     differences = _differences(manifest)
     if differences:
         raise KernelMismatch(_refusal(shipped, differences))
-    return folder
+    return shipped / CACHE
 
 
 def verify(shipped: Path | None = None) -> Loaded:
@@ -104,7 +100,7 @@ def verify(shipped: Path | None = None) -> Loaded:
 
     Raises: KernelMismatch, which names what differs from the machine that compiled them.
     """
-    from excamera_dask.warm_up import load_kernels
+    from excamera_dask.warm_up import count_loads, load_kernels
 
     begin = time.perf_counter()
     load_kernels()
@@ -138,7 +134,7 @@ def pack(folder: Path) -> dict[str, Any]:
     from excamera_dask.warm_up import compile_kernels
 
     compile_kernels(lambda text: print(text, file=sys.stderr))
-    manifest = {**_here(), "name": cache_directory().name, "environment": _pins()}
+    manifest = {**_here(), "name": sources_name(), "environment": _pins()}
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=1))
     return manifest
 
@@ -151,7 +147,7 @@ def _here() -> dict[str, str]:
         "llvmlite": version("llvmlite"),
         "NumPy": version("numpy"),
         "machine": platform.machine(),
-        "codec sources": cache_directory().name,
+        "codec sources": sources_name(),
         "codec folder": str(Path(codec.__file__).parent),
     }
 
@@ -207,49 +203,6 @@ def _read_manifest(shipped: Path) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError):
         raise KernelMismatch(f"{shipped / MANIFEST}: not a list of shipped kernels") from None
     return manifest
-
-
-def _copy_whole(source: Path, target: Path) -> None:
-    """Copy a folder that appears whole or not at all, once."""
-    if target.is_dir():
-        return
-    target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(f".{target.name}.{os.getpid()}")
-    try:
-        shutil.copytree(source, part, copy_function=shutil.copyfile)
-        part.chmod(0o700)
-        for folder in part.rglob("*"):
-            if folder.is_dir():
-                folder.chmod(0o700)  # the shipped ones may be read-only
-        part.rename(target)
-    except OSError:
-        if not target.is_dir():  # else another process was faster
-            raise
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
-
-
-def _temporary() -> Path:
-    return Path(os.environ.get("TMPDIR") or "/tmp")
-
-
-def count_loads() -> tuple[int, list[str]]:
-    """Kernels that came from the cache, and the names of those that were compiled."""
-    from numba.core.dispatcher import Dispatcher
-
-    hits, missed = 0, []
-    modules = [module for name, module in sys.modules.items() if name.startswith("codec.")]
-    kernels = {
-        id(value): value
-        for module in modules
-        for value in vars(module).values()
-        if isinstance(value, Dispatcher)
-    }
-    for kernel in kernels.values():
-        hits += sum(kernel.stats.cache_hits.values())
-        if kernel.stats.cache_misses:
-            missed.append(f"{kernel.py_func.__module__}.{kernel.py_func.__name__}")
-    return hits, sorted(missed)
 
 
 def main(arguments: list[str]) -> None:

@@ -16,6 +16,7 @@ import codec
 from codec.frame import Image
 from codec.state import DecoderState
 from excamera_dask.containers import is_shown
+from excamera_dask.errors import FirstPassError
 from excamera_dask.first_pass import FirstPassSettings, encode_chunk
 from excamera_dask.key_frames import key_frame_weight
 from excamera_dask.planning import Chunk
@@ -255,10 +256,20 @@ def take(span: Sequence[Pictures], place: int) -> Pictures:
     return span[place]
 
 
-def encode(pictures: Pictures, settings: FirstPassSettings) -> FirstPass:
-    """Encode a chunk by itself with the production encoder."""
+def encode(
+    pictures: Pictures, settings: FirstPassSettings, chunk: Chunk | None = None
+) -> FirstPass:
+    """Encode a chunk by itself with the production encoder; `chunk`, where it lies, is for messages."""
     begin = time.perf_counter()
-    packets = tuple(encode_chunk(pictures.images, settings))
+    try:
+        packets = tuple(encode_chunk(pictures.images, settings))
+    except FirstPassError as error:
+        if chunk is None:
+            raise
+        last = chunk.start + chunk.frames - 1
+        raise type(error)(
+            f"chunk {chunk.index} (frames {chunk.start} to {last}): {error}"
+        ) from None
     seconds = {**pictures.seconds, "encode": time.perf_counter() - begin}
     return FirstPass(packets, seconds, settings.cq_index, pictures.missing)
 

@@ -5,17 +5,21 @@ The modules with kernels are imported where they run: the process that only sees
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
 import codec
 from codec.frame import Image
-from codec.kernel_cache import INTERPRETED, cache_root, complete_mark
+from codec.kernel_cache import INTERPRETED, cache_root, lacking, mark_complete, places
 from excamera_dask.allocation import keep_freed_memory
 from excamera_dask.first_pass import LIBVPX, FirstPassSettings, encode_chunk
+
+logger = logging.getLogger("excamera")
 
 
 def load_kernels() -> None:
@@ -24,28 +28,94 @@ def load_kernels() -> None:
     encode_tiny_frames()
 
 
-def prepare_own_process() -> None:
-    """`load_kernels`, in a process that does nothing else than encode."""
-    keep_freed_memory()
+def prepare_worker() -> None:
+    """`load_kernels`, in a worker somewhere; its log tells when they had to be compiled there."""
     load_kernels()
+    _, compiled = count_loads()
+    if compiled:
+        logger.warning(
+            "%d kernels were compiled here: `excamera doctor --warm-up`, once on this machine, keeps them in %s",
+            len(compiled),
+            cache_root(),
+        )
+
+
+def prepare_own_process() -> None:
+    """`prepare_worker`, in a process that does nothing else than encode."""
+    keep_freed_memory()
+    prepare_worker()
 
 
 def compile_kernels(notice: Callable[[str], None]) -> None:
-    """Compile the kernels unless that is done for these sources; `notice` is told before it begins."""
-    marker = complete_mark()
-    if INTERPRETED or marker.exists():
+    """Compile the kernels unless that is done for these sources; `notice` is told before it begins, and why."""
+    if INTERPRETED or lacking(cache_root()) is None:
         return
-    notice("compiling the codec's kernels, once for this version (about a minute)")
-    command = [sys.executable, "-c", f"from {__name__} import rebase_tiny_frames as run; run()"]
-    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL):
+    notice(_announcement())
+    with _in_another_process(rebase_tiny_frames):
         encode_tiny_frames()
     load_kernels()  # what the other process could not compile shows its error here
+    from codec.kernel_files import FOLDERS, UNSAVED
+
     try:
-        marker.parent.mkdir(parents=True, exist_ok=True)
-        marker.touch()
+        if UNSAVED:
+            raise UNSAVED[0]
+        mark_complete(FOLDERS)
     except OSError as error:
         where = f"{cache_root()} ({error.strerror})"
-        notice(f"compiled kernels cannot be kept in {where}: set EXCAMERA_CACHE_DIR to a folder")
+        notice(
+            f"compiled kernels cannot be kept in {where}, so that each process compiles its own: "
+            "set EXCAMERA_CACHE_DIR to a folder"
+        )
+
+
+def _announcement() -> str:
+    """That kernels are compiled, why, and where they go if that is not the first choice."""
+    root, (first, *_) = cache_root(), places()
+    why = next(filter(None, map(lacking, places())), None)
+    told = (
+        f"compiling the codec's kernels (about a minute): {why}"
+        if why
+        else "compiling the codec's kernels, once for this version (about a minute)"
+    )
+    if root == first:
+        return told
+    return f"{told}; {first} cannot be written, they are kept in {root} (or set EXCAMERA_CACHE_DIR to a folder of yours)"
+
+
+@contextlib.contextmanager
+def _in_another_process(function: Callable[[], None]) -> Iterator[None]:
+    """Run one of this module's functions beside the block, if a process can be had; nothing is heard of its failure."""
+    command = [
+        sys.executable,
+        "-c",
+        f"from {__name__} import {function.__name__} as run; run()",
+    ]
+    try:
+        beside = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    except OSError:
+        yield
+        return
+    with beside:
+        yield
+
+
+def count_loads() -> tuple[int, list[str]]:
+    """Kernels of this process that came from the cache, and the names of those that were compiled."""
+    from numba.core.dispatcher import Dispatcher
+
+    hits, missed = 0, []
+    modules = [module for name, module in sys.modules.items() if name.startswith("codec.")]
+    kernels = {
+        id(value): value
+        for module in modules
+        for value in vars(module).values()
+        if isinstance(value, Dispatcher)
+    }
+    for kernel in kernels.values():
+        hits += sum(kernel.stats.cache_hits.values())
+        if kernel.stats.cache_misses:
+            missed.append(f"{kernel.py_func.__module__}.{kernel.py_func.__name__}")
+    return hits, sorted(missed)
 
 
 def rebase_tiny_frames() -> None:

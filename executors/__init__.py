@@ -13,6 +13,8 @@ from executors.base import (
     WorkerLost,
 )
 from executors.open import open_executor
+from executors.tries import TryElsewhere
+from executors.waiting import NoWorkers
 
 __all__ = [
     "Cancelled",
@@ -22,8 +24,10 @@ __all__ = [
     "Graph",
     "InvalidExecutor",
     "Key",
+    "NoWorkers",
     "OnCounts",
     "OnResult",
+    "TryElsewhere",
     "WorkerLost",
     "open_executor",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
@@ -95,15 +96,20 @@ class Executor(ABC):
         here as itself; then, as after an exception in a callback or KeyboardInterrupt, what has not
         started never will.
 
-        Raises: WorkerLost, Cancelled, and whatever tasks and callbacks raise.
+        A task that raises TryElsewhere is run again, on another worker where there is one.
+
+        Raises: WorkerLost, NoWorkers, Cancelled, and whatever tasks and callbacks raise.
         """
 
     @abstractmethod
     def cancel(self) -> None:
         """Make the `run` in progress end with Cancelled; callable from any thread."""
 
-    def on_notice(self, listener: Callable[[str], None]) -> None:  # noqa: B027 - few have any
-        """Call `listener`, from any thread, with each line that the executor has for the user."""
+    _notice: Callable[[str], None] = staticmethod(logging.getLogger("excamera").warning)
+
+    def on_notice(self, listener: Callable[[str], None]) -> None:
+        """Call `listener`, from any thread, with each line that the executor has for the user; else they are logged."""
+        self._notice = listener
 
     def close(self) -> None:  # noqa: B027 - nothing to release is the common case
         """Release what this executor started; what it was given stays open."""

@@ -7,11 +7,11 @@ import queue
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Self
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, Self
 
 from distributed import Client, Future, KilledWorker, Security, WorkerPlugin
-from distributed.comm import parse_address, parse_host_port
+from distributed.comm import get_address_host, parse_address, parse_host_port
 from distributed.comm.registry import get_backend
 
 from executors.base import (
@@ -27,6 +27,12 @@ from executors.base import (
     WorkerLost,
     kind_of,
 )
+from executors.same_install import CURE, Question, lacking, require_same
+from executors.tries import TRIES, TryElsewhere, told
+from executors.waiting import LOOK_INTERVAL, Patience
+
+ERROR_TIMEOUT = 2.0
+"""Seconds within which a failed task's error is there, unless it is run again."""
 
 
 class WarmUp(WorkerPlugin):
@@ -48,7 +54,17 @@ class WarmUp(WorkerPlugin):
 class DaskExecutor(Executor):
     """Runs graphs through a client of somebody's cluster; closing leaves both as they are."""
 
-    def __init__(self, client: Client, *, warm_up: Callable[[], None] | None = None) -> None:
+    waits_for_workers = True
+    """Whether it is told and given up here when there are none; else whoever starts them sees to it."""
+
+    def __init__(
+        self,
+        client: Client,
+        *,
+        warm_up: Callable[[], None] | None = None,
+        same: Question | None = None,
+    ) -> None:
+        """same: what must be equal here, on the scheduler and on the workers; raises InvalidExecutor where it is not."""
         if client.asynchronous:
             raise InvalidExecutor(
                 "the client is asynchronous: give a Client made with asynchronous=False"
@@ -58,8 +74,13 @@ class DaskExecutor(Executor):
         self.client = client
         self.name = str(client.scheduler_info(n_workers=0)["address"])
         self._done: queue.SimpleQueue[Future | BaseException] | None = None
+        self._tried: dict[Key, list[str]] = {}
+        """Tasks that were not to blame for their failure, and the workers where that was."""
         self._owns_client = False
         self.far_apart = bool(getattr(client.cluster, "far_apart", False))
+        self._patience = Patience(lambda text: self._notice(text))
+        if same is not None and not self.far_apart:  # who starts far workers compares them
+            require_same(client, same)
         if warm_up is not None:
             client.register_plugin(WarmUp(warm_up))
 
@@ -69,6 +90,7 @@ class DaskExecutor(Executor):
         address: str,
         *,
         warm_up: Callable[[], None] | None = None,
+        same: Question | None = None,
         timeout: float = 10.0,
         **options: Any,
     ) -> Self:
@@ -80,7 +102,11 @@ class DaskExecutor(Executor):
             raise InvalidExecutor(
                 f"no Dask scheduler answers at {address}: {_first_line(error)}"
             ) from error
-        executor = cls(client, warm_up=warm_up)
+        try:
+            executor = cls(client, warm_up=warm_up, same=same)
+        except BaseException:
+            client.close()
+            raise
         executor.name = address
         executor._owns_client = True
         return executor
@@ -113,15 +139,59 @@ class DaskExecutor(Executor):
             futures = dict(zip(keys, self.client.get(graph, list(keys), sync=False), strict=True))
             for future in futures.values():
                 future.add_done_callback(done.put)
-            watch = _Watch(self.client, graph, on_counts)
+            watch = _Watch(self._ask, graph, on_counts)
+            self._patience.begin(self.name)
+            self._tried = {}
             while futures:
-                for key, result in self._gather(_next_batch(done, watch)):
+                ended = {future.key: future for future in self._next_batch(done, watch)}
+                kinds = _by_kind(futures[key] for key in ended if key in futures)
+                for key, result in self._gather(kinds.ended):
                     on_result(key, result)
                     futures.pop(key).release()
+                if kinds.unlucky:
+                    self._try_elsewhere(kinds.unlucky)
+                for future in (*(future for future, _ in kinds.unlucky), *kinds.running):
+                    future.add_done_callback(done.put)
             watch.finish()
         finally:
             self._done = None
             self._forget(list(futures.values()))
+
+    def _ask(self, question: Callable[..., Any], **arguments: Any) -> Any:
+        """Run a function on the scheduler. Raises WorkerLost where that has gone."""
+        try:
+            return self.client.run_on_scheduler(question, **arguments)
+        except OSError as error:
+            raise WorkerLost(
+                f"the scheduler at {self.name} does not answer any more ({_first_line(error)})"
+            ) from error
+
+    def _next_batch(
+        self, done: queue.SimpleQueue[Future | BaseException], watch: _Watch
+    ) -> list[Future]:
+        """Wait for futures that have ended and take all there are."""
+        batch: list[Future] = []
+        while not batch:
+            watch.look()
+            if self._patience.is_due():
+                running, paused = self._ask(_look_after, again=list(self._tried))
+                self._patience.look(running or not self.waits_for_workers, paused)
+            with contextlib.suppress(queue.Empty):
+                batch.append(_wanted(done.get(timeout=watch.timeout())))
+        with contextlib.suppress(queue.Empty):
+            while True:
+                batch.append(_wanted(done.get_nowait()))
+        return batch
+
+    def _try_elsewhere(self, unlucky: list[tuple[Future, TryElsewhere]]) -> None:
+        """Have failed tasks run once more. Raises what failed too often."""
+        keys = [future.key for future, _ in unlucky]
+        before, self._tried = self._tried, self._ask(_run_again, keys=keys, tried=self._tried)
+        numbers = [len(places) for key, places in self._tried.items() if places != before.get(key)]
+        if max(numbers, default=0) >= TRIES:
+            raise unlucky[0][1]
+        if numbers:
+            self._notice(told(unlucky[0][1], max(numbers) + 1))
 
     def _gather(self, finished: list[Future]) -> list[tuple[Key, Any]]:
         for future in finished:
@@ -157,20 +227,20 @@ class DaskExecutor(Executor):
 class _Watch:
     """Tells `on_counts` about each layer of a running graph, as the scheduler sees it."""
 
-    def __init__(self, client: Client, graph: Graph, on_counts: OnCounts | None) -> None:
-        self._client = client
+    def __init__(self, ask: Callable[..., Any], graph: Graph, on_counts: OnCounts | None) -> None:
+        self._ask = ask
         self._on_counts = on_counts
         self._totals = Counter(map(kind_of, graph))
         self._seen: set[str] = set()
         self._next = time.monotonic()
 
-    def timeout(self) -> float | None:
-        return None if self._on_counts is None else max(0.0, self._next - time.monotonic())
+    def timeout(self) -> float:
+        return LOOK_INTERVAL if self._on_counts is None else max(0.0, self._next - time.monotonic())
 
     def look(self) -> None:
         if self._on_counts is None or time.monotonic() < self._next:
             return
-        states = self._client.run_on_scheduler(_group_states, names=list(self._totals))
+        states = self._ask(_group_states, names=list(self._totals))
         self._seen |= set(states)
         self._on_counts({name: self._counts(name, states.get(name)) for name in self._totals})
         self._next = time.monotonic() + COUNTS_INTERVAL
@@ -204,17 +274,73 @@ def _group_states(names: list[str], dask_scheduler: Any = None) -> dict[str, dic
     return found
 
 
-def _next_batch(done: queue.SimpleQueue[Future | BaseException], watch: _Watch) -> list[Future]:
-    """Wait for finished futures and take all there are."""
-    batch: list[Future] = []
-    while not batch:
-        watch.look()
-        with contextlib.suppress(queue.Empty):
-            batch.append(_wanted(done.get(timeout=watch.timeout())))
-    with contextlib.suppress(queue.Empty):
-        while True:
-            batch.append(_wanted(done.get_nowait()))
-    return batch
+class _Kinds(NamedTuple):
+    """What has become of futures of which it was told that they have ended."""
+
+    ended: list[Future]
+    unlucky: list[tuple[Future, TryElsewhere]]
+    running: list[Future]  # which begin anew already, because what they hang on does
+
+
+def _by_kind(futures: Iterable[Future]) -> _Kinds:
+    kinds = _Kinds([], [], [])
+    for future in futures:
+        error = None
+        with contextlib.suppress(TimeoutError):  # it began anew in this very moment
+            error = future.exception(timeout=ERROR_TIMEOUT) if future.status == "error" else None
+        if isinstance(error, TryElsewhere):
+            kinds.unlucky.append((future, error))
+        elif future.status == "pending":
+            kinds.running.append(future)
+        else:
+            kinds.ended.append(future)
+    return kinds
+
+
+def _run_again(
+    keys: list[Key], tried: dict[Key, list[str]], dask_scheduler: Any = None
+) -> dict[Key, list[str]]:
+    """Where tasks that failed end these keys, run them again unless one has failed TRIES times: on other machines, else other
+    workers, else anywhere. Returns `tried` with the workers of these failures. Runs on the scheduler."""
+    roots = _failed_themselves(dask_scheduler.tasks.get(key) for key in keys)
+    for task in roots:
+        tried[task.key] = [*tried.get(task.key, ()), *(task.erred_on or ("unknown",))]
+    if any(len(tried[task.key]) >= TRIES for task in roots):
+        return tried
+    for task in roots:
+        failed = tried[task.key]
+        machines = {get_address_host(place) for place in failed if "://" in place}
+        others = [place for place in dask_scheduler.workers if place not in failed]
+        elsewhere = [place for place in others if get_address_host(place) not in machines]
+        if others:
+            dask_scheduler.set_restrictions({task.key: elsewhere or others})
+    dask_scheduler.stimulus_retry(keys=[task.key for task in roots])
+    return tried
+
+
+def _look_after(again: list[Key], dask_scheduler: Any = None) -> tuple[int, int]:
+    """Workers that take tasks, and those that pause; of the tasks that run `again` elsewhere, those for which there is no
+    elsewhere any more run anywhere. Runs on the scheduler."""
+    found = [dask_scheduler.tasks[key] for key in again if key in dask_scheduler.tasks]
+    stranded = [task for task in found if task.state == "no-worker" and task.worker_restrictions]
+    for task in stranded:
+        task.worker_restrictions = None
+    if stranded:
+        dask_scheduler.transitions({task.key: "processing" for task in stranded}, "try-anywhere")
+    running = len(dask_scheduler.running)
+    return running, len(dask_scheduler.workers) - running
+
+
+def _failed_themselves(tasks: Iterable[Any]) -> list[Any]:
+    """The scheduler's tasks that failed, rather than what they hang on, in all that hangs together with the given ones: what
+    is run again must not wait for one that is not."""
+    together, waiting = set(), list(tasks)
+    while waiting:
+        task = waiting.pop()
+        if task is not None and task.state == "erred" and task not in together:
+            together.add(task)
+            waiting += (*task.dependents, *task.dependencies)
+    return [task for task in together if not any(one.state == "erred" for one in task.dependencies)]
 
 
 def _wanted(ended: Future | BaseException) -> Future:
@@ -223,12 +349,15 @@ def _wanted(ended: Future | BaseException) -> Future:
     return ended
 
 
-def _failure(future: Future, name: str) -> BaseException:
+def _failure(future: Future, cluster: str) -> BaseException:
     if future.status in ("cancelled", "lost"):
-        return WorkerLost(f"the connection to the scheduler at {name} was lost")
+        return WorkerLost(f"the connection to the scheduler at {cluster} was lost")
     error = future.exception()
     if isinstance(error, KilledWorker):
         return _killed(error)
+    name = lacking(error)
+    if name is not None:
+        return InvalidExecutor(f"a worker of {cluster} lacks {name}: {CURE}")
     return error.with_traceback(future.traceback())  # type: ignore[no-any-return]
 
 

@@ -32,10 +32,14 @@ from executors.base import (
     kind_of,
 )
 from executors.own_cluster import OwnClusterExecutor, interrupts_wait
+from executors.semaphores import processes_refused
+from executors.tries import tried_in_place
 
 ALLOWED_FAILURES = 10  # workers that may die under one task before it is given up
 CLOSE_GRACE = 0.5  # seconds that busy workers are given to end by themselves
 THREADS_A_PROCESS = 4  # kernels run without the interpreter's lock, what is between them does not
+_TEMPORARY = "temporary directory"
+"""Part of what `tempfile` says where it finds none."""
 MEMORY_SHARE = 0.8  # of what is free when the cluster starts
 
 
@@ -66,7 +70,7 @@ class SyncExecutor(Executor):
             return
         self._cancelled.clear()
         with _HandOver(graph, keys, on_result, on_counts, self._cancelled):
-            get_sync(ensure_dict(graph), list(keys))
+            get_sync(tried_in_place(ensure_dict(graph), self._notice), list(keys))
 
     def cancel(self) -> None:
         self._cancelled.set()
@@ -147,14 +151,36 @@ class LocalExecutor(OwnClusterExecutor):
 
 
 def _start_cluster(workers: int, memory: int, dashboard_address: str | None) -> LocalCluster:
-    """Raises InvalidExecutor where worker processes cannot start: they import the caller's script, as Python starts processes."""
+    """Raises InvalidExecutor where worker processes cannot start, and says why."""
+    refused = processes_refused()
+    if refused is not None:
+        raise InvalidExecutor(refused)
     try:
         return _make_cluster(workers, memory, dashboard_address)
-    except RuntimeError as error:
+    except (RuntimeError, OSError) as error:
+        reason = _system_reason(error)
+        if reason is not None:
+            cure = (
+                "set TMPDIR to a folder that can be written"
+                if _TEMPORARY in reason
+                else "give them fewer --workers"
+            )
+            raise InvalidExecutor(
+                f"worker processes cannot start ({reason}): {cure}, or use --executor sync"
+            ) from error
         raise InvalidExecutor(
             'worker processes cannot start: put what a script does under `if __name__ == "__main__":`, or use '
             f'executor="sync" ({error})'
         ) from error
+
+
+def _system_reason(error: BaseException | None) -> str | None:
+    """What the system refused, if that is at the bottom of an error: processes import the caller's script, which may fail too."""
+    while error is not None:
+        if isinstance(error, OSError) and error.strerror:
+            return error.strerror
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def _make_cluster(workers: int, memory: int, dashboard_address: str | None) -> LocalCluster:

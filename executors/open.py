@@ -10,6 +10,8 @@ from executors.base import Executor, InvalidExecutor
 if TYPE_CHECKING:
     from distributed import Client
 
+    from executors.same_install import Question
+
 
 def open_executor(
     spec: str | Client | Executor,
@@ -17,13 +19,15 @@ def open_executor(
     workers: int | None = None,
     memory_per_worker: int | None = None,
     warm_up: Callable[[], None] | None = None,
+    same: Question | None = None,
     **options: Any,
 ) -> Executor:
     """Open "sync", "local", "lambda", a scheduler's address, or wrap a `distributed.Client`.
 
     workers: how many tasks "local" runs at once (default: by cores and memory); memory_per_worker: bytes that one task
     may need, by which "local" sizes itself; warm_up: a picklable function that each worker process calls once, beside
-    its first tasks, so that what it loads is there when needed; options: of LambdaCluster, for "lambda" alone.
+    its first tasks, so that what it loads is there when needed; same: a picklable function whose answer, versions by name,
+    must be the same on a Dask cluster as here; options: of LambdaCluster, for "lambda" alone.
 
     Raises: InvalidExecutor.
     """
@@ -56,5 +60,5 @@ def open_executor(
             raise InvalidExecutor(
                 f"unknown executor {spec!r}: use sync, local, lambda or an address such as tcp://host:8786"
             )
-        return DaskExecutor.connect(spec, warm_up=warm_up)
-    return DaskExecutor(spec, warm_up=warm_up)
+        return DaskExecutor.connect(spec, warm_up=warm_up, same=same)
+    return DaskExecutor(spec, warm_up=warm_up, same=same)

@@ -93,9 +93,6 @@ def act(action: str) -> None:
 
 def install() -> None:
     """Let every stage ask before it begins."""
-    from excamera_dask.borrowed_kernels import borrow
-
-    borrow()
     from excamera_dask import stages
 
     def asking(stage: str, function: Callable[..., Any]) -> Callable[..., Any]:

@@ -19,8 +19,16 @@ import pytest
 from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
 from distributed import Client, LocalCluster
 
-from executors import Cancelled, Executor, InvalidExecutor, WorkerLost, open_executor
+from executors import (
+    Cancelled,
+    Executor,
+    InvalidExecutor,
+    TryElsewhere,
+    WorkerLost,
+    open_executor,
+)
 from executors.local import _threads
+from executors.tries import TRIES
 
 
 class Refused(Exception):
@@ -66,6 +74,17 @@ def die_once(marker: str, value: int) -> int:
         return value
     os.kill(os.getpid(), signal.SIGKILL)
     return -1
+
+
+def be_unlucky(folder: str, times: int, value: int) -> int:
+    """Fail the first few times, wherever that is, through no fault of its own."""
+    for number in range(times):
+        try:
+            os.mkdir(f"{folder}/{value}-{number}")
+        except FileExistsError:
+            continue
+        raise TryElsewhere(f"no luck with {value}")
+    return value
 
 
 def die_always() -> None:
@@ -201,6 +220,36 @@ def test_a_task_fails_with_its_own_exception(executor: Executor) -> None:
     with pytest.raises(Refused, match="no such frame") as caught:
         collect(executor, graph_of(refuse=tasks), list(tasks))
     assert caught.value.frame in range(3)
+    assert_usable(executor)
+
+
+def test_an_unlucky_task_is_tried_again(executor: Executor, tmp_path: Path) -> None:
+    """Several at once, in a chain that hangs on all of them, time after time."""
+    if executor.name.startswith("lambda"):
+        pytest.skip("functions write no files here")
+    for turn in range(5):
+        folder, tries, sums = str(tmp_path / f"{turn}"), f"tries-{turn}", f"sums-{turn}"
+        os.mkdir(folder)
+        unlucky = {
+            (tries, i): (be_unlucky, folder, TRIES - 1 if i % 3 == 0 else 0, i) for i in range(7)
+        }
+        chain: dict[Any, Any] = {(sums, 0): (add, (tries, 0), 0)}
+        chain |= {(sums, i): (add, (tries, i), (sums, i - 1)) for i in range(1, 7)}
+        found = collect(executor, graph_of(**{tries: unlucky, sums: chain}), list(chain))
+        assert found[(sums, 6)] == 21
+        assert len(os.listdir(folder)) == 3 * (TRIES - 1)
+
+
+def test_a_task_without_any_luck_is_given_up(executor: Executor, tmp_path: Path) -> None:
+    if executor.name.startswith("lambda"):
+        pytest.skip("functions write no files here")
+    told: list[str] = []
+    executor.on_notice(told.append)
+    tasks = {("luckless", i): (be_unlucky, str(tmp_path), 99, i) for i in range(1)}
+    with pytest.raises(TryElsewhere, match="no luck with 0"):
+        collect(executor, graph_of(luckless=tasks), list(tasks))
+    assert len(os.listdir(tmp_path)) == TRIES
+    assert told == [f"no luck with 0; trying again ({n} of {TRIES})" for n in range(2, TRIES + 1)]
     assert_usable(executor)
 
 

@@ -21,7 +21,6 @@ from streams import moving_images
 
 import excamera_dask
 from codec.kernel_cache import cache_root
-from excamera_dask.borrowed_kernels import BORROWED
 from excamera_dask.y4m import Y4mWriter
 from executors import WorkerLost
 from executors.aws_lambda import ClusterStopped, LambdaExecutor
@@ -63,7 +62,7 @@ def functions(
     source: Path, server: FaultServer | None = None, workers: int = 2, **options: Any
 ) -> Iterator[LambdaExecutor]:
     """Lambda functions on this machine; with a server, their stages ask it for faults."""
-    environment = {BORROWED: str(cache_root()), PREPARE: "excamera_dask.borrowed_kernels:borrow"}
+    environment = {"EXCAMERA_CACHE_DIR": str(cache_root())}
     if server is not None:
         environment[SERVER] = server.address
         environment[PREPARE] = "lambda_faults:install"

@@ -63,6 +63,8 @@ def doctor(warm_up: bool, as_json: bool) -> None:
 
 def examine() -> dict[str, Any]:
     """Everything that is worth knowing of this machine, as plain values."""
+    from executors.semaphores import processes_refused
+
     return {
         "excamera": __version__,
         "python": platform.python_version(),
@@ -75,6 +77,7 @@ def examine() -> dict[str, Any]:
         "cores": len(os.sched_getaffinity(0)),
         "memory_bytes": _memory(),
         "shm_bytes": _free("/dev/shm"),
+        "processes_refused": processes_refused(),
         "temporary_bytes": _free(os.environ.get("TMPDIR", "/tmp")),
         "kernels": _kernels(),
     }
@@ -96,14 +99,22 @@ def judge(findings: dict[str, Any]) -> tuple[list[str], list[str]]:
         )
     if findings["memory_bytes"] < MEMORY_PER_CORE * findings["cores"]:
         warnings.append("less than 1 GiB of memory a core; large pictures may need fewer --workers")
-    if findings["shm_bytes"] is not None and findings["shm_bytes"] < SMALL_SHM:
+    if findings["processes_refused"]:
+        errors.append(findings["processes_refused"])
+    elif findings["shm_bytes"] is not None and findings["shm_bytes"] < SMALL_SHM:
         warnings.append("less than 64 MiB free in /dev/shm; Dask's processes may fail to start")
-    if not findings["kernels"]["writable"]:
-        warnings.append(
-            f"cannot write {findings['kernels']['folder']}; kernels are compiled anew in each process"
-        )
-    elif not findings["kernels"]["complete"]:
-        warnings.append("not all kernels are compiled yet; excamera doctor --warm-up does it once")
+    kernels = findings["kernels"]
+    if not kernels["complete"]:
+        why = f" ({kernels['lacking']})" if kernels["lacking"] else ""
+        if kernels["writable"]:
+            warnings.append(
+                f"not all kernels are compiled yet{why}; excamera doctor --warm-up does it once"
+            )
+        else:
+            warnings.append(
+                f"cannot write {kernels['folder']}{why}; kernels are compiled anew in each process: "
+                "set EXCAMERA_CACHE_DIR to a folder"
+            )
     return warnings, errors
 
 
@@ -154,20 +165,21 @@ def _free(folder: str) -> int | None:
 
 
 def _kernels() -> dict[str, Any]:
-    """Where compiled kernels live, whether any are there, and whether more could be written."""
+    """Where compiled kernels live, whether all are there, else why not, and whether more could be written."""
     import codec
-    from codec.kernel_cache import cache_directory, cache_root, complete_mark
+    from codec.kernel_cache import cache_directory, cache_root, is_writable, lacking, places
 
     root = cache_root()
     modules = [path.stem for path in Path(codec.__file__).parent.glob("*.py")]
     folders = map(cache_directory, modules)
     files = [file for folder in folders if folder.is_dir() for file in folder.rglob("*.nbc")]
-    nearest = next(parent for parent in (root, *root.parents) if parent.exists())
+    complete = lacking(root) is None
     return {
         "folder": str(root),
-        "writable": os.access(nearest, os.W_OK),
+        "writable": is_writable(root),
         "compiled": len(files),
-        "complete": complete_mark().exists(),
+        "complete": complete,
+        "lacking": None if complete else next(filter(None, map(lacking, places())), None),
         "bytes": sum(file.stat().st_size for file in files),
     }
 
@@ -226,7 +238,8 @@ def _rows(findings: dict[str, Any]) -> list[tuple[str, str]]:
         ),
         (
             "kernels",
-            f"{kernels['compiled']} compiled, {_size(kernels['bytes'])} in {kernels['folder']}",
+            f"{kernels['compiled']} compiled, {_size(kernels['bytes'])} in {kernels['folder']}"
+            f"{', complete' if kernels['complete'] else ''}{'' if kernels['writable'] else ', read-only'}",
         ),
     ]
     if "warm_up_seconds" in findings:

@@ -196,5 +196,5 @@ def configure_logging(level: str) -> None:
     for name in ("distributed", "asyncio", "tornado", "bokeh"):
         logging.getLogger(name).setLevel(level.upper())
     if level == "error":  # what Ctrl-C cuts short within Dask is nobody's error
-        for name in ("tornado.application", "distributed.scheduler"):
+        for name in ("tornado.application", "distributed.scheduler", "distributed.client"):
             logging.getLogger(name).setLevel("CRITICAL")

@@ -18,6 +18,8 @@ LOCAL_WORKERS = 2
 class LambdaExecutor(OwnClusterExecutor):
     """`workers` invocations of one function; options are LambdaCluster's."""
 
+    waits_for_workers = False  # the fleet does, and tells why
+
     def __init__(
         self,
         workers: int | None = None,
@@ -76,6 +78,7 @@ class LambdaExecutor(OwnClusterExecutor):
         return self.workers * self.cluster.worker_memory
 
     def on_notice(self, listener: Callable[[str], None]) -> None:
+        super().on_notice(listener)
         self.cluster.on_notice(listener)
 
     @property

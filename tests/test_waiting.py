@@ -1,0 +1,246 @@
+"""A scheduler of somebody else's: without workers, with workers that go, that lack something, or gone itself."""
+
+from __future__ import annotations
+
+import os
+import queue
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import dask
+import pytest
+from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
+from test_api import write_film
+
+import excamera_dask
+from excamera_dask.progress import Notice
+from executors import InvalidExecutor, NoWorkers, WorkerLost
+from executors.dask import DaskExecutor
+from executors.waiting import FIRST_NOTICE, NEXT_NOTICE, TIMEOUT, Patience
+
+OPTIONS = {"batch_chunks": 1, "chunk_frames": 4, "encoder": "libvpx", "scene_cuts": False}
+NOTHING_OF_OURS = """
+import sys
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("codec", "executors", "excamera_dask"):
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Missing())
+"""
+
+
+class Cluster:
+    """A scheduler and workers as processes, started and ended one by one."""
+
+    def __init__(self) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        self.address = f"tcp://127.0.0.1:{port}"
+        self._port = str(port)
+        self._processes: list[subprocess.Popen[bytes]] = []
+
+    def start_scheduler(self, **environment: str) -> subprocess.Popen[bytes]:
+        here = ["--host", "127.0.0.1", "--port", self._port, "--no-dashboard"]
+        return self._start("dask_scheduler", *here, **environment)
+
+    def start_worker(self, **environment: str) -> subprocess.Popen[bytes]:
+        options = ["--no-nanny", "--nthreads", "2", "--no-dashboard"]
+        return self._start("dask_worker", self.address, *options, **environment)
+
+    def _start(self, name: str, *arguments: str, **environment: str) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", f"distributed.cli.{name}", *arguments]
+        place = str(Path(__file__).parent)
+        process = subprocess.Popen(
+            command,
+            env={**os.environ, "PYTHONPATH": place, **environment},
+            cwd=place,  # Python looks there first, and would find the checkout
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        self._processes.append(process)
+        return process
+
+    def close(self) -> None:
+        for process in reversed(self._processes):
+            process.kill()
+            process.wait()
+
+
+@pytest.fixture
+def cluster() -> Iterator[Cluster]:
+    made = Cluster()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def film(tmp_path: Path) -> Path:
+    return write_film(tmp_path / "film.y4m", frames=12)
+
+
+class Told(queue.SimpleQueue[str]):
+    """Lines that were told, to wait for."""
+
+    def __call__(self, event: object) -> None:
+        if isinstance(event, Notice):
+            self.put(event.text)
+        elif isinstance(event, str):
+            self.put(event)
+
+
+def at_once(act: Callable[[], object]) -> Callable[[], BaseException | None]:
+    """Run it in a thread; what is returned waits for its end and gives its error."""
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            act()
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+
+    def ended() -> BaseException | None:
+        thread.join(timeout=90)
+        assert not thread.is_alive()
+        return errors[0] if errors else None
+
+    return ended
+
+
+def test_workers_that_come_late_are_waited_for_with_a_word(cluster: Cluster, film: Path) -> None:
+    cluster.start_scheduler()
+    told, out = Told(), film.with_name("out.ivf")
+    ended = at_once(
+        lambda: excamera_dask.encode(film, out, executor=cluster.address, on_event=told, **OPTIONS)
+    )
+    assert f"{cluster.address} has had no worker for" in told.get(timeout=60)
+    cluster.start_worker()
+    assert told.get(timeout=60) == f"a worker is there at {cluster.address}: going on"
+    assert ended() is None
+    sync = film.with_name("sync.ivf")
+    excamera_dask.encode(film, sync, executor="sync", **OPTIONS)
+    assert out.read_bytes() == sync.read_bytes()
+
+
+def test_workers_that_never_come_are_given_up(cluster: Cluster, film: Path) -> None:
+    cluster.start_scheduler()
+    with dask.config.set({TIMEOUT: "7s"}), pytest.raises(NoWorkers, match="has had no worker for"):
+        excamera_dask.encode(film, film.with_name("out.ivf"), executor=cluster.address, **OPTIONS)
+    assert not film.with_name("out.ivf").exists()
+
+
+def wait_for_file(path: str) -> int:
+    while not os.path.exists(path):
+        threading.Event().wait(0.1)
+    return 1
+
+
+def test_workers_that_all_go_in_the_middle_are_waited_for(cluster: Cluster, tmp_path: Path) -> None:
+    cluster.start_scheduler()
+    worker = cluster.start_worker()
+    told, begun = Told(), Told()
+    tasks = {("wait", i): (wait_for_file, str(tmp_path / str(i))) for i in range(2)}
+    graph = HighLevelGraph({"wait": MaterializedLayer(tasks)}, {"wait": set()})
+    (tmp_path / "0").touch()
+    with DaskExecutor.connect(cluster.address, timeout=60) as executor:
+        executor.on_notice(told)
+        with dask.config.set({TIMEOUT: "6s"}):
+            ended = at_once(
+                lambda: executor.run(graph, list(tasks), lambda key, _: begun.put(str(key)))
+            )
+            assert begun.get(timeout=60) == "('wait', 0)"
+            worker.kill()
+            assert "since it lost them all" in told.get(timeout=60)
+            threading.Event().wait(3)  # longer than a first worker would have been waited for
+            cluster.start_worker()
+            assert "going on" in told.get(timeout=60)
+            (tmp_path / "1").touch()
+            assert ended() is None
+
+
+def test_a_scheduler_that_dies_ends_the_wait(cluster: Cluster, tmp_path: Path) -> None:
+    scheduler = cluster.start_scheduler()
+    told = Told()
+    tasks = {("wait", 0): (wait_for_file, str(tmp_path / "0"))}
+    graph = HighLevelGraph({"wait": MaterializedLayer(tasks)}, {"wait": set()})
+    with DaskExecutor.connect(cluster.address, timeout=60) as executor:
+        executor.on_notice(told)
+        ended = at_once(lambda: executor.run(graph, list(tasks), lambda *_: None))
+        told.get(timeout=60)
+        scheduler.kill()
+        assert isinstance(ended(), WorkerLost)
+
+
+@pytest.mark.parametrize("who", ["scheduler", "worker"])
+@pytest.mark.parametrize("what", ["nothing", "other sources"])
+def test_what_is_not_installed_alike_is_told(
+    cluster: Cluster, film: Path, tmp_path: Path, who: str, what: str
+) -> None:
+    path = tmp_path / "path"
+    if what == "nothing":
+        path.mkdir()
+        (path / "sitecustomize.py").write_text(NOTHING_OF_OURS)
+    else:
+        for name in ("codec", "executors", "excamera_dask"):
+            shutil.copytree(Path(sys.modules[name].__file__ or "").parent, path / name)
+        with (path / "excamera_dask" / "ivf.py").open("a") as file:
+            file.write("# a change\n")
+    changed = {"PYTHONPATH": str(path)}
+    cluster.start_scheduler(**(changed if who == "scheduler" else {}))
+    cluster.start_worker(**(changed if who == "worker" else {}))
+    from distributed import Client
+
+    with Client(cluster.address, timeout=60, set_as_default=False) as client:
+        client.wait_for_workers(1, timeout=60)
+        with pytest.raises(InvalidExecutor, match=f"the {who} at tcp://") as caught:
+            excamera_dask.encode(film, film.with_name("out.ivf"), executor=client, **OPTIONS)
+    line = str(caught.value)
+    assert ("lacks excamera_dask" if what == "nothing" else "other sources") in line
+    assert "install there what is installed here" in line
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_patience_is_told_again_and_again() -> None:
+    clock, told = Clock(), []
+    patience = Patience(told.append, clock)
+    patience.begin("tcp://host:8786")
+    with dask.config.set({TIMEOUT: None}):
+        for _ in range(int(FIRST_NOTICE + 2 * NEXT_NOTICE) + 2):
+            patience.look(0, 0)
+            clock.now += 1
+    assert [line.split(" for ")[1].split(" s")[0] for line in told] == ["5", "65", "125"]
+    assert all("dask worker tcp://host:8786" in line for line in told)
+    patience.look(2, 0)
+    assert told[-1] == "2 workers are there at tcp://host:8786: going on"
+    patience.look(0, 0)
+    clock.now += 1000
+    patience.look(0, 0)
+    assert "since it lost them all" in told[-1]
+
+
+def test_paused_workers_are_told_and_not_given_up() -> None:
+    clock, told = Clock(), []
+    patience = Patience(told.append, clock)
+    patience.begin("local")
+    with dask.config.set({TIMEOUT: "10s"}):
+        patience.look(0, 3)
+        clock.now += 20
+        patience.look(0, 3)
+        assert "all 3 workers of local have paused for want of memory" in told[0]
+        with pytest.raises(NoWorkers, match="local has had no worker for 20 s"):
+            patience.look(0, 0)
