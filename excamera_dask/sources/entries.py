@@ -14,6 +14,7 @@ import av
 
 from excamera_dask.sources.packets import Checker
 
+MANY_TRIES = 250
 OURS = 1
 OTHER = -1
 
@@ -69,7 +70,7 @@ class Entries:
     """Watches packets go by, in order, and finds those at which decoding may begin, at least `spacing` packets apart.
 
     Each is tried by `context`, a decoder of this stream that serves nothing else, once it is known what can be decoded
-    before it instead. Without a context none is tried.
+    before it instead. In long films that have many not all are tried; without a context none is.
     """
 
     def __init__(self, context: Any, check: Checker, spacing: int) -> None:
@@ -77,6 +78,8 @@ class Entries:
         self._seen: list[Candidate] = []
         self.found: list[int] = []
         self.damaged = 0
+        self._tries = 0
+        self._next_try = 0
 
     def see(self, ordinal: int, packet: Any, is_entry: bool) -> None:
         """The next packet; `is_entry` as its bitstream says."""
@@ -98,10 +101,20 @@ class Entries:
         return self.found
 
     def _try(self, candidate: Candidate, *others: Sequence[Any]) -> None:
-        if self._context is None or is_whole(self._context, self._check, candidate.packets, others):
-            self.found.append(candidate.ordinal)
-        else:
+        if self._is_worth_a_try(candidate.ordinal) and not is_whole(
+            self._context, self._check, candidate.packets, others
+        ):
             self.damaged += 1
+        else:
+            self.found.append(candidate.ordinal)
+
+    def _is_worth_a_try(self, ordinal: int) -> bool:
+        """All of the first MANY_TRIES are, and ever fewer of those behind them."""
+        if self._context is None or ordinal < self._next_try:
+            return False
+        self._tries += 1
+        self._next_try = ordinal + self._spacing * (self._tries // MANY_TRIES)
+        return True
 
 
 class Candidate(NamedTuple):

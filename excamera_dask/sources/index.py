@@ -94,7 +94,7 @@ def _scan(path: str, demuxed: Demuxed) -> tuple[av.VideoFrame, PacketTable]:
     """Walk over all packets; decode up to the first frame, and those at which decoding may begin."""
     check = packet_checks.checker(demuxed.stream)
     skimmed = demuxed.object if _can_skim(demuxed, check) else None
-    with _prover(path, demuxed, skimmed) as context:
+    with _prover(path, demuxed, check, skimmed) as context:
         walk = _Walk(demuxed, check, skimmed, Entries(context, check, ANCHOR_SPACING))
         warnings = []
         try:
@@ -125,9 +125,11 @@ def _can_skim(demuxed: Demuxed, check: packet_checks.Checker) -> bool:
 
 
 @contextlib.contextmanager
-def _prover(path: str, demuxed: Demuxed, skimmed: object) -> Iterator[Any]:
-    """A second decoder of the same stream; None where packets are not read, or nothing in them can be damaged."""
-    if skimmed is not None or demuxed.container.format.name == Y4M:
+def _prover(
+    path: str, demuxed: Demuxed, check: packet_checks.Checker, skimmed: object
+) -> Iterator[Any]:
+    """A second decoder of the same stream; None where packets are not read, or no picture leans on another."""
+    if skimmed is not None or check.look is None:
         yield None
         return
     second = open_container(path, demuxed.stream.index, demuxed.version)
