@@ -55,6 +55,8 @@ __all__ = [
 ]
 
 
+__distribution__ = "excamera-dask"  # tells whose file this is, where others of its name may be installed
+
 _importing = threading.RLock()
 
 

@@ -5,6 +5,10 @@ class ExcameraError(Exception):
     """Base of every error raised on purpose; the message says what, where and what to do."""
 
 
+class InstallationError(ExcameraError, ImportError):
+    """The files of this installation are missing, or another package's files are found in their place."""
+
+
 class SourceError(ExcameraError):
     """The input video cannot be read: missing, empty, not a video, or without a readable frame."""
 

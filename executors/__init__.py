@@ -27,3 +27,5 @@ __all__ = [
     "WorkerLost",
     "open_executor",
 ]
+
+__distribution__ = "excamera-dask"  # tells whose file this is, where others of its name may be installed

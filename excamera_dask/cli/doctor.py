@@ -49,7 +49,7 @@ def doctor(warm_up: bool, as_json: bool) -> None:
     from excamera_dask.cli.failures import Failure
 
     findings = examine()
-    if warm_up:
+    if warm_up and not findings["files"]:
         findings["warm_up_seconds"] = round(_warm_up(), 2)
         findings["kernels"] = _kernels()
     findings["warnings"], findings["errors"] = judge(findings)
@@ -63,6 +63,7 @@ def doctor(warm_up: bool, as_json: bool) -> None:
 
 def examine() -> dict[str, Any]:
     """Everything that is worth knowing of this machine, as plain values."""
+    files = _files()
     return {
         "excamera": __version__,
         "python": platform.python_version(),
@@ -76,13 +77,14 @@ def examine() -> dict[str, Any]:
         "memory_bytes": _memory(),
         "shm_bytes": _free("/dev/shm"),
         "temporary_bytes": _free(os.environ.get("TMPDIR", "/tmp")),
-        "kernels": _kernels(),
+        "files": files,
+        "kernels": None if files else _kernels(),
     }
 
 
 def judge(findings: dict[str, Any]) -> tuple[list[str], list[str]]:
     """(warnings, errors) in words: what slows an encode, what prevents it."""
-    warnings, errors = [], []
+    warnings, errors = [], [findings["files"]] if findings["files"] else []
     for name, version in findings["packages"].items():
         if version is None:
             errors.append(f"the package {name} is missing; pip install excamera-dask brings it")
@@ -98,6 +100,8 @@ def judge(findings: dict[str, Any]) -> tuple[list[str], list[str]]:
         warnings.append("less than 1 GiB of memory a core; large pictures may need fewer --workers")
     if findings["shm_bytes"] is not None and findings["shm_bytes"] < SMALL_SHM:
         warnings.append("less than 64 MiB free in /dev/shm; Dask's processes may fail to start")
+    if findings["kernels"] is None:
+        return warnings, errors
     if not findings["kernels"]["writable"]:
         warnings.append(
             f"cannot write {findings['kernels']['folder']}; kernels are compiled anew in each process"
@@ -105,6 +109,18 @@ def judge(findings: dict[str, Any]) -> tuple[list[str], list[str]]:
     elif not findings["kernels"]["complete"]:
         warnings.append("not all kernels are compiled yet; excamera doctor --warm-up does it once")
     return warnings, errors
+
+
+def _files() -> str | None:
+    """What is wrong with the installed files, None where nothing is."""
+    from excamera_dask.errors import InstallationError
+    from excamera_dask.installation import check_files
+
+    try:
+        check_files()
+    except InstallationError as error:
+        return str(error)
+    return None
 
 
 def _version(package: str) -> str | None:
@@ -224,11 +240,10 @@ def _rows(findings: dict[str, Any]) -> list[tuple[str, str]]:
             "/dev/shm",
             "none" if findings["shm_bytes"] is None else f"{_size(findings['shm_bytes'])} free",
         ),
-        (
-            "kernels",
-            f"{kernels['compiled']} compiled, {_size(kernels['bytes'])} in {kernels['folder']}",
-        ),
     ]
+    if kernels:
+        there = f"{kernels['compiled']} compiled, {_size(kernels['bytes'])} in {kernels['folder']}"
+        rows.append(("kernels", there))
     if "warm_up_seconds" in findings:
         rows.append(("warm-up", f"{findings['warm_up_seconds']} s"))
     return rows

@@ -10,6 +10,9 @@ from types import FrameType
 
 import click
 
+from excamera_dask.errors import InstallationError
+from excamera_dask.installation import check_files
+
 FAILED = 1
 USAGE = 2
 INTERNAL = 70
@@ -56,6 +59,10 @@ def explain(error: BaseException) -> tuple[int, str]:
         return FAILED, "out of memory; use fewer workers (--workers) or smaller chunks"
     if _is_expected(error):
         return FAILED, _one_line(str(error) or type(error).__name__)
+    try:
+        check_files()
+    except InstallationError as cause:
+        return FAILED, _one_line(str(cause))
     return INTERNAL, _one_line(
         f"internal error: {type(error).__name__}: {error} (EXCAMERA_DEBUG=1 shows where; please report it)"
     )
