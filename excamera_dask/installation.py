@@ -12,8 +12,12 @@ from collections import Counter
 from collections.abc import Iterator
 from importlib.machinery import EXTENSION_SUFFIXES, ModuleSpec
 from importlib.util import find_spec
+from typing import TYPE_CHECKING
 
 from excamera_dask.errors import InstallationError
+
+if TYPE_CHECKING:
+    from importlib.metadata import Distribution
 
 DISTRIBUTION = "excamera-dask"
 PACKAGES = ("codec", "executors", "excamera_dask")
@@ -44,6 +48,11 @@ def check_files() -> None:
             raise InstallationError(f"{path} is not as it was installed{_claim(path)}: {ANEW}")
     for folder in sorted(folders):
         _check_hidden(folder)
+
+
+def is_of_packages(path: object) -> bool:
+    """Whether a path, or what else an error names, lies in one of the three packages."""
+    return any(str(path).startswith(os.path.join(_ROOT, name, "")) for name in PACKAGES)
 
 
 def is_the_command() -> bool:
@@ -128,10 +137,7 @@ def _owner(found: str) -> str | None:
 
     for distribution in metadata.distributions():
         name = distribution.metadata["Name"]
-        if name != DISTRIBUTION and any(
-            file.parts[0] in PACKAGES and str(file.locate()) == found
-            for file in distribution.files or ()
-        ):
+        if name != DISTRIBUTION and any(path == found for path, _ in _record(distribution)):
             return str(name)
     return None
 
@@ -141,13 +147,20 @@ def _installed() -> Iterator[tuple[str, str]]:
     from importlib import metadata
 
     try:
-        files = metadata.distribution(DISTRIBUTION).files or ()
+        distribution = metadata.distribution(DISTRIBUTION)
     except metadata.PackageNotFoundError:
         return
-    for file in files:
-        path = str(file.locate())
-        if file.parts[0] in PACKAGES and path.startswith(_ROOT + os.sep) and file.suffix != ".pyc":
-            yield path, f"{file.hash.mode}={file.hash.value}" if file.hash else ""
+    for path, digest in _record(distribution):
+        if path.startswith(_ROOT + os.sep) and not path.endswith(".pyc"):
+            yield path, digest
+
+
+def _record(distribution: Distribution) -> Iterator[tuple[str, str]]:
+    """(path, digest or "") of what a distribution has under our names; its `files` would leave out what is missing."""
+    lines = (distribution.read_text("RECORD") or "").splitlines()
+    for name, digest in (line.rsplit(",", 2)[:2] for line in lines):
+        if name.split("/")[0] in PACKAGES:
+            yield str(distribution.locate_file(name)), digest
 
 
 def _digest(path: str) -> str:

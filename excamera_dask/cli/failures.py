@@ -11,7 +11,7 @@ from types import FrameType
 import click
 
 from excamera_dask.errors import InstallationError
-from excamera_dask.installation import check_files
+from excamera_dask.installation import check_files, is_of_packages
 
 FAILED = 1
 USAGE = 2
@@ -53,7 +53,7 @@ def explain(error: BaseException) -> tuple[int, str]:
         return error.exit_code, _one_line(error.format_message())
     if isinstance(error, SystemExit):
         return error.code if isinstance(error.code, int) else FAILED, ""
-    if isinstance(error, OSError):
+    if isinstance(error, OSError) and not is_of_packages(error.filename):
         return FAILED, _os_error_line(error)
     if isinstance(error, MemoryError):
         return FAILED, "out of memory; use fewer workers (--workers) or smaller chunks"

@@ -25,7 +25,9 @@ def head_start(executor: str) -> None:
         return
     forkserver.set_forkserver_preload(PRELOADED)
     before = os.environ.get(SAFE_PATH)
-    os.environ[SAFE_PATH] = "1"  # the server is no script, and a codec.py that lies here is not ours
+    os.environ[SAFE_PATH] = (
+        "1"  # the server is no script, and a codec.py that lies here is not ours
+    )
     handler = signal.signal(signal.SIGINT, signal.SIG_IGN)  # inherited: Ctrl-C is for the client
     try:
         forkserver.ensure_running()
