@@ -55,7 +55,7 @@ __all__ = [
 ]
 
 
-__distribution__ = "excamera-dask"  # tells whose file this is, where others of its name may be installed
+__distribution__ = "excamera-dask"  # whose file this is: others have packages of this name
 
 _importing = threading.RLock()
 

@@ -28,4 +28,4 @@ __all__ = [
     "open_executor",
 ]
 
-__distribution__ = "excamera-dask"  # tells whose file this is, where others of its name may be installed
+__distribution__ = "excamera-dask"  # whose file this is: others have packages of this name
