@@ -128,7 +128,7 @@ def _own_environment(found: str) -> str:
 
 def _claim(found: str) -> str:
     owner = _owner(found)
-    return f" but of the distribution {owner}" if owner else ""
+    return f" ({owner} brought it)" if owner else ""
 
 
 def _owner(found: str) -> str | None:

@@ -209,7 +209,7 @@ def _print_findings(findings: dict[str, Any]) -> None:
     console = Console(file=sys.stdout, highlight=False)
     console.print(table)
     for text in findings["errors"]:
-        console.print(f"[red]missing[/red]  {text}")
+        console.print(f"[red]error[/red]    {text}")
     for text in findings["warnings"]:
         console.print(f"[yellow]note[/yellow]     {text}")
     if not findings["errors"] and not findings["warnings"]:
