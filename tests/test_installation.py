@@ -124,8 +124,10 @@ WITHIN = {
     "a module of the same name": overwrite("codec/decoder.py", text="theirs = 1\n"),
     "a module is gone": remove("codec/decoder.py"),
     "a module deep inside": remove("excamera_dask/sources/index.py"),
+    "our own beginning": overwrite("excamera_dask/__init__.py", text=""),
+    "our own beginning is gone": remove("excamera_dask/__init__.py"),
 }
-"""What is looked for when something fails."""
+"""What the command sees, at once or when something fails."""
 
 
 @pytest.mark.parametrize("name", [*AT_THE_DOOR, *WITHIN])
