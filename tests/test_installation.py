@@ -238,5 +238,20 @@ if __name__ == "__main__":
     assert done.stdout.strip() == str(place.site / "codec" / "__init__.py"), done
 
 
+def test_without_the_runtime_client_it_is_named_before_anything_is_done(place: Place) -> None:
+    job = ["encode", "clip.y4m", "-o", "out.webm", "--executor", "lambda", "--backend", "local"]
+    code = f"""
+import os, sys
+del os.environ["NUMBA_DISABLE_JIT"]
+sys.modules["awslambdaric"] = None
+from excamera_dask.cli import main
+sys.exit(main({job}))
+"""
+    done = place.run("-c", code)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert "pip install 'excamera-dask[local-lambda]'" in line
+
+
 def test_here_all_is_as_it_was_installed() -> None:
     check_files()

@@ -30,6 +30,16 @@ _ROLE = "arn:aws:iam::123456789012:role/local"
 _KEYS = {"aws_access_key_id": "local", "aws_secret_access_key": "local"}
 
 
+def check_available() -> None:
+    """Raises: StartFailed, where this machine or what is installed on it cannot run a local Lambda."""
+    if not kernel.supported():
+        raise StartFailed("the local Lambda needs Linux")
+    if importlib.util.find_spec("awslambdaric") is None:
+        raise StartFailed(
+            "the local Lambda needs AWS's runtime client: pip install 'excamera-dask[local-lambda]'"
+        )
+
+
 class LocalLambda:
     """A server of Lambda's API on loopback, in a process of its own, that ends with this object or this process.
 
@@ -62,12 +72,7 @@ class LocalLambda:
 
         Raises: StartFailed.
         """
-        if not kernel.supported():
-            raise StartFailed("the local Lambda needs Linux")
-        if importlib.util.find_spec("awslambdaric") is None:
-            raise StartFailed(
-                "the local Lambda needs AWS's runtime client: pip install 'excamera-dask[local-lambda]'"
-            )
+        check_available()
         if self.directory is None:
             self.directory = Path(tempfile.mkdtemp(prefix="local-lambda-"))
         self.directory.mkdir(parents=True, exist_ok=True)
