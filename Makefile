@@ -1,5 +1,5 @@
 # make demo [INPUT=clip.mp4]   encode a real clip, decode it with libvpx, compare with plain libvpx
-# make test                    the tests;  make lint, make types: the other checks
+# make test [WHEEL=1]          the tests, of this checkout or of its wheel in an empty environment;  make lint, make types
 # Needs Python >= 3.11 and the network's package registry; everything is installed into $(VENV).
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -34,8 +34,12 @@ demo: $(VENV)/.runtime $(if $(INPUT),,$(CLIP))
 install: $(VENV)/.dev
 
 test: $(VENV)/.dev
+ifdef WHEEL
+	@VENV=$(VENV) .ci/test-wheel $(PYTEST_ARGS)
+else
 	@$(BIN)/excamera doctor --warm-up >&2
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+endif
 
 lint: $(VENV)/.dev
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports

@@ -55,6 +55,8 @@ __all__ = [
 ]
 
 
+__distribution__ = "excamera-dask"  # whose file this is: others have packages of this name
+
 _importing = threading.RLock()
 
 

@@ -1,7 +1,7 @@
 """Fine-grained parallel VP8 encoding as one Dask graph.
 
 What users need lies here; it is imported on first use, so that `import excamera_dask` costs
-nothing.
+nothing but a look at whose `codec` and `executors` are found.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from excamera_dask import installation
 from excamera_dask.version import __version__
 
 if TYPE_CHECKING:
@@ -55,7 +56,18 @@ __all__ = [
 ]
 
 
+__distribution__ = "excamera-dask"
+
+if not installation.is_the_command():
+    installation.check_packages()
+
+
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'excamera_dask' has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+    try:
+        home = import_module(_HOMES[name])
+    except ImportError:
+        installation.check_files()
+        raise
+    return getattr(home, name)

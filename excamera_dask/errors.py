@@ -9,6 +9,10 @@ class InvalidSetting(ExcameraError):
     """An option has a value that it cannot have."""
 
 
+class InstallationError(ExcameraError, ImportError):
+    """The files of this installation are missing, or another package's files are found in their place."""
+
+
 class SourceError(ExcameraError):
     """The input video cannot be read: missing, empty, not a video, or without a readable frame."""
 

@@ -31,3 +31,5 @@ __all__ = [
     "WorkerLost",
     "open_executor",
 ]
+
+__distribution__ = "excamera-dask"  # whose file this is: others have packages of this name

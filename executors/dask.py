@@ -82,7 +82,13 @@ class DaskExecutor(Executor):
         if same is not None and not self.far_apart:  # who starts far workers compares them
             require_same(client, same)
         if warm_up is not None:
-            client.register_plugin(WarmUp(warm_up))
+            self._register(WarmUp(warm_up))
+
+    def _register(self, plugin: WarmUp) -> None:
+        try:
+            self.client.register_plugin(plugin)
+        except Exception as error:  # of whatever kind, the scheduler hands on its words alone
+            raise InvalidExecutor(f"a worker cannot load what its tasks need: {error}") from error
 
     @classmethod
     def connect(

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import sys
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,17 @@ from aws import aws, aws_server, credentials, no_aws, run  # noqa: F401 - fixtur
 
 # The background jobs of a shell begin with it ignored, and so would ours, which the tests interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_sessionstart() -> None:
+    """Where an installed wheel is tested, see that it is: nothing of the checkout may stand in for what it lacks."""
+    checkout = os.environ.get("EXCAMERA_CHECKOUT")
+    for package in ("codec", "executors", "excamera_dask") if checkout else ():
+        file = Path(str(import_module(package).__file__)).resolve()
+        if "site-packages" not in file.parts or not file.is_relative_to(Path(sys.prefix).resolve()):
+            pytest.exit(
+                f"{file} is not of the installed wheel", returncode=pytest.ExitCode.USAGE_ERROR
+            )
 
 
 def _shared_folder() -> Path:

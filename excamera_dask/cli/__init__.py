@@ -19,6 +19,7 @@ from excamera_dask.cli.plan import plan
 from excamera_dask.cli.rendezvous import rendezvous
 from excamera_dask.cli.step import step
 from excamera_dask.cli.streams import finish_stdout, give_stdout_up, steady_streams
+from excamera_dask.installation import check_packages
 from excamera_dask.version import __version__
 
 EPILOG = """\b
@@ -36,7 +37,8 @@ Exit codes:
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @click.version_option(__version__, "-V", "--version", prog_name="excamera")
-def cli() -> None:
+@click.pass_context
+def cli(context: click.Context) -> None:
     """Encode video to VP8 with many small workers, without a key frame at every cut.
 
     \b
@@ -44,6 +46,8 @@ def cli() -> None:
     excamera compare in.mp4 out.webm          PSNR and SSIM of the result
     excamera doctor --warm-up                 check the installation, compile the kernels
     """
+    if context.invoked_subcommand != "doctor":  # which has more to say of it
+        check_packages()
 
 
 COMMANDS = (

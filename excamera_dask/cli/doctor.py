@@ -49,7 +49,7 @@ def doctor(warm_up: bool, as_json: bool) -> None:
     from excamera_dask.cli.failures import Failure
 
     findings = examine()
-    if warm_up:
+    if warm_up and not findings["files"]:
         findings["warm_up_seconds"] = round(_warm_up(), 2)
         findings["kernels"] = _kernels()
     findings["warnings"], findings["errors"] = judge(findings)
@@ -63,8 +63,7 @@ def doctor(warm_up: bool, as_json: bool) -> None:
 
 def examine() -> dict[str, Any]:
     """Everything that is worth knowing of this machine, as plain values."""
-    from executors.semaphores import processes_refused
-
+    files = _files()
     return {
         "excamera": __version__,
         "python": platform.python_version(),
@@ -77,15 +76,16 @@ def examine() -> dict[str, Any]:
         "cores": len(os.sched_getaffinity(0)),
         "memory_bytes": _memory(),
         "shm_bytes": _free("/dev/shm"),
-        "processes_refused": processes_refused(),
+        "processes_refused": None if files else _processes_refused(),
         "temporary_bytes": _free(os.environ.get("TMPDIR", "/tmp")),
-        "kernels": _kernels(),
+        "files": files,
+        "kernels": None if files else _kernels(),
     }
 
 
 def judge(findings: dict[str, Any]) -> tuple[list[str], list[str]]:
     """(warnings, errors) in words: what slows an encode, what prevents it."""
-    warnings, errors = [], []
+    warnings, errors = [], [findings["files"]] if findings["files"] else []
     for name, version in findings["packages"].items():
         if version is None:
             errors.append(f"the package {name} is missing; pip install excamera-dask brings it")
@@ -104,7 +104,7 @@ def judge(findings: dict[str, Any]) -> tuple[list[str], list[str]]:
     elif findings["shm_bytes"] is not None and findings["shm_bytes"] < SMALL_SHM:
         warnings.append("less than 64 MiB free in /dev/shm; Dask's processes may fail to start")
     kernels = findings["kernels"]
-    if not kernels["complete"]:
+    if kernels is not None and not kernels["complete"]:
         why = f" ({kernels['lacking']})" if kernels["lacking"] else ""
         if kernels["writable"]:
             warnings.append(
@@ -116,6 +116,24 @@ def judge(findings: dict[str, Any]) -> tuple[list[str], list[str]]:
                 "set EXCAMERA_CACHE_DIR to a folder"
             )
     return warnings, errors
+
+
+def _files() -> str | None:
+    """What is wrong with the installed files, None where nothing is."""
+    from excamera_dask.errors import InstallationError
+    from excamera_dask.installation import check_files
+
+    try:
+        check_files()
+    except InstallationError as error:
+        return str(error)
+    return None
+
+
+def _processes_refused() -> str | None:
+    from executors.semaphores import processes_refused
+
+    return processes_refused()
 
 
 def _version(package: str) -> str | None:
@@ -205,7 +223,7 @@ def _print_findings(findings: dict[str, Any]) -> None:
     console = Console(file=sys.stdout, highlight=False)
     console.print(table)
     for text in findings["errors"]:
-        console.print(f"[red]missing[/red]  {text}")
+        console.print(f"[red]error[/red]    {text}")
     for text in findings["warnings"]:
         console.print(f"[yellow]note[/yellow]     {text}")
     if not findings["errors"] and not findings["warnings"]:
@@ -236,12 +254,12 @@ def _rows(findings: dict[str, Any]) -> list[tuple[str, str]]:
             "/dev/shm",
             "none" if findings["shm_bytes"] is None else f"{_size(findings['shm_bytes'])} free",
         ),
-        (
-            "kernels",
-            f"{kernels['compiled']} compiled, {_size(kernels['bytes'])} in {kernels['folder']}"
-            f"{', complete' if kernels['complete'] else ''}{'' if kernels['writable'] else ', read-only'}",
-        ),
     ]
+    if kernels:
+        there = f"{kernels['compiled']} compiled, {_size(kernels['bytes'])} in {kernels['folder']}"
+        there += ", complete" if kernels["complete"] else ""
+        there += "" if kernels["writable"] else ", read-only"
+        rows.append(("kernels", there))
     if "warm_up_seconds" in findings:
         rows.append(("warm-up", f"{findings['warm_up_seconds']} s"))
     return rows

@@ -11,7 +11,8 @@ from types import FrameType
 
 import click
 
-from excamera_dask.errors import InvalidSetting
+from excamera_dask.errors import InstallationError, InvalidSetting
+from excamera_dask.installation import check_files, is_of_packages
 from excamera_dask.storage.errors import StdoutClosed, reason_of
 
 FAILED = 1
@@ -54,12 +55,16 @@ def explain(error: BaseException) -> tuple[int, str]:
         return error.exit_code, _one_line(error.format_message())
     if isinstance(error, SystemExit):
         return error.code if isinstance(error.code, int) else FAILED, ""
-    if isinstance(error, OSError):
+    if isinstance(error, OSError) and not is_of_packages(error.filename):
         return FAILED, _os_error_line(error)
     if isinstance(error, MemoryError):
         return FAILED, "out of memory; use fewer workers (--workers) or smaller chunks"
     if _is_expected(error):
         return FAILED, _one_line(str(error) or type(error).__name__)
+    try:
+        check_files()
+    except InstallationError as cause:
+        return FAILED, _one_line(str(cause))
     return INTERNAL, _one_line(
         f"internal error: {type(error).__name__}: {error} (EXCAMERA_DEBUG=1 shows where; please report it)"
     )

@@ -8,6 +8,7 @@ import sys
 from multiprocessing import forkserver
 
 METHOD = "DASK_DISTRIBUTED__WORKER__MULTIPROCESSING_METHOD"  # Dask reads it when it is imported
+SAFE_PATH = "PYTHONSAFEPATH"
 PRELOADED = [
     "distributed.nanny",
     "excamera_dask.stages",
@@ -23,6 +24,10 @@ def head_start(executor: str) -> None:
     if executor != "local" or METHOD in os.environ or "distributed" in sys.modules:
         return
     forkserver.set_forkserver_preload(PRELOADED)
+    before = os.environ.get(SAFE_PATH)
+    os.environ[SAFE_PATH] = (
+        "1"  # the server is no script, and a codec.py that lies here is not ours
+    )
     handler = signal.signal(signal.SIGINT, signal.SIG_IGN)  # inherited: Ctrl-C is for the client
     try:
         forkserver.ensure_running()
@@ -30,4 +35,6 @@ def head_start(executor: str) -> None:
         return
     finally:
         signal.signal(signal.SIGINT, handler)
+        if before is None:
+            del os.environ[SAFE_PATH]
     os.environ[METHOD] = "forkserver"

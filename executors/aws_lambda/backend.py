@@ -71,7 +71,7 @@ def open_backend(
 ) -> Backend:
     """Start or find what `spec` names, and check that the function will do; options: of the local Lambda.
 
-    Raises: NotDeployed, within ten seconds.
+    Raises: NotDeployed, StartFailed, within ten seconds.
     """
     check_backend(spec)
     if spec == LOCAL:
@@ -80,7 +80,11 @@ def open_backend(
 
 
 def check_backend(spec: str) -> None:
-    """Raises NotDeployed for what names no backend."""
+    """Raises NotDeployed for what names no backend, StartFailed where the local one cannot run."""
+    if spec == LOCAL:
+        from executors.aws_lambda.emulator.local import check_available
+
+        check_available()
     if spec not in (AWS, LOCAL) and not _is_url(spec):
         raise NotDeployed(
             f"unknown backend {spec!r}: use aws, local or a URL such as http://host:9001"

@@ -9,10 +9,10 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
-import sys
 from dataclasses import asdict
 from typing import Any, Self
 
+from executors.child_python import child_environment, module_command
 from executors.rendezvous.credentials import Authority
 from executors.rendezvous.errors import RendezvousError
 from executors.rendezvous.limits import Limits
@@ -93,9 +93,12 @@ class RelayProcess:
         return await self._ask({"op": "stats"})
 
     async def _launch(self) -> None:
-        arguments = [sys.executable, "-m", "executors.rendezvous", "--child"]
         self._process = await asyncio.create_subprocess_exec(
-            *arguments, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
+            *module_command("executors.rendezvous"),
+            "--child",
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            env=child_environment(),
         )
         try:
             async with asyncio.timeout(START_TIMEOUT):

@@ -22,11 +22,22 @@ from executors.aws_lambda.emulator.code import FOLDER_BUCKET, IMAGE
 from executors.aws_lambda.emulator.errors import FunctionRefused, StartFailed
 from executors.aws_lambda.emulator.faults import Faults
 from executors.aws_lambda.emulator.quotas import Settings
+from executors.child_python import child_environment, module_command
 
 _START = 30.0  # seconds
 _STOP = 20.0
 _ROLE = "arn:aws:iam::123456789012:role/local"
 _KEYS = {"aws_access_key_id": "local", "aws_secret_access_key": "local"}
+
+
+def check_available() -> None:
+    """Raises: StartFailed, where this machine or what is installed on it cannot run a local Lambda."""
+    if not kernel.supported():
+        raise StartFailed("the local Lambda needs Linux")
+    if importlib.util.find_spec("awslambdaric") is None:
+        raise StartFailed(
+            "the local Lambda needs AWS's runtime client: pip install 'excamera-dask[local-lambda]'"
+        )
 
 
 class LocalLambda:
@@ -61,17 +72,12 @@ class LocalLambda:
 
         Raises: StartFailed.
         """
-        if not kernel.supported():
-            raise StartFailed("the local Lambda needs Linux")
-        if importlib.util.find_spec("awslambdaric") is None:
-            raise StartFailed(
-                "the local Lambda needs AWS's runtime client: pip install 'excamera-dask[local-lambda]'"
-            )
+        check_available()
         if self.directory is None:
             self.directory = Path(tempfile.mkdtemp(prefix="local-lambda-"))
         self.directory.mkdir(parents=True, exist_ok=True)
         command = [
-            *(sys.executable, "-m", "executors.aws_lambda.emulator.server"),
+            *module_command("executors.aws_lambda.emulator.server"),
             *(json.dumps(dataclasses.asdict(self.settings)), str(self.directory), str(self._port)),
         ]
         remove = "0" if self._keep else "1"
@@ -80,7 +86,7 @@ class LocalLambda:
             [*watcher, str(self.directory), remove, str(os.getpid()), *command],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env=_environment(),
+            env=child_environment(),
             start_new_session=True,
         )
         answer = self._first_line()
@@ -249,10 +255,3 @@ _opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 def _names(answer: dict[str, Any]) -> list[str]:
     return [group["logGroupName"] for group in answer["logGroups"]]
-
-
-def _environment() -> dict[str, str]:
-    """The variables of this process, with an import path that finds what this process would import."""
-    root = Path(__file__).resolve().parents[3]
-    path = [str(root), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(dict.fromkeys(path))}
