@@ -15,6 +15,7 @@ import pytest
 
 from excamera_dask.errors import SourceError
 from excamera_dask.sources import SourceInfo, iter_frames, open_source, reading
+from excamera_dask.sources.nal_units import _described_units
 from excamera_dask.sources.pixels import to_image
 
 FRAMES = 72
@@ -248,3 +249,28 @@ def test_open_groups_of_pictures_are_entered(tmp_path: Path) -> None:
     parameters = {"x264-params": "open-gop=1:keyint=15:bframes=2:scenecut=0"}
     source = check(film(tmp_path, "libx264", "mkv", parameters))
     assert len(source.keyframes) > 3
+
+
+def test_an_entry_needs_all_parameter_sets_that_are_in_force(tmp_path: Path) -> None:
+    """Two films behind one another in a track, the second's parameter sets in its first packet alone."""
+    parts = []
+    for number, parameters in enumerate(("cabac=1:ref=1", "cabac=0:ref=2:bframes=0")):
+        path = tmp_path / f"{number}.mp4"
+        write(path, "libx264", {"g": "12", "bf": "0", "x264-params": parameters})
+        with av.open(str(path)) as container:
+            stream = container.streams.video[0]
+            extra = bytes(stream.codec_context.extradata or b"")
+            parts.append((extra, [bytes(p) for p in container.demux(stream) if p.size]))
+    (_, first), (extra, second) = parts
+    sets = b"".join(len(unit).to_bytes(4, "big") + unit for unit in _described_units("h264", extra))
+    joined = tmp_path / "joined.mkv"
+    with av.open(str(tmp_path / "0.mp4")) as film, av.open(str(joined), "w") as out:
+        stream = out.add_stream_from_template(film.streams.video[0])
+        for number, data in enumerate([*first, sets + second[0], *second[1:]]):
+            packet = av.Packet(data)
+            packet.stream, packet.time_base = stream, Fraction(1, 25)
+            packet.pts = packet.dts = number
+            packet.is_keyframe = number % 12 == 0
+            out.mux_one(packet)
+    source = check(joined)
+    assert source.keyframes.tolist()[-1] == FRAMES and len(source.keyframes) > 3

@@ -18,9 +18,6 @@ from excamera_dask.storage.bucket import ObjectInfo
 from excamera_dask.storage.errors import reason_of
 from excamera_dask.storage.object_file import ObjectFile
 
-PACKING = ("avi", "ogg")
-"""Formats in which a packet was given a time, not a picture: encoders packed B-frames for them."""
-
 
 class Demuxed(NamedTuple):
     """An open container, its video stream with the decoder set to one thread, and the object it is read from, if any."""
@@ -100,7 +97,7 @@ def walk_packets(container: Any, stream: Any) -> Iterator[Any]:
     Of MPEG-4 part 2, each holds one picture, also where the file packs two of them into one.
     """
     unpack = None
-    if stream.codec_context.codec.name == "mpeg4" and container.format.name in PACKING:
+    if stream.codec_context.codec.name == "mpeg4":
         unpack = BitStreamFilterContext("mpeg4_unpack_bframes", stream)
     for packet in container.demux(stream):
         if packet.size and unpack is not None:

@@ -91,7 +91,7 @@ class SourceInfo:
 
     How it is read (see the module `reading`): lead_in anchors to come in early, because the decoder does not tell of
     damage; settled where the index pass has seen what each anchor is worth; proven where it has at least tried their
-    packets.
+    packets; steady where a decoder that was further on can come in again.
     """
 
     path: str
@@ -121,6 +121,7 @@ class SourceInfo:
     lead_in: int
     settled: bool
     proven: bool
+    steady: bool
     counted: str
     warnings: tuple[str, ...]
     notices: tuple[str, ...]

@@ -54,8 +54,8 @@ class PacketTable(NamedTuple):
     """One entry a packet, in decoding order: times, positions int64, shown bool; times go on where the file jumps.
 
     stamps (P,) int64 are the presentation times as the file has them. entries are the ordinals of packets at which
-    decoding may begin. doubts say why the packets alone cannot be trusted to tell the frames; marks_damage as a Checker
-    has it; end is the byte after the last packet.
+    decoding may begin. doubts say why the packets alone cannot be trusted to tell the frames; marks_damage and
+    steady as a Checker has them; end is the byte after the last packet.
     """
 
     times: PacketTimes
@@ -65,6 +65,7 @@ class PacketTable(NamedTuple):
     entries: list[int]
     doubts: tuple[str, ...]
     marks_damage: bool
+    steady: bool
     warnings: tuple[str, ...]
     end: int
 
@@ -207,6 +208,7 @@ class _Walk:
             entries,
             tuple(sorted(self.doubts | _time_doubts(times.pts))),
             self.check.marks_damage,
+            self.check.is_steady,
             tuple(warnings),
             self.end,
         )
@@ -396,6 +398,7 @@ def _describe(
         lead_in=0 if check.marks_damage else LEAD_IN.get(packet_checks.codec_name(stream), 1),
         settled=counted.how == "decoded",
         proven=not _is_skimmed(demuxed),
+        steady=table.steady and not (_is_skimmed(demuxed) and _may_tell_in_packets(stream)),
         counted=counted.how,
         warnings=tuple(warnings),
         notices=(choice,) if choice else (),
@@ -437,6 +440,11 @@ def _in_ticks(demuxed: Demuxed, microseconds: int) -> int:
 
 def _is_skimmed(demuxed: Demuxed) -> bool:
     return demuxed.object is not None and demuxed.object.skims
+
+
+def _may_tell_in_packets(stream: Any) -> bool:
+    """Whether parameter sets may lie in packets, by the sample entry (ISO/IEC 14496-15 5.4.2, 8.4.1)."""
+    return stream.codec_context.codec_tag in ("avc3", "hev1")
 
 
 def _sample_aspect(stream: Any) -> Fraction:

@@ -44,6 +44,8 @@ END_OF_SEQUENCE = range(36, 38)
 class NalPackets:
     """Looks at packets of H.264 or HEVC, in order; with `lengths` bytes before each unit, or start codes for 0.
 
+    told_in_packets: whether parameter sets came that the stream's description does not have.
+
     A packet is an entry if it holds an IDR picture (HEVC: any random access picture), or with H.264 an intra picture at
     a recovery point that claims exact pictures from there on, and if all parameter sets in force come with it or with
     the stream's description.
@@ -52,7 +54,7 @@ class NalPackets:
     def __init__(self, rules: NalRules, lengths: int, known: frozenset[bytes]) -> None:
         self.rules, self.lengths = rules, lengths
         self._known = known
-        self._told_in_packets = False
+        self.told_in_packets = False
 
     def __call__(self, data: bytes, is_head: bool = False) -> Said:
         """What a packet says, or its first bytes."""
@@ -87,8 +89,8 @@ class NalPackets:
             if kind in self.rules.parameters
         }
         if any(unit not in self._known for _, unit in own):
-            self._told_in_packets = True
-        return not self._told_in_packets or {kind for kind, _ in own} == self.rules.parameters
+            self.told_in_packets = True
+        return not self.told_in_packets or {kind for kind, _ in own} == self.rules.parameters
 
 
 def nal_packets(name: str, extra: bytes) -> NalPackets:

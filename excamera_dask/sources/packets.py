@@ -23,6 +23,9 @@ ONE_FRAME_A_PACKET = {*INTRA, "av1", "ffv1", "mjpeg"}
 SURE_OF_DAMAGE = {"h264", "mpeg1video", "mpeg2video", "mpeg4"}
 """Codecs whose decoders mark every picture that they had to conceal something of."""
 
+STEADY = {*INTRA, "vp8", "vp9", "av1", "ffv1", "mpeg1video", "mpeg2video", "theora"}
+"""Codecs whose entries bring all that they need, or where the file's header has it, and nothing else."""
+
 KEY_RANGE = 0x7F80
 PICTURE, SEQUENCE_HEADER, VOP = b"\0\0\1\0", b"\0\0\1\xb3", b"\0\0\1\xb6"
 INTRA_PICTURE = 1
@@ -35,10 +38,11 @@ Look = Callable[[bytes], Said]
 class Checker(NamedTuple):
     """Tells of a packet what it says; doubts name what makes packets alone no proof of the frames.
 
-    look: None where all packets are alike, `alike`. needs_data: whether a frame is shown stands in the packet's bytes.
+    name: of the codec. look: None where all packets are alike, `alike`. needs_data: whether a frame is shown stands in the packet's bytes.
     marks_damage: whether the decoder tells of each picture that it had to conceal something of.
     """
 
+    name: str
     look: Look | None
     alike: Said
     doubts: tuple[str, ...]
@@ -51,6 +55,13 @@ class Checker(NamedTuple):
         if not (packet.is_keyframe or self.needs_data or isinstance(self.look, NalPackets)):
             return Said(True, True, False)
         return self.look(bytes(packet))
+
+    @property
+    def is_steady(self) -> bool:
+        """Whether nothing in the packets so far changes what a decoder keeps when it is flushed."""
+        if isinstance(self.look, NalPackets):
+            return not self.look.told_in_packets
+        return self.name in STEADY
 
     def is_entry(self, head: bytes) -> bool:
         """Whether a packet's first bytes say that decoding may begin with it."""
@@ -81,7 +92,7 @@ def checker(stream: Any) -> Checker:
             doubts.append("interlaced")
     elif name not in (*ONE_FRAME_A_PACKET, "vp8", "vp9"):
         doubts.append("codec")
-    return Checker(look, alike, tuple(doubts), name in ("vp8", "vp9"), name in SURE_OF_DAMAGE)
+    return Checker(name, look, alike, tuple(doubts), name in ("vp8", "vp9"), name in SURE_OF_DAMAGE)
 
 
 def codec_name(stream: Any) -> str:

@@ -235,13 +235,14 @@ class Reader:
 
         Raises _LeansOnMore where what follows the anchor, as far as the next one, is damaged.
         """
-        anchors, context = self.source.anchors, self.stream.codec_context
+        anchors = self.source.anchors
         self._move_to(entry)
         watched = entry > 0 and not self.source.settled
         if watched and not self.source.proven:
             self._prove()
         begin = int(anchors.frames[entry])
         stop = int(anchors.frames[entry + 1]) if entry + 1 < len(anchors.frames) else None
+        context = self.stream.codec_context
         context.flush_buffers()
         for ordinal, packet in self._packets():
             for number, image, sound in self._decode(context, packet, ordinal):
@@ -304,8 +305,11 @@ class Reader:
 
     def _move_to(self, entry: int) -> None:
         """Bring the demuxer to an anchor: where it stands, by seeking, or from the start."""
-        if self.next_packet == int(self.source.anchors.packets[entry]):
+        target = int(self.source.anchors.packets[entry])
+        if self.next_packet == target:
             return
+        if not (self.source.steady or 0 <= self.next_packet < target):
+            self._reopen()  # the decoder knows what comes later
         if entry and self._seek(entry):
             return
         self._reopen()
