@@ -17,6 +17,10 @@ from aws import aws, aws_server, credentials, no_aws, run  # noqa: F401 - fixtur
 # The background jobs of a shell begin with it ignored, and so would ours, which the tests interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# Of what lies under /tmp, functions on this machine see no more than this names: the tests' own modules, wherever they lie.
+_PATH = [str(Path(__file__).resolve().parent), os.environ.get("PYTHONPATH", "")]
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, _PATH))
+
 
 def pytest_sessionstart() -> None:
     """Where an installed wheel is tested, see that it is: nothing of the checkout may stand in for what it lacks."""

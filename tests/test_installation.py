@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 import time
 import zipfile
 from collections.abc import Callable
@@ -31,13 +32,14 @@ class Place:
     """An installation of ours in a folder of its own, and a folder where somebody works."""
 
     site: Path
+    others: Path
     here: Path
 
     def run(self, *arguments: str | Path, path: str = "") -> subprocess.CompletedProcess[str]:
         """Run this Python, with `path` before our installation on its import path."""
-        paths = os.pathsep.join(filter(None, [path, str(self.site)]))
+        paths = os.pathsep.join(filter(None, [path, str(self.site), str(self.others)]))
         environment = {**os.environ, "PYTHONPATH": paths, "NUMBA_DISABLE_JIT": "1"}
-        command = [sys.executable, *map(str, arguments)]
+        command = [sys.executable, "-S", *map(str, arguments)]
         return subprocess.run(
             command, cwd=self.here, env=environment, capture_output=True, text=True, timeout=120
         )
@@ -65,15 +67,25 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_wheel(DISTRIBUTION, IMPORTED, tmp_path_factory.mktemp("wheel"))
 
 
+@pytest.fixture(scope="module")
+def others(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All that is installed here but ours, which must not stand in for what the tests take away."""
+    folder = tmp_path_factory.mktemp("others")
+    for entry in Path(sysconfig.get_path("purelib")).iterdir():
+        if not entry.name.startswith((*IMPORTED, "__editable__")):
+            (folder / entry.name).symlink_to(entry)
+    return folder
+
+
 @pytest.fixture
-def place(wheel: Path, tmp_path: Path) -> Place:
+def place(wheel: Path, others: Path, tmp_path: Path) -> Place:
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(tmp_path / "site")
     (tmp_path / "here").mkdir()
     with Y4mWriter(tmp_path / "here" / "clip.y4m", 32, 32, Fraction(25)) as writer:
         for image in moving_images(32, 32, 2):
             writer.write(image)
-    return Place(tmp_path / "site", tmp_path / "here")
+    return Place(tmp_path / "site", others, tmp_path / "here")
 
 
 def shadow(name: str) -> Callable[[Place], Path]:
