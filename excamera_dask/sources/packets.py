@@ -38,8 +38,8 @@ Look = Callable[[bytes], Said]
 class Checker(NamedTuple):
     """Tells of a packet what it says; doubts name what makes packets alone no proof of the frames.
 
-    name: of the codec. look: None where all packets are alike, `alike`. needs_data: whether a frame is shown stands in the packet's bytes.
-    marks_damage: whether the decoder tells of each picture that it had to conceal something of.
+    name: of the codec. look: None where all packets are alike, `alike`. needs_data: whether a frame is shown stands in
+    the packet's bytes. marks_damage: whether the decoder tells of each picture that it had to conceal something of.
     """
 
     name: str
