@@ -274,3 +274,21 @@ def test_an_entry_needs_all_parameter_sets_that_are_in_force(tmp_path: Path) -> 
             out.mux_one(packet)
     source = check(joined)
     assert source.keyframes.tolist()[-1] == FRAMES and len(source.keyframes) > 3
+
+
+@pytest.mark.parametrize(
+    ("codec", "suffix"),
+    [("libvpx", "webm"), ("libvpx-vp9", "webm"), ("libx264", "mkv"), ("libsvtav1", "mkv")],
+)
+def test_films_that_begin_in_the_middle_of_a_group(tmp_path: Path, codec: str, suffix: str) -> None:
+    """Packets that nothing can be decoded from come first."""
+    whole = film(tmp_path, codec, suffix, {"auto-alt-ref": "0"} if codec == "libvpx" else None)
+    cut = tmp_path / f"cut.{suffix}"
+    with av.open(str(whole)) as source, av.open(str(cut), "w") as out:
+        stream = out.add_stream_from_template(source.streams.video[0], opaque=True)
+        for number, packet in enumerate(source.demux(source.streams.video[0])):
+            if packet.size and number >= 10:
+                packet.stream = stream
+                out.mux(packet)
+    described = check(cut)
+    assert FRAMES // 2 < described.frame_count < FRAMES

@@ -167,7 +167,7 @@ class _Walk:
             said = Said(True, True, position in self._sync)
         else:
             said = self.check(packet)
-            if number == 0 and not self.check.is_start(packet):
+            if number == 0 and not (packet.is_keyframe and self.check.is_start(packet)):
                 self.doubts.add("no key frame at the start")
         if packet.is_corrupt:
             self.doubts.add(MARKED)

@@ -313,9 +313,12 @@ class Reader:
         if entry and self._seek(entry):
             return
         self._reopen()
-        while self.next_packet < int(self.source.anchors.packets[entry]):
-            next(self.packets)
-            self.next_packet += 1
+        walked = self._packets()
+        while self.next_packet < target:
+            if next(walked)[1] is None:
+                raise SourceError(
+                    f"{self.source.path}: ends before packet {target}, which it had when it was opened"
+                )
 
     def _reopen(self) -> None:
         self.demuxed.close()
