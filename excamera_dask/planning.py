@@ -19,8 +19,8 @@ LARGEST_SPAN_BYTES = 512 << 20
 LONGEST_WAY = 120
 """Frames that a load may decode in vain to come to its first; a span further from where the source can be entered goes on
 where the one before it stopped."""
-LONGEST_SCATTERED_WAY = 600
-"""The same where going on means that raw pictures travel."""
+LONGEST_STRETCH = 600
+"""Frames between two entries up to which all loads decode from there, where going on means that raw pictures travel."""
 FEW_WORKERS = 8
 """More do not share memory: they load chunk by chunk, and read pictures again rather than send them."""
 
@@ -146,8 +146,8 @@ def make_plan(
     largest = max(SPAN_BYTES, min(SPAN_CHUNKS * chunk_frames * frame_bytes, LARGEST_SPAN_BYTES))
     scattered = separate or workers > FEW_WORKERS
     longest = 1 if scattered else max(1, largest // frame_bytes)
-    way = LONGEST_SCATTERED_WAY if scattered else LONGEST_WAY
-    spans = tuple(_spans(chunks, longest, anchors, way))
+    stretch = LONGEST_STRETCH if scattered else LONGEST_WAY
+    spans = tuple(_spans(chunks, longest, anchors, stretch))
     return Plan(frame_count, chunk_frames, batch_chunks, frame_bytes, chunks, spans, job, scattered)
 
 
@@ -165,11 +165,14 @@ def _chunks(
 
 
 def _spans(
-    chunks: Sequence[Chunk], longest: int, anchors: Sequence[int], longest_way: int
+    chunks: Sequence[Chunk], longest: int, anchors: Sequence[int], longest_stretch: int
 ) -> Iterator[LoadSpan]:
-    """Runs of whole chunks of at most `longest` frames (or one chunk), each ended as late as an anchor allows."""
+    """Runs of whole chunks of at most `longest` frames (or one chunk), each ended as late as an anchor allows.
+
+    longest_stretch: frames between two anchors up to which no span follows the one before.
+    """
     good = _anchored(chunks, anchors)
-    entries = sorted({0, *anchors})
+    entries = [*sorted({0, *anchors}), _end(chunks[-1]) if chunks else 0]
     first, index = 0, 0
     while first < len(chunks):
         stop = first + 1
@@ -180,8 +183,9 @@ def _spans(
                 (chunk for chunk in range(first + 1, stop + 1) if chunk in good), default=stop
             )
         start = chunks[first].start
-        way = start - entries[bisect_right(entries, start) - 1]
-        yield LoadSpan(index, first, stop, index > 0 and way > longest_way)
+        after = bisect_right(entries, start)
+        way, stretch = start - entries[after - 1], entries[after] - entries[after - 1]
+        yield LoadSpan(index, first, stop, way > LONGEST_WAY and stretch > longest_stretch)
         first, index = stop, index + 1
 
 

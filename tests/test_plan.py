@@ -104,7 +104,9 @@ def test_spans_far_from_an_anchor_follow_the_one_before():
     assert len(starts) > 8
     scattered = make_plan(900, 6, 16, frame_bytes=1_382_400, anchors=[0], workers=100)
     follow = [scattered.chunks[span.first].start for span in scattered.spans if span.follows]
-    assert follow == list(range(606, 900, 6))
+    assert follow == list(range(126, 900, 6))
+    near = make_plan(900, 6, 16, frame_bytes=1_382_400, anchors=[0, 450], workers=100)
+    assert not any(span.follows for span in near.spans)
     often = make_plan(900, 6, 16, frame_bytes=1_382_400, anchors=range(0, 900, 100))
     assert not any(span.follows for span in often.spans)
 
