@@ -184,6 +184,7 @@ class DaskExecutor(Executor):
                 self._patience.look(running or not self.waits_for_workers, paused)
             with contextlib.suppress(queue.Empty):
                 batch.append(_wanted(done.get(timeout=watch.timeout())))
+        self._patience.there_are(1)
         with contextlib.suppress(queue.Empty):
             while True:
                 batch.append(_wanted(done.get_nowait()))

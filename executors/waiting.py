@@ -60,10 +60,7 @@ class Patience:
         now = self._clock()
         self._next_look = now + LOOK_INTERVAL
         if running:
-            if self._told is not None:
-                self._notice(f"{_some(running)} at {self._where}: going on")
-            self._had_any = True
-            self._rest()
+            self.there_are(running)
             return
         if self._since is None:
             self._since = now
@@ -80,6 +77,13 @@ class Patience:
         if waited >= due:
             self._told = waited
             self._notice(self._line(waited, paused))
+
+    def there_are(self, running: int) -> None:
+        """Some take tasks, as is seen by what they do."""
+        if self._told is not None:
+            self._notice(f"{_some(running)} at {self._where}: going on")
+        self._had_any = True
+        self._rest()
 
     def _line(self, waited: float, paused: int) -> str:
         if paused:

@@ -16,6 +16,7 @@ from av.stream import Disposition
 from codec.frame import Image
 from excamera_dask.errors import SourceError
 from excamera_dask.storage import PathLike, StorageError, demuxable, full_name, is_remote
+from excamera_dask.storage.errors import reason_of
 from excamera_dask.watching.clock import Clock
 from excamera_dask.watching.projector import NO_HINTS, Hints, Projector
 
@@ -178,13 +179,15 @@ def watch(
 def _check_file(name: str) -> None:
     if is_remote(name):
         return
-    if not os.path.exists(name):
-        raise SourceError(f"{name}: no such file")
+    try:
+        size = os.stat(name).st_size
+    except OSError as error:
+        raise SourceError(f"{name}: {reason_of(error)}") from None
     if os.path.isdir(name):
         raise SourceError(f"{name}: is a directory; give a video file")
     if not os.access(name, os.R_OK):
         raise SourceError(f"{name}: permission denied")
-    if os.path.isfile(name) and os.path.getsize(name) == 0:
+    if os.path.isfile(name) and size == 0:
         raise SourceError(f"{name}: the file is empty")
 
 
