@@ -7,6 +7,7 @@ from typing import IO, Any, NamedTuple
 
 from excamera_dask.storage.locations import locate
 
+Y4M = "yuv4mpegpipe"
 LONGEST_FRAME_HEADER = 80
 USUAL_FRAME_HEADER = b"FRAME\n"
 SAMPLES = 3

@@ -1,0 +1,102 @@
+"""How many frames a source has, and which packets give them: by the packets, or by decoding all where they do not tell."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any, NamedTuple
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+
+from excamera_dask.ebml import segment_stop
+from excamera_dask.errors import SourceError
+from excamera_dask.sources.demuxing import Demuxed, open_container, walk_packets
+from excamera_dask.sources.encryption import MP4
+from excamera_dask.sources.scan import DAMAGED, MARKED, PacketTable
+from excamera_dask.sources.y4m_walk import Y4M
+
+MATROSKA = "matroska,webm"
+HEADER_BYTES = 4096
+
+
+class Counted(NamedTuple):
+    """The frames: order (T,) int64 ordinals of the packets that give them, in presentation order; how they were counted;
+    spoilt int64, rising, ordinals of packets that the decoder complained of, where it decoded the whole film.
+    """
+
+    order: NDArray[np.int64]
+    how: str
+    spoilt: NDArray[np.int64]
+    warnings: list[str]
+
+
+def counted_frames(path: str, demuxed: Demuxed, table: PacketTable) -> Counted:
+    """Count the frames by their packets, or by decoding them where packets do not tell."""
+    if table.doubts:
+        counted = _decode_order(path, demuxed.stream.index, demuxed.version)
+        told = counted.spoilt.size or (MARKED in table.doubts and not table.marks_damage)
+        if (told or DAMAGED in table.doubts) and not counted.warnings:
+            counted.warnings.append("damaged packets; some pictures may show errors")
+    else:
+        shown = np.flatnonzero(table.shown)
+        order = shown[np.argsort(table.times.pts[shown], kind="stable")].astype(np.int64)
+        counted = Counted(order, "packets", np.zeros(0, np.int64), [])
+    frames = len(counted.order)
+    if frames == 0:
+        raise SourceError(f"{path}: no video frame can be decoded")
+    counted.warnings[:0] = [*table.warnings, *_cut_short(demuxed, table, frames)]
+    return counted
+
+
+def _cut_short(demuxed: Demuxed, table: PacketTable, frames: int) -> list[str]:
+    """What the file says of frames that are not in it."""
+    announced, format_ = demuxed.stream.frames, demuxed.container.format.name
+    if format_ == MP4:  # an edit list may leave frames out, or show them twice
+        announced = len(demuxed.stream.index_entries)
+    if announced > len(table.positions):
+        return [f"truncated: {frames} of {announced} frames can be read"]
+    if format_ == Y4M and table.end < demuxed.version[1]:
+        return [f"truncated: the file breaks off within frame {frames}"]
+    if format_ == MATROSKA and _is_cut_short(demuxed):
+        return [f"truncated: the file breaks off after frame {frames - 1}"]
+    return []
+
+
+def _is_cut_short(demuxed: Demuxed) -> bool:
+    """Whether a Matroska file is shorter than it says."""
+    told = segment_stop(demuxed.read_start(HEADER_BYTES))
+    return told is not None and told > demuxed.version[1]
+
+
+def _decode_order(path: str, index: int, version: tuple[str, int]) -> Counted:
+    """Decode the whole film once: packets that give frames as the decoder emits them, packets that it complains of."""
+    demuxed = open_container(path, index, version)
+    container, stream = demuxed.container, demuxed.stream
+    context = stream.codec_context
+    emitted: list[int] = []
+    spoilt: set[int] = set()
+    failures = 0
+
+    def take(frames: list[Any]) -> None:
+        known = [frame for frame in frames if frame.pts is not None]
+        emitted.extend(frame.pts for frame in known)
+        spoilt.update(frame.pts for frame in known if frame.is_corrupt)
+
+    try:
+        for ordinal, packet in enumerate(walk_packets(container, stream)):
+            packet.pts = ordinal
+            try:
+                take(context.decode(packet))
+            except av.FFmpegError:
+                failures += 1
+                spoilt.add(ordinal)
+    except av.FFmpegError:
+        pass
+    with contextlib.suppress(av.FFmpegError, EOFError):
+        take(context.decode(None))
+    demuxed.close()
+    unique = dict.fromkeys(emitted)
+    warnings = [f"damaged packets: {failures} could not be decoded"] if failures else []
+    order = np.fromiter(unique, np.int64, len(unique))
+    return Counted(order, "decoded", np.array(sorted(spoilt), np.int64), warnings)
