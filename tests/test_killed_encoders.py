@@ -7,18 +7,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pytest
 from distributed import Client, LocalCluster
+from test_api import write_film
 
 import excamera_dask
 from codec.frame import Image
 from codec.kernel_cache import INTERPRETED
 from excamera_dask import first_pass
-from excamera_dask.containers import Y4mWriter
 from excamera_dask.first_pass import EncoderKilled, FirstPassSettings, encode_chunk
 from excamera_dask.progress import Notice
 from executors.tries import TRIES
@@ -42,13 +41,7 @@ OPTIONS = {"encoder": "vpxenc", "chunk_frames": 3, "batch_chunks": 2, "scene_cut
 
 @pytest.fixture(scope="module")
 def film(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("film") / "in.y4m"
-    scene = np.random.default_rng(7).integers(0, 255, (200, 200), dtype=np.uint8)
-    with Y4mWriter(path, 96, 80, Fraction(25)) as writer:
-        for n in range(12):
-            y = np.ascontiguousarray(scene[n : n + 80, 2 * n : 2 * n + 96])
-            writer.write(Image(y, y[::2, ::2].copy(), 255 - y[::2, ::2]))
-    return path
+    return write_film(tmp_path_factory.mktemp("film") / "in.y4m", frames=12)
 
 
 @pytest.fixture(scope="module")

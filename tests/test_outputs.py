@@ -117,6 +117,22 @@ def assert_refused(
     assert line.startswith("excamera: ") and word in line and "internal" not in line
 
 
+@pytest.fixture
+def refused(
+    films: Films,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> Callable[..., None]:
+    """Run a command line in an empty folder and see it refused with an exit code and a word."""
+    monkeypatch.chdir(tmp_path)
+
+    def check(line: str, name: str, code: int, word: str) -> None:
+        assert_refused(capsys, Writing(line, "").arguments(films, name), code, word)
+
+    return check
+
+
 def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
@@ -179,14 +195,9 @@ def test_names_are_printed_safely(
     ],
 )
 def test_a_suffix_that_cannot_be_is_wrong_usage(
-    line: str,
-    films: Films,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    line: str, refused: Callable[..., None], tmp_path: Path
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert_refused(capsys, Writing(line, "").arguments(films, ""), 2, "must end in .")
+    refused(line, "", 2, "must end in .")
     assert names(tmp_path) == []
 
 
@@ -400,16 +411,11 @@ def test_links(
     ],
 )
 def test_inputs_and_folders_that_are_loops_or_too_long(
-    line: str,
-    films: Films,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    line: str, refused: Callable[..., None], tmp_path: Path
 ) -> None:
-    monkeypatch.chdir(tmp_path)
     (tmp_path / "loop").symlink_to("loop")
     for name, word in {"loop": "", "a" * 256: "too long"}.items():
-        assert_refused(capsys, Writing(line, "").arguments(films, name), 1, word)
+        refused(line, name, 1, word)
     assert names(tmp_path) == ["loop"]
 
 
