@@ -6,15 +6,26 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 from test_api import write_film
 
+from codec.kernel_cache import FOR_ALL_USERS
+
 ENCODE = [sys.executable, "-m", "excamera_dask.cli", "encode"]
 PLAIN = ["-x", "1", "--first-pass", "libvpx", "--no-scene-cuts"]
 """Plain chunking needs none of our kernels."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _nothing_for_all_users() -> Iterator[None]:
+    """Without a home, root keeps kernels where all users find them; a test leaves none there."""
+    was_there = FOR_ALL_USERS.exists()
+    yield
+    if not was_there:
+        shutil.rmtree(FOR_ALL_USERS, ignore_errors=True)
 
 
 @pytest.fixture(scope="module")
