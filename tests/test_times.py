@@ -138,6 +138,19 @@ def test_the_last_frame_is_shown_as_long_as_its_packet_says(
         agrees(source)
 
 
+@pytest.mark.parametrize("suffix", ["mkv", "webm", "avi", "ts", "flv"])
+def test_a_film_that_breaks_off_does_not_hold_its_last_frame(tmp_path: Path, suffix: str) -> None:
+    codec = "libvpx" if suffix == "webm" else "libx264"
+    options = {"g": "12"} if suffix == "webm" else {"g": "12", "bf": "0"}
+    whole = write(tmp_path / f"a.{suffix}", codec, 100, options=options).read_bytes()
+    path = tmp_path / f"cut.{suffix}"
+    path.write_bytes(whole[: len(whole) // 2])
+    source = open_source(path)
+    assert 20 < source.frame_count < 90
+    assert source.duration == pytest.approx(source.frame_count / 25, abs=0.05)
+    agrees(source, Fraction(1, 50))
+
+
 def test_a_gap_before_the_last_frame_is_not_its_duration(tmp_path: Path) -> None:
     path = tmp_path / "a.mkv"
     with av.open(str(path), "w") as container:

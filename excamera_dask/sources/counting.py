@@ -58,15 +58,15 @@ def _cut_short(demuxed: Demuxed, table: PacketTable, frames: int) -> list[str]:
         return [f"truncated: {frames} of {announced} frames can be read"]
     if format_ == Y4M and table.end < demuxed.version[1]:
         return [f"truncated: the file breaks off within frame {frames}"]
-    if format_ == MATROSKA and _is_cut_short(demuxed):
+    if format_ == MATROSKA and is_whole_matroska(demuxed) is False:
         return [f"truncated: the file breaks off after frame {frames - 1}"]
     return []
 
 
-def _is_cut_short(demuxed: Demuxed) -> bool:
-    """Whether a Matroska file is shorter than it says."""
+def is_whole_matroska(demuxed: Demuxed) -> bool | None:
+    """Whether a Matroska file is as long as it says; None where it does not, as one that is written while it is sent."""
     told = segment_stop(demuxed.read_start(HEADER_BYTES))
-    return told is not None and told > demuxed.version[1]
+    return None if told is None else told <= demuxed.version[1]
 
 
 def _decode_order(path: str, index: int, version: tuple[str, int]) -> Counted:

@@ -16,7 +16,7 @@ from excamera_dask.overrides import Reading
 from excamera_dask.sources import packets as packet_checks
 from excamera_dask.sources.choice import choice_told
 from excamera_dask.sources.corrections import corrected
-from excamera_dask.sources.counting import MATROSKA, Counted, counted_frames
+from excamera_dask.sources.counting import MATROSKA, Counted, counted_frames, is_whole_matroska
 from excamera_dask.sources.demuxing import Demuxed, open_container
 from excamera_dask.sources.description import (
     UNSPECIFIED,
@@ -162,10 +162,12 @@ def _origin(demuxed: Demuxed) -> int | None:
 
 
 def _end(demuxed: Demuxed) -> int | None:
-    """When the file says that it ends: Matroska tells that, and not how long its last frame is shown."""
+    """When the file says that it ends: whole Matroska tells that, and not how long its last frame is shown."""
     container = demuxed.container
     alone = len(container.streams) == 1 and container.format.name == MATROSKA
-    return _in_ticks(demuxed, container.duration) if alone and container.duration else None
+    if not alone or not container.duration or not is_whole_matroska(demuxed):
+        return None
+    return _in_ticks(demuxed, container.duration)
 
 
 def _in_ticks(demuxed: Demuxed, microseconds: int) -> int:

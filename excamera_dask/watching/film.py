@@ -14,8 +14,16 @@ from av.format import Flags
 from av.stream import Disposition
 
 from codec.frame import Image
+from excamera_dask.ebml import segment_stop
 from excamera_dask.errors import SourceError
-from excamera_dask.storage import PathLike, StorageError, demuxable, full_name, is_remote
+from excamera_dask.storage import (
+    PathLike,
+    StorageError,
+    demuxable,
+    full_name,
+    is_remote,
+    open_input,
+)
 from excamera_dask.storage.errors import reason_of
 from excamera_dask.watching.clock import Clock
 from excamera_dask.watching.projector import NO_HINTS, Hints, Projector
@@ -25,6 +33,7 @@ MICROSECOND = Fraction(1, 10**6)
 DEFAULT_WEIGHT = 5_000_000
 """How many pixels the default flag of a stream outweighs."""
 MATROSKA = "matroska,webm"
+HEADER_BYTES = 4096
 TEXT_FORMATS = ("tty", "bin", "xbin", "idf", "adf")
 
 
@@ -118,6 +127,8 @@ class Film:
         """Matroska has no duration for a last frame that is held, but one for all."""
         if self.container != MATROSKA or not self.alone or self._container.duration is None:
             return Fraction(0)
+        if not _is_whole(self.path):
+            return Fraction(0)
         return self._container.duration * MICROSECOND - self.start
 
     def _decode(self) -> Iterator[av.VideoFrame]:
@@ -189,6 +200,13 @@ def _check_file(name: str) -> None:
         raise SourceError(f"{name}: permission denied")
     if os.path.isfile(name) and size == 0:
         raise SourceError(f"{name}: the file is empty")
+
+
+def _is_whole(name: str) -> bool:
+    """Whether a Matroska file tells its length, and has it."""
+    with open_input(name) as file:
+        told = segment_stop(file.read(HEADER_BYTES))
+        return told is not None and told <= file.seek(0, os.SEEK_END)
 
 
 def _raise_trouble(opened: Any) -> None:
