@@ -209,7 +209,10 @@ def main(arguments: list[str]) -> None:
     """Pack into the folder that is the one argument, and print the manifest."""
     if len(arguments) != 1:
         raise SystemExit("usage: python -m excamera_dask.shipped_kernels FOLDER")
-    print(json.dumps(pack(Path(arguments[0]))))
+    try:
+        print(json.dumps(pack(Path(arguments[0]))))
+    except (KernelMismatch, OSError) as error:
+        raise SystemExit(f"shipped_kernels: {error}") from None
 
 
 if __name__ == "__main__":

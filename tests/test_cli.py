@@ -24,9 +24,11 @@ from codec.frame import Image
 from excamera_dask.cli import cli, main
 from excamera_dask.cli.display import Estimate, clock, fraction_done
 from excamera_dask.cli.libvpx_options import OPTIONS
+from excamera_dask.cli.output import as_json
 from excamera_dask.cli.values import BatchChunks, CqLevels, Executor, Methods, Number, Times
 from excamera_dask.containers import Y4mWriter
 from excamera_dask.first_pass import FirstPassSettings
+from excamera_dask.rd_curves import Point
 from executors import Counts
 
 COMMAND = [sys.executable, "-c", "import sys; from excamera_dask.cli import main; sys.exit(main())"]
@@ -532,3 +534,10 @@ def test_work_is_weighed_by_stage() -> None:
 
 def test_clock() -> None:
     assert [clock(s) for s in (0.2, 61, 3661)] == ["0:01", "1:01", "1:01:01"]
+
+
+def test_what_is_infinite_is_null_in_results() -> None:
+    point = Point("[6,16]", 4, 2, 1, 100, 1.0, float("inf"), float("inf"), 0.5)
+    told = json.loads(as_json({"points": [point], "count": np.int64(3), "path": Path("a")}))
+    assert told["points"][0]["psnr"] is None and told["points"][0]["ssim_db"] is None
+    assert told["points"][0]["bytes"] == 100 and told["count"] == 3 and told["path"] == "a"
