@@ -114,6 +114,19 @@ def test_descriptors_and_variables_are_lambdas(client: Any) -> None:
     assert "PYTEST_CURRENT_TEST" not in variables and "HOME" not in variables
 
 
+def test_what_keeps_an_environment_from_starting_is_told(
+    server: LocalLambda, client: Any, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(
+        TESTS, tmp_path / "code", ignore=lambda _, names: set(names) - {"lambda_handlers.py"}
+    )
+    server.create_function("gone", HANDLER, code=folder)
+    shutil.rmtree(folder)
+    message = call(client, "gone")["Payload"]["errorMessage"]
+    assert "exit status 126" in message
+    assert "The environment cannot start" in message and str(folder) in message
+
+
 def test_threads_are_limited(client: Any) -> None:
     groups = ControlGroups.open()
     if isinstance(groups, str) or "pids" not in groups.controllers:

@@ -22,6 +22,7 @@ from executors.aws_lambda.emulator.functions import Function
 from executors.aws_lambda.emulator.logs import LogStream
 from executors.aws_lambda.emulator.process import EnvironmentProcess
 from executors.aws_lambda.emulator.quotas import MEBIBYTE, RESPONSE_PAYLOAD
+from executors.aws_lambda.emulator.sandbox import refusal
 
 Spawn = Callable[["Environment"], EnvironmentProcess]
 
@@ -233,6 +234,8 @@ class Environment:
         over = self._over_memory or self.process.out_of_memory()
         if not self._ready.done():
             document = reports.exit_error(self._current.request_id if self._current else "", status)
+            if why := refusal(self.log.tail()):
+                document["errorMessage"] += f". {why}"
             self._ready.set_result(reports.document(document))
         elif self._ended is not None and not self._ended.done() and self._current is not None:
             document = reports.exit_error(self._current.request_id, status)

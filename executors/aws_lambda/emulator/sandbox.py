@@ -18,6 +18,7 @@ from executors.aws_lambda.emulator.quotas import DESCRIPTORS
 _DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
 _DEVICE_LINKS = {"fd": "", "stdin": "/0", "stdout": "/1", "stderr": "/2"}
 _FAILED = 126
+_REFUSED = "The environment cannot start: "
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,9 +71,15 @@ def spawn(
         kernel.die_with_parent(parent)
         os.execve(arguments[0], list(arguments), environment)
     except BaseException as error:  # a forked copy of the server must end here, whatever happens
-        os.write(2, f"The environment cannot start: {error}\n".encode())
+        os.write(2, f"{_REFUSED}{error}\n".encode())
     finally:
         os._exit(_FAILED)
+
+
+def refusal(output: bytes) -> str:
+    """The line in which a child said why it could not be set up, if there is one in `output`; "" otherwise."""
+    lines = output.decode("utf-8", "replace").splitlines()
+    return next((line for line in lines if line.startswith(_REFUSED)), "")
 
 
 def enter(confinement: Confinement) -> None:
