@@ -19,6 +19,7 @@ from excamera_dask.comparison import Selection, compare_films
 from excamera_dask.containers import Writer, Y4mWriter, read_packets
 from excamera_dask.overrides import Reading
 from excamera_dask.sources import SourceInfo, open_source, read_frames
+from excamera_dask.watching import watch
 
 WIDTH, HEIGHT = 256, 16
 U, V = 90, 170
@@ -296,6 +297,29 @@ def test_a_full_range_film_and_its_limited_twin_compare_as_equal(tmp_path: Path)
             writer.write(image)
     compared = compare_films(Selection(full.path), Selection(tmp_path / "twin.y4m"))
     assert compared.frames == 2 and compared.psnr.y > 50  # libavfilter's rounding, once
+
+
+@pytest.mark.parametrize(
+    "codec, name",
+    [("libx264", "yuv444p"), ("libx264", "yuv422p"), ("libx264", "yuv420p10le"), ("libx264rgb", "rgb24"),
+     ("mpeg2video", "yuv422p"), ("libx264", "yuv444p10le"), ("libx265", "yuv444p"), ("ffv1", "yuv444p")],
+)  # fmt: skip
+def test_chroma_stays_where_it_is(tmp_path: Path, codec: str, name: str) -> None:
+    """Of 4:4:4, 4:2:2 and RGB too, whose decoders say where samples of 4:2:0 would lie: as libavfilter converts them."""
+    path = tmp_path / "film.mkv"
+    options = {"x265-params": "log-level=none"} if codec == "libx265" else {"b:v": "4M"}
+    with av.open(str(path), "w") as container:
+        stream: Any = container.add_stream(codec, rate=25, options=options)
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, name
+        blocks = np.random.default_rng(3).integers(0, 256, (HEIGHT // 2, WIDTH // 2, 3), np.uint8)
+        noise = np.ascontiguousarray(blocks.repeat(2, 0).repeat(2, 1))
+        container.mux(
+            stream.encode(av.VideoFrame.from_ndarray(noise, format="rgb24").reformat(format=name))
+        )
+        container.mux(stream.encode(None))
+    with watch(path) as film:
+        reference = next(film.frames()).picture()
+    assert read_frames(open_source(path), 0, 1)[0].to_bytes() == reference.to_bytes()
 
 
 def theirs(ffmpeg: str, path: Path, source: SourceInfo, *options: str) -> list[NDArray[np.int64]]:

@@ -12,9 +12,12 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+from streams import moving_images
 
 from excamera_dask.errors import SourceError
+from excamera_dask.first_pass import video_frame
 from excamera_dask.sources import SourceInfo, iter_frames, open_source, reading
+from excamera_dask.sources.entries import _bits_of_pixel, _pixels
 from excamera_dask.sources.nal_units import _described_units
 from excamera_dask.sources.pixels import to_image
 
@@ -292,3 +295,50 @@ def test_films_that_begin_in_the_middle_of_a_group(tmp_path: Path, codec: str, s
                 out.mux(packet)
     described = check(cut)
     assert FRAMES // 2 < described.frame_count < FRAMES
+
+
+def test_what_lies_behind_the_rows_of_a_picture_does_not_count() -> None:
+    """Decoders leave anything there; it must not make two pictures of one."""
+    for name in (
+        "yuv420p",
+        "yuv420p10le",
+        "nv12",
+        "gray",
+        "rgb24",
+        "pal8",
+        "rgb565le",
+        "monob",
+        "yuyv422",
+    ):
+        kinds = set()
+        for filling in (0, 255):
+            frame = av.VideoFrame(20, 16, name)
+            seen = []
+            for number, plane in enumerate(frame.planes):
+                stored = np.frombuffer(plane, np.uint8)
+                stored[:] = filling
+                bits = _bits_of_pixel(frame.format, number)
+                if plane.line_size:
+                    rows = stored[: plane.height * plane.line_size].reshape(plane.height, -1)
+                    rows[:, : -(-plane.width * bits // 8)] = 7
+                else:
+                    stored[:] = 7
+                seen.append(_pixels(plane, bits))
+            assert all(seen), name
+            kinds.add(b"".join(seen))
+        assert len(kinds) == 1, name
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv", "ts"])
+def test_open_groups_of_hevc_are_not_called_damaged(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"open.{suffix}"
+    parameters = "log-level=none:keyint=12:min-keyint=12:open-gop=1:bframes=3:scenecut=0:b-adapt=0"
+    with av.open(str(path), "w") as container:
+        stream: Any = container.add_stream("libx265", rate=25, options={"x265-params": parameters})
+        stream.width, stream.height, stream.pix_fmt = 160, 96, "yuv420p"
+        for number, image in enumerate(moving_images(160, 96, 40)):
+            container.mux(stream.encode(video_frame(image, number)))
+        container.mux(stream.encode(None))
+    source = open_source(path)
+    assert not source.warnings and source.frame_count == 40
+    assert len(source.anchors.frames) > 2

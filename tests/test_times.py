@@ -6,6 +6,7 @@ What is right is known by how each film is made; `watching`, which reads on its 
 from __future__ import annotations
 
 import struct
+import subprocess
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -19,7 +20,7 @@ from excamera_dask.api import encode
 from excamera_dask.errors import SourceError
 from excamera_dask.sources import SourceInfo, iter_frames, open_source
 from excamera_dask.sources.description import NO_TIME
-from excamera_dask.sources.times import PacketTimes, frame_times, joined, spread
+from excamera_dask.sources.times import PacketTimes, as_given, frame_times, joined, spread
 from excamera_dask.watching import watch
 
 WIDTH, HEIGHT, RATE = 96, 64, 25
@@ -248,6 +249,61 @@ def test_packed_pictures_are_unpacked(tmp_path: Path, suffix: str) -> None:
     assert ours == theirs
 
 
+def test_times_that_are_guessed_for_packed_pictures_are_even(tmp_path: Path, ffmpeg: str) -> None:
+    """libxvid's stream tells of B-frames in its packets, and AVI has no times of presentation: libavformat guesses."""
+    path = tmp_path / "xvid.avi"
+    film = ["-f", "lavfi", "-i", "testsrc2=s=96x64:r=25:d=1.6", "-c:v", "libxvid", "-bf", "2"]
+    made = subprocess.run([ffmpeg, "-v", "error", *film, "-g", "12", str(path)], check=False)
+    if made.returncode:
+        pytest.skip("this ffmpeg has no libxvid")
+    source = open_source(path)
+    assert not source.warnings
+    assert set(np.diff(source.all_times).tolist()) == {1} and source.end == source.frame_count
+    agrees(source)
+
+
+@pytest.mark.parametrize("codec", ["mjpeg", "mpeg4", "libx264"])
+def test_chunks_without_a_byte_hold_the_picture_before(tmp_path: Path, codec: str) -> None:
+    """So AVI has frames that were dropped in a capture: they are no sign of a file that breaks off."""
+    path = tmp_path / "gap.avi"
+    with av.open(str(path), "w") as container:
+        options = {"b:v": "200k"} if codec == "mjpeg" else {"bf": "0", "g": "12"}
+        stream: Any = container.add_stream(codec, rate=RATE, options=options)
+        stream.width, stream.height = WIDTH, HEIGHT
+        stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
+        for number, frame in enumerate(frames(24)):
+            shown = frame.reformat(format=stream.pix_fmt)
+            shown.pts, shown.time_base = number + 8 * (number >= 10), FRAME
+            container.mux(stream.encode(shown))
+        container.mux(stream.encode(None))
+    source = open_source(path)
+    assert not source.warnings
+    assert source.times.tolist() == [*range(10), *range(18, 32)]
+    agrees(source)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
+    assert any("truncated" in warning for warning in open_source(path).warnings)
+
+
+@pytest.mark.parametrize("codec, suffix", [("libx264", "h264"), ("libx265", "hevc")])
+@pytest.mark.parametrize("rate", ["6", "12", "25/2", "13", "30000/1001", "120"])
+def test_bare_streams_play_at_the_rate_that_they_state(
+    tmp_path: Path, codec: str, suffix: str, rate: str
+) -> None:
+    path = tmp_path / f"bare.{suffix}"
+    with av.open(str(path), "w") as container:
+        options = {"x265-params": "log-level=none"} if codec == "libx265" else {}
+        stream: Any = container.add_stream(codec, rate=Fraction(rate), options=options)
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        for number, frame in enumerate(frames(8)):
+            frame.pts, frame.time_base = number, 1 / Fraction(rate)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    source = open_source(path)
+    assert seconds(source) == [number / Fraction(rate) for number in range(8)]
+    assert source.end * source.time_base == 8 / Fraction(rate)
+    agrees(source)
+
+
 def edited(path: Path, target: Path, edits: list[tuple[int, int]]) -> Path:
     """An MP4 with another edit list: (duration in ms, media time) each (ISO/IEC 14496-12 8.6.6)."""
 
@@ -311,6 +367,15 @@ def test_jumps_of_less_than_ten_seconds_are_gaps() -> None:
         assert told == ([0, 10, 20, 30, 40] if joint else pts), gap
 
 
+def test_times_of_decoding_are_those_at_which_frames_are_given() -> None:
+    packets = packet_times([30, 50, 40, 60, 80, 70], [0, 30, 40, 50, 60, 70])
+    order, fed = np.array([0, 2, 3, 1, 5, 4]), np.array([1, 2, 3, 4, 5, -1])
+    given = as_given(packets, order, fed)
+    times = frame_times(given, order, Fraction(1, 250), Fraction(25), 0)
+    assert times.times.tolist() == list(range(0, 60, 10)) and times.end == 60
+    assert times.start == Fraction(30, 250)
+
+
 def test_single_packets_without_a_time_lie_between_the_others() -> None:
     unit, order = Fraction(1, 10), np.arange(5)
     times = frame_times(packet_times([10, NO_TIME, 30, NO_TIME, 50]), order, unit, Fraction(1), 0)
@@ -330,12 +395,15 @@ def test_encrypted_films_are_refused_by_name(tmp_path: Path, tag: bytes) -> None
         open_source(path)
 
 
-def test_films_under_common_encryption_are_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("flags", ["faststart", "frag_keyframe+empty_moov"])
+def test_films_under_common_encryption_are_refused(tmp_path: Path, flags: str) -> None:
+    """Also those that libavformat cannot open."""
     plain, path = write(tmp_path / "a.mp4"), tmp_path / "encrypted.mp4"
     options = {
         "encryption_scheme": "cenc-aes-ctr",
         "encryption_key": "00112233445566778899aabbccddeeff",
         "encryption_kid": "ffeeddccbbaa99887766554433221100",
+        "movflags": flags,
     }
     with av.open(str(plain)) as film, av.open(str(path), "w", options=options) as out:
         stream = out.add_stream_from_template(film.streams.video[0])
@@ -345,3 +413,6 @@ def test_films_under_common_encryption_are_refused(tmp_path: Path) -> None:
                 out.mux(packet)
     with pytest.raises(SourceError, match="stream 0 is encrypted"):
         open_source(path)
+    if flags == "faststart":
+        with pytest.raises(SourceError, match="stream 0 is encrypted"), watch(path):
+            pass

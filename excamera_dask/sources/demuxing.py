@@ -11,7 +11,7 @@ from av.bitstream import BitStreamFilterContext
 
 from excamera_dask.errors import SourceError
 from excamera_dask.sources.choice import begun_stream, choose_stream
-from excamera_dask.sources.encryption import check_clear, opened_again
+from excamera_dask.sources.encryption import check_clear, check_readable, opened_again
 from excamera_dask.sources.skimming import SkimmedFile, fetch_index, top_level_boxes
 from excamera_dask.storage import S3Url, locate
 from excamera_dask.storage.bucket import ObjectInfo
@@ -34,12 +34,10 @@ class Demuxed(NamedTuple):
         status = os.stat(self.container.name)
         return str(status.st_mtime_ns), status.st_size
 
-    def read_start(self, count: int) -> bytes:
-        """The first bytes of the file; not to be asked for between packets."""
-        if self.object is not None:
-            self.object.seek(0)
-            return self.object.read(count)
-        with open(self.container.name, "rb") as file:
+    def read_at(self, position: int, count: int) -> bytes:
+        """Bytes of the file; not to be asked for between packets."""
+        with opened_again(self.container.name, self.object) as file:
+            file.seek(position)
             return file.read(count)
 
     def close(self) -> None:
@@ -63,6 +61,8 @@ def open_container(
     try:
         container = av.open(opened or path, metadata_errors="ignore")  # type: ignore[call-overload]
     except av.FFmpegError as error:
+        with opened_again(path, opened) as file:
+            check_readable(path, file)
         raise SourceError(f"{path}: not a video that can be read ({_reason(error)})") from None
     demuxed = Demuxed(container, None, opened)
     try:

@@ -32,6 +32,13 @@ def check_clear(container: Any, stream: Any, name: str, file: IO[bytes]) -> None
         raise encrypted(name, stream.index, signs[0])
 
 
+def check_readable(name: str, file: IO[bytes]) -> None:
+    """Raise SourceError where a file that libavformat cannot open is an MP4 with an encrypted stream."""
+    for number, entry in enumerate(_sample_entries(file)):
+        if entry in ENCRYPTED_ENTRIES:
+            raise encrypted(name, number, entry)
+
+
 def encrypted(name: str, stream: int, sign: str) -> SourceError:
     """The error for a stream that is encrypted; `sign` is what tells it."""
     return SourceError(

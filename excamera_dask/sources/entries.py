@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import av
+import numpy as np
 
 from excamera_dask.sources.packets import Checker
 
@@ -44,17 +45,36 @@ def _picture(context: Any, packets: Sequence[Any]) -> bytes | None:
     frames: list[av.VideoFrame] = []
     for number, packet in enumerate([*packets, None]):
         decoded = _decode(context, packet, OURS + number)
-        if decoded is None and packet is not None:
+        if decoded is None and number == 0:
             return None
-        frames += decoded or []
+        frames += (
+            decoded or []
+        )  # the next one may lean on a picture before: those of an open group do
     context.flush_buffers()
     found = [frame for frame in frames if frame.pts == OURS]
     if not found or found[0].is_corrupt:
         return None
     digest = hashlib.blake2b(digest_size=16)
-    for plane in found[0].planes:
-        digest.update(plane)
+    for number, plane in enumerate(found[0].planes):
+        digest.update(_pixels(plane, _bits_of_pixel(found[0].format, number)))
     return digest.digest()
+
+
+def _pixels(plane: Any, bits: int) -> bytes:
+    """What a plane holds, without what lies behind its rows, which is anything."""
+    stored = np.frombuffer(plane, np.uint8)
+    if not plane.line_size:  # a palette
+        return stored.tobytes()
+    rows = stored[: plane.height * plane.line_size].reshape(plane.height, plane.line_size)
+    return rows[:, : -(-plane.width * bits // 8)].tobytes()
+
+
+def _bits_of_pixel(format: Any, plane: int) -> int:
+    """How many bits a pixel takes in a plane."""
+    if len({component.plane for component in format.components}) == 1:
+        return int(format.padded_bits_per_pixel)
+    bits = [component.bits for component in format.components if component.plane == plane]
+    return sum(-(-each // 8) * 8 for each in bits)
 
 
 def _decode(context: Any, packet: Any, time: int) -> list[av.VideoFrame] | None:

@@ -16,7 +16,7 @@ from excamera_dask.overrides import Reading
 from excamera_dask.sources import packets as packet_checks
 from excamera_dask.sources.choice import choice_told
 from excamera_dask.sources.corrections import corrected
-from excamera_dask.sources.counting import MATROSKA, Counted, counted_frames, is_whole_matroska
+from excamera_dask.sources.counting import AVI, MATROSKA, Counted, counted_frames, is_whole_matroska
 from excamera_dask.sources.demuxing import Demuxed, open_container
 from excamera_dask.sources.description import (
     UNSPECIFIED,
@@ -26,9 +26,9 @@ from excamera_dask.sources.description import (
     stated_range,
 )
 from excamera_dask.sources.pixels import colour_of, is_converted, orientation_of
-from excamera_dask.sources.scan import PacketTable, scan, stated_rate
+from excamera_dask.sources.scan import PacketTable, bare_rate, scan, stated_rate
 from excamera_dask.sources.side_data import picture_tags
-from excamera_dask.sources.times import USUAL_RATE, frame_times, mean_rate
+from excamera_dask.sources.times import USUAL_RATE, as_given, frame_times, mean_rate
 from excamera_dask.storage import full_name
 
 LARGEST_SIDE = 16383
@@ -103,10 +103,13 @@ def _describe(
             f"{path}: {shown[0]}x{shown[1]} is too large for VP8 (at most {LARGEST_SIDE})"
         )
     aspect = _sample_aspect(stream)
-    told_rate = stated_rate(stream)
-    rate = Fraction(stream.guessed_rate or told_rate or USUAL_RATE)
+    told_rate = stated_rate(demuxed)
+    rate = Fraction(bare_rate(demuxed) or stream.guessed_rate or told_rate or USUAL_RATE)
+    packet_times = table.times
+    if container.format.name == AVI:
+        packet_times = as_given(packet_times, order, counted.fed)
     times = frame_times(
-        table.times, order, Fraction(stream.time_base), rate, _origin(demuxed), _end(demuxed)
+        packet_times, order, Fraction(stream.time_base), rate, _origin(demuxed), _end(demuxed)
     )
     check = packet_checks.checker(stream)
     return SourceInfo(

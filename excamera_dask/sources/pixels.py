@@ -91,7 +91,7 @@ def _convert(frame: av.VideoFrame, source: SourceInfo) -> av.VideoFrame:
     matrices: dict[str, Any] = {}
     if is_rgb(frame.format):
         matrices = {"dst_colorspace": MATRICES.get(source.colour.matrix, Colorspace.ITU601)}
-    return frame.reformat(
+    return _unsited(frame).reformat(
         source.coded_width,
         source.coded_height,
         "yuv420p",
@@ -101,6 +101,19 @@ def _convert(frame: av.VideoFrame, source: SourceInfo) -> av.VideoFrame:
         threads=1,
         **matrices,
     )
+
+
+def _unsited(frame: av.VideoFrame) -> av.VideoFrame:
+    """The frame without where its chroma lies, by which PyAV's scaler, unlike the command ffmpeg, would shift it."""
+    format_ = frame.format
+    if format_.has_palette or (format_.chroma_width(2) == 1 and format_.chroma_height(2) == 1):
+        return frame
+    bare = av.VideoFrame(frame.width, frame.height, format_.name)
+    for plane, target in zip(frame.planes, bare.planes, strict=True):
+        pixels, copied = _plane_array(plane), _plane_array(target)
+        width = min(plane.line_size, target.line_size)
+        copied[: len(pixels), :width] = pixels[: len(copied), :width]
+    return bare
 
 
 def _plane_array(plane: Any) -> NDArray[np.uint8]:

@@ -26,6 +26,8 @@ from excamera_dask.sources.y4m_walk import Y4M, Place, walk_places
 
 ANCHOR_SPACING = 12
 DAMAGED, MARKED = "damaged packets", "packets that the container marks as damaged"
+BARE = ("h264", "hevc")
+"""Formats that are nothing but the codec's bitstream; libavformat guesses at their rates."""
 SAMPLES = 8
 SAMPLE_BYTES = 16384
 
@@ -158,7 +160,9 @@ class _Walk:
         times = PacketTimes(*(column.astype(np.int64) for column in (pts, dts, durations)))
         stream, format_ = self.demuxed.stream, self.demuxed.container.format
         if format_.flags & Flags.ts_discont.value:
-            times = joined(times, Fraction(stream.time_base), stated_rate(stream) or USUAL_RATE)
+            times = joined(
+                times, Fraction(stream.time_base), stated_rate(self.demuxed) or USUAL_RATE
+            )
         return PacketTable(
             times,
             pts.astype(np.int64),
@@ -196,7 +200,14 @@ def _time_doubts(pts: NDArray[np.int64]) -> set[str]:
     return set()
 
 
-def stated_rate(stream: Any) -> Fraction | None:
+def bare_rate(demuxed: Demuxed) -> Fraction | None:
+    """Frames a second of a bitstream without a container, as it states them itself; None of any other."""
+    rate = demuxed.stream.codec_context.framerate
+    return Fraction(rate) if rate and demuxed.container.format.name in BARE else None
+
+
+def stated_rate(demuxed: Demuxed) -> Fraction | None:
     """Frames a second as the file states them."""
-    rate = stream.average_rate or stream.guessed_rate
+    stream = demuxed.stream
+    rate = bare_rate(demuxed) or stream.average_rate or stream.guessed_rate
     return Fraction(rate) if rate else None

@@ -70,6 +70,21 @@ def joined(packets: PacketTimes, unit: Fraction, rate: Fraction) -> PacketTimes:
     return packets._replace(pts=np.where(foreign, NO_TIME, pts), dts=dts_)
 
 
+def as_given(packets: PacketTimes, order: NDArray[np.int64], fed: NDArray[np.int64]) -> PacketTimes:
+    """The same packets, of a container that has times of decoding only, with those at which a decoder gives the frames.
+
+    order, fed: (T,) ordinals of the packets that give the frames, and of those upon which the decoder does, -1 at its end.
+    The first frame stays where it is.
+    """
+    given = fed >= 0
+    if not given[0] or np.any(packets.dts == NO_TIME) or packets.pts[order[0]] == NO_TIME:
+        return packets
+    delay = packets.dts[fed[0]] - packets.pts[order[0]]
+    pts = np.full(packets.pts.size, NO_TIME)
+    pts[order[given]] = packets.dts[fed[given]] - delay
+    return packets._replace(pts=pts)
+
+
 def frame_times(
     packets: PacketTimes,
     order: NDArray[np.int64],
@@ -110,7 +125,7 @@ def _held(packets: PacketTimes, order: NDArray[np.int64], moved: int) -> int:
 
 
 def _are_of_decoding(pts: NDArray[np.int64]) -> bool:
-    """Whether packets carry times of decoding, as AVI has them."""
+    """Whether packets carry times of decoding, as those that were taken from AVI do."""
     return bool(np.all(pts != NO_TIME) and np.all(np.diff(pts) > 0))
 
 

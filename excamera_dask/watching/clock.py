@@ -15,12 +15,16 @@ class Clock:
     """Times in ticks of `time_base` from the start of the container.
 
     start: the tick at which the container starts. joined: whether recordings may lie one behind another in it, each
-    with its own timeline; then a time that jumps goes on where the one before ended. step: ticks of a frame of which
-    nothing else is known.
+    with its own timeline; then a time that jumps goes on where the one before ended. guessed: whether the container has
+    times of decoding only. step: ticks of a frame of which nothing else is known.
     """
 
-    def __init__(self, time_base: Fraction, start: int, joined: bool, step: int) -> None:
+    def __init__(
+        self, time_base: Fraction, start: int, joined: bool, guessed: bool, step: int
+    ) -> None:
         self.step = step
+        self._guessed = guessed
+        self._delay: int | None = None
         self._joined = joined
         self._longest_gap = LONGEST_GAP / time_base
         self._largest_step_back = LARGEST_STEP_BACK / time_base
@@ -54,17 +58,30 @@ class Clock:
     def time(self, frame: Any) -> tuple[int, int]:
         """When a frame, the next in order of display, is shown, and for how long.
 
-        Its own time counts, or that of its packet where presentation times are missing or fall back more often than
-        those of decoding; a frame without any comes after the one before.
+        Its own time counts, or that of its packet where presentation times are missing, guessed, or fall back more often
+        than those of decoding; a frame without any comes after the one before.
         """
-        self._pts.hear(frame.pts, frame.dts)
-        self._dts.hear(frame.dts, frame.pts)
-        sound = self._pts.faults <= self._dts.faults or frame.dts is None
-        time = frame.pts if sound and frame.pts is not None else frame.dts
+        time = self._time_of_decoding(frame) if self._guessed else self._sounder_time(frame)
         duration = (frame.duration if time is not None else 0) or self.step
         time = self._following if time is None else time
         self._shown, self._following = time, time + duration
         return time, duration
+
+    def _sounder_time(self, frame: Any) -> int | None:
+        self._pts.hear(frame.pts, frame.dts)
+        self._dts.hear(frame.dts, frame.pts)
+        sound = self._pts.faults <= self._dts.faults or frame.dts is None
+        time: int | None = frame.pts if sound and frame.pts is not None else frame.dts
+        return time
+
+    def _time_of_decoding(self, frame: Any) -> int | None:
+        """Presentation begins when the container says, and goes on as decoding does."""
+        if self._delay is None:
+            known = frame.pts is not None and frame.dts is not None
+            self._delay = frame.dts - frame.pts if known else 0
+            first: int | None = frame.dts if frame.pts is None else frame.pts
+            return first
+        return None if frame.dts is None else int(frame.dts) - self._delay
 
 
 class _Monotony:

@@ -32,8 +32,12 @@ USUAL_RATE = Fraction(25)
 MICROSECOND = Fraction(1, 10**6)
 DEFAULT_WEIGHT = 5_000_000
 """How many pixels the default flag of a stream outweighs."""
+AVI = "avi"
 MATROSKA = "matroska,webm"
+BARE = ("h264", "hevc")
+"""Bitstreams without a container, whose rates libavformat does not take from them."""
 HEADER_BYTES = 4096
+ENCRYPTION = "encryption_info"
 TEXT_FORMATS = ("tty", "bin", "xbin", "idf", "adf")
 
 
@@ -73,7 +77,8 @@ class Film:
     ) -> None:
         self.path, self.container, self.stream = name, container.format.name, stream.index
         self.codec = stream.codec_context.name
-        self.rate = Fraction(stream.average_rate or stream.guessed_rate or USUAL_RATE)
+        own = stream.codec_context.framerate if self.container in BARE else None
+        self.rate = Fraction(own or stream.average_rate or stream.guessed_rate or USUAL_RATE)
         self.sample_aspect = Fraction(stream.sample_aspect_ratio or 1)
         self.time_base = Fraction(stream.time_base)
         self.start = (container.start_time or 0) * MICROSECOND
@@ -86,6 +91,7 @@ class Film:
             self.time_base,
             start=round(self.start / self.time_base),
             joined=bool(container.format.flags & Flags.ts_discont.value),
+            guessed=self.container == AVI,
             step=max(1, round(1 / (self.rate * self.time_base))),
         )
         self._hints, self._failures = hints, 0
@@ -148,6 +154,10 @@ class Film:
     def _packets(self) -> Iterator[Any]:
         try:
             for packet in self._container.demux(self._stream):
+                if packet.has_sidedata(ENCRYPTION):
+                    raise SourceError(
+                        f"{self.path}: stream {self.stream} is encrypted: decrypt it first, with its key"
+                    )
                 if packet.size:
                     yield packet
         except av.FFmpegError:
