@@ -47,6 +47,8 @@ class KernelCache(FunctionCache):  # type: ignore[misc]
         """The compiled kernel, None where there is none that can be read."""
         try:
             return super().load_overload(signature, target)
+        except MemoryError:
+            raise
         except Exception as error:  # a damaged pickle raises anything
             logger.warning("a compiled kernel in %s is damaged (%s)", self.cache_path, error)
             return None

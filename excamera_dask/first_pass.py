@@ -266,9 +266,10 @@ def _encode_with_vpxenc(images: Sequence[Image], settings: FirstPassSettings) ->
             _write_y4m(source, images)
             source.seek(0)
         except OSError as error:
-            size = sum(plane.nbytes for image in images for plane in image) >> 20
+            size = sum(plane.nbytes for image in images for plane in image) / 1e6
+            limit = " (raise `ulimit -f`)" if error.errno == errno.EFBIG else ""
             raise FirstPassError(
-                f"the pictures of a chunk ({size} MB) cannot be handed to vpxenc: {error.strerror}"
+                f"the pictures of a chunk ({size:.1f} MB) cannot be handed to vpxenc: {error.strerror}{limit}"
             ) from None
         with _memory.turn():
             result = _run_vpxenc(source, settings, _patience(images))

@@ -201,6 +201,34 @@ def test_a_suffix_that_cannot_be_is_wrong_usage(
     assert names(tmp_path) == []
 
 
+@pytest.mark.parametrize(
+    "line, word",
+    [
+        ("encode {clip} -o x.webm/", "names a folder"),
+        ("decode {webm} -o x.y4m/", "names a folder"),
+        ("step first-pass {clip} -o x.ivf/", "names a folder"),
+        ("encode {clip} -o .webm", "needs a name before .webm"),
+        ("encode {clip} -o x.webm -y -n", "exclude each other"),
+        ("decode {webm} -o x.y4m -n -y", "exclude each other"),
+    ],
+)
+def test_a_name_or_an_answer_that_cannot_be_is_wrong_usage(
+    line: str, word: str, refused: Callable[..., None], tmp_path: Path
+) -> None:
+    refused(line, "", 2, word)
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("place", ["-o {}", "-o x.webm --keep {}", "{} -o x.webm"])
+def test_an_empty_path_is_wrong_usage(
+    place: str, capsys: pytest.CaptureFixture[str], films: Films, tmp_path: Path
+) -> None:
+    """As a variable of a shell is that was never set."""
+    clip = [] if place.startswith("{}") else [str(films.clip)]
+    arguments = ["" if word == "{}" else word for word in place.split()]
+    assert_refused(capsys, ["encode", *clip, *arguments], 2, "empty path")
+
+
 # Rights
 
 

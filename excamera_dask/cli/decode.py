@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING
 import click
 
 from excamera_dask.cli.failures import Failure, printable
-from excamera_dask.cli.output import claim_output, notice, refuse_inputs
+from excamera_dask.cli.output import (
+    claim_output,
+    may_overwrite,
+    notice,
+    overwrite_options,
+    refuse_inputs,
+)
 from excamera_dask.cli.reading_options import stream_option
 from excamera_dask.cli.values import OutputFile, Place
 
@@ -25,22 +31,15 @@ if TYPE_CHECKING:
     "--md5", is_flag=True, help="Print the MD5 of all pictures, as vpxdec --i420 --md5 does."
 )
 @click.option("--limit", type=click.IntRange(min=1), help="Stop after this many pictures.")
-@click.option(
-    "-y",
-    "overwrite",
-    flag_value=True,
-    type=bool,
-    default=None,
-    help="Overwrite an existing output.",
-)
-@click.option("-n", "overwrite", flag_value=False, type=bool, help="Never overwrite.")
+@overwrite_options
 @stream_option
 def decode(
     source: Path | S3Url,
     output: Path | S3Url | None,
     md5: bool,
     limit: int | None,
-    overwrite: bool | None,
+    yes: bool,
+    no: bool,
     stream: int | str | None,
 ) -> None:
     """Decode the VP8 stream of IN with excamera's own decoder.
@@ -57,7 +56,7 @@ def decode(
         return
     if isinstance(source, Path) and isinstance(output, Path):
         refuse_inputs(output, source)
-    claim_output(output, overwrite)
+    claim_output(output, may_overwrite(yes, no))
     pictures = _write_y4m(source, output, limit, stream)
     notice(f"{pictures} pictures decoded")
 

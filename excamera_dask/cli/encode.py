@@ -15,7 +15,9 @@ from excamera_dask.cli.libvpx_options import cq_level_option, libvpx_options
 from excamera_dask.cli.output import (
     check_input,
     claim_output,
+    may_overwrite,
     notice,
+    overwrite_options,
     print_json,
     refuse_inputs,
 )
@@ -61,17 +63,7 @@ def method_options(command: Command) -> Command:
     "-o", "--output", type=OutputFile(".webm", ".ivf", remote=True), required=True,
     help="Output: .webm or .ivf.",
 )  # fmt: skip
-@click.option(
-    "-y",
-    "overwrite",
-    flag_value=True,
-    type=bool,
-    default=None,
-    help="Overwrite an existing output.",
-)
-@click.option(
-    "-n", "overwrite", flag_value=False, type=bool, help="Never overwrite; by default ask."
-)
+@overwrite_options
 @method_options
 @click.option(
     "--skip",
@@ -116,7 +108,8 @@ def method_options(command: Command) -> Command:
 def encode(
     source: Path | S3Url,
     output: Path | S3Url,
-    overwrite: bool | None,
+    yes: bool,
+    no: bool,
     progress: str,
     as_json: bool,
     log_level: str,
@@ -142,7 +135,7 @@ def encode(
 
     The options from --first-pass on are vpxenc's, under vpxenc's names, and hold for the first pass.
     """
-    _check_output(source, output, overwrite)
+    _check_output(source, output, may_overwrite(yes, no))
     configure_logging(log_level)
     executor_options = take_lambda_options(executor, options)
     if kf_q_weight is not None:

@@ -57,8 +57,11 @@ def explain(error: BaseException) -> tuple[int, str]:
         return error.code if isinstance(error.code, int) else FAILED, ""
     if isinstance(error, OSError) and not is_of_packages(error.filename):
         return FAILED, _os_error_line(error)
-    if isinstance(error, MemoryError):
-        return FAILED, "out of memory; use fewer workers (--workers) or smaller chunks"
+    if isinstance(error, MemoryError) or _is_unmapped(error):
+        return (
+            FAILED,
+            "out of memory; use fewer workers (--workers) or smaller chunks, or raise `ulimit -v`",
+        )
     if _is_expected(error):
         return FAILED, _one_line(str(error) or type(error).__name__)
     try:
@@ -68,6 +71,11 @@ def explain(error: BaseException) -> tuple[int, str]:
     return INTERNAL, _one_line(
         f"internal error: {type(error).__name__}: {error} (EXCAMERA_DEBUG=1 shows where; please report it)"
     )
+
+
+def _is_unmapped(error: BaseException) -> bool:
+    """Whether a shared library found no room in the address space."""
+    return isinstance(error, ImportError) and "failed to map segment" in str(error)
 
 
 def _is_expected(error: BaseException) -> bool:

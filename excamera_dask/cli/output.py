@@ -8,9 +8,10 @@ import json
 import math
 import os
 import sys
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -50,6 +51,24 @@ def _plain(value: Any) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     return value if value is None or isinstance(value, (str, int)) else str(value)
+
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def overwrite_options(command: Command) -> Command:
+    """Add -y and -n, `yes` and `no`, of which `may_overwrite` makes an answer."""
+    command = click.option("-n", "no", is_flag=True, help="Never overwrite; by default ask.")(
+        command
+    )
+    return click.option("-y", "yes", is_flag=True, help="Overwrite an existing output.")(command)
+
+
+def may_overwrite(yes: bool, no: bool) -> bool | None:
+    """Whether an existing output is replaced: True, False, or None where that has to be asked."""
+    if yes and no:
+        raise click.UsageError("-y and -n exclude each other", click.get_current_context())
+    return True if yes else False if no else None
 
 
 def claim_output(path: Path | S3Url, overwrite: bool | None) -> None:

@@ -23,6 +23,8 @@ class Place(click.ParamType):
     ) -> Path | S3Url:
         if not isinstance(value, str):
             return value  # type: ignore[no-any-return]
+        if not value:
+            self.fail("an empty path names nothing", param, ctx)
         if ":/" not in value:
             return Path(value)
         from excamera_dask.storage import InvalidLocation, locate
@@ -52,12 +54,16 @@ class OutputFile(Place):
         place = Path("/dev/stdout") if value == "-" else super().convert(value, param, ctx)
         if not isinstance(place, Path) and not self.remote:
             self.fail(f"{place}: this is written to files alone", param, ctx)
+        if str(value).endswith("/"):
+            self.fail(f"{value}: names a folder; give a file in it", param, ctx)
         is_named = not self.suffixes or place.suffix.lower() in self.suffixes
         is_free = len(self.suffixes) == 1 and isinstance(place, Path) and is_stream(str(place))
         if not is_named and not is_free:
             *others, last = self.suffixes
             wanted = f"{', '.join(others)} or {last}" if others else last
-            self.fail(f"{value}: the output's name must end in {wanted}", param, ctx)
+            nameless = place.name.lower() in self.suffixes
+            lack = " needs a name before" if nameless else "'s name must end in"
+            self.fail(f"{value}: the output{lack} {wanted}", param, ctx)
         return place
 
 
