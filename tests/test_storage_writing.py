@@ -464,6 +464,26 @@ def test_a_damaged_chunk_counts_as_missing(out):
     assert set(Journal(out, name).chunks()) == {0, 3}
 
 
+def test_a_chunk_under_another_name_counts_as_missing(out):
+    """Two files swapped, one copied over another, one taken from another job's folder: whole, and not what is asked for."""
+    names = fingerprint("a job"), fingerprint("another")
+    for seed, name in enumerate(names):
+        journal = Journal(out, name)
+        for n in range(5):
+            journal.write(n, [bytes_of(100, 10 * seed + n)])
+        journal.close()
+    ours, theirs = (open_folder(out + ".excamera", name) for name in names)
+    ours.names()
+    kept = [ours.read(f"{n:08d}.chunk") for n in range(5)]
+    for n, data in ((0, kept[1]), (1, kept[0]), (2, kept[3]), (4, theirs.read("00000004.chunk"))):
+        ours.write(f"{n:08d}.chunk", data, again=False)
+    ours.close()
+    journal = Journal(out, names[0])
+    assert 3 in journal.chunks()
+    assert [journal.read(n) for n in range(5)] == [None, None, None, (bytes_of(100, 3),), None]
+    assert set(Journal(out, names[0]).chunks()) == {3}
+
+
 def test_a_folder_is_where_an_output_may_grow(tmp_path):
     folder = open_folder(tmp_path / "x.excamera", "a")
     assert isinstance(folder, FileFolder)
