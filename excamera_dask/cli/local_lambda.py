@@ -99,11 +99,12 @@ def local(
 
     \b
     excamera lambda local --port 9001 --function excamera
-    export AWS_REGION=us-east-1 AWS_ACCESS_KEY_ID=local AWS_SECRET_ACCESS_KEY=local
+    export AWS_REGION=us-east-1 AWS_ACCESS_KEY_ID=... AWS_SECRET_ACCESS_KEY=...
     excamera encode in.mp4 -o out.webm --executor lambda --backend http://127.0.0.1:9001
     aws lambda invoke --endpoint-url http://127.0.0.1:9001 --function-name f out.json
 
-    Prints its URL as JSON once it answers, runs until Ctrl-C, and leaves no process behind.
+    Prints its URL and keys as JSON once it answers, runs until Ctrl-C, and leaves no process behind. It serves those who sign
+    with these keys, which are new at each start.
     """
     from excamera_dask.lambda_jobs import seen_by_workers
     from executors.aws_lambda.emulator import LocalLambda
@@ -127,6 +128,8 @@ def local(
                 {
                     "endpoint_url": server.endpoint_url,
                     "region": server.settings.region,
+                    "access_key_id": server.keys.access_key,
+                    "secret_access_key": server.keys.secret_key,
                     "functions": sorted(wanted),
                     "logs": str(server.directory),
                 }

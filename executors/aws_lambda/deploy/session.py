@@ -12,6 +12,7 @@ import botocore.exceptions as failures
 from botocore.config import Config
 
 from executors.aws_lambda.deploy.errors import DeploymentError
+from executors.loopback import reach_directly
 
 CONNECT_TIMEOUT = 3  # seconds
 READ_TIMEOUT = 5
@@ -76,6 +77,7 @@ def client(
     session: boto3.session.Session, service: str, place: Place, config: Config = FAST
 ) -> Any:
     """A boto3 client of `service`, at the place's endpoint if it has one of its own."""
+    reach_directly(place.endpoint(service))
     return session.client(service, endpoint_url=place.endpoint(service), config=config)
 
 
