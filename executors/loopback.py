@@ -3,29 +3,20 @@
 from __future__ import annotations
 
 import os
-from urllib.parse import urlsplit
 
 HOSTS = ("127.0.0.1", "localhost", "::1", "[::1]")
+_PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
 
 
-def reach_directly(url: str | None) -> None:
-    """Let nothing in this process, or started by it, ask a proxy for `url` if it is of this machine's loopback.
+def reach_loopback_directly() -> None:
+    """Let nothing in this process, or started by it, ask a proxy for a server on this machine's loopback.
 
     What makes HTTP requests here (boto3, obstore, urllib) has one thing in common that says so: NO_PROXY.
     """
-    if not is_loopback(url):
+    if not any(os.environ.get(name) or os.environ.get(name.lower()) for name in _PROXIES):
         return
     given = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
     names = [name.strip() for name in given.split(",") if name.strip()]
-    missing = [host for host in HOSTS if host not in names]
-    if missing and "*" not in names:
-        os.environ["NO_PROXY"] = os.environ["no_proxy"] = ",".join([*names, *missing])
-
-
-def is_loopback(url: str | None) -> bool:
-    """Whether a URL names this machine by an address of loopback."""
-    try:
-        host = urlsplit(url or "").hostname or ""
-    except ValueError:
-        return False
-    return host in HOSTS or host.startswith("127.")
+    if "*" not in names:
+        told = ",".join(dict.fromkeys([*names, *HOSTS]))
+        os.environ["NO_PROXY"] = os.environ["no_proxy"] = told

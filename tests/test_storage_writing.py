@@ -29,6 +29,7 @@ from excamera_dask.storage import (
     is_remote,
     locate,
     open_output,
+    whole_output,
 )
 from excamera_dask.storage import folder as folders
 from excamera_dask.storage.bucket import Patience, open_bucket
@@ -141,6 +142,29 @@ def test_leftovers_of_a_killed_job_are_removed_by_the_next(s3):
         s3.client.create_multipart_upload(Bucket=s3.bucket, Key=key)
     claim_object(url_of(s3, "out.bin"))
     assert s3.uploads() == ["out.bin.other"]
+
+
+def test_leftovers_of_a_killed_writer_go_when_another_has_written(s3):
+    """As of a worker that was killed while it wrote the output of a job, which another worker then did."""
+    for key in ("out.bin", "out.bin", "out.bin.other"):
+        s3.client.create_multipart_upload(Bucket=s3.bucket, Key=key)
+    with whole_output(s3.url("out.bin")) as file:
+        file.write(bytes(MANY_BYTES))
+    assert s3.uploads() == ["out.bin.other"]
+    assert len(s3.get("out.bin")) == MANY_BYTES
+
+
+def test_leftovers_that_cannot_be_looked_for_are_told_once(s3, proxy):
+    proxy.fault = lambda r: (
+        stores.s3_error(403, "AccessDenied") if r.method == "GET" and "uploads" in r.path else None
+    )
+    told: list[str] = []
+    claim_object(url_of(s3, "out.bin"), told.append)
+    with whole_output(s3.url("out.bin"), told.append) as file:
+        file.write(bytes(MANY_BYTES))
+    (line,) = told
+    assert "s3:ListBucketMultipartUploads" in line and "\n" not in line
+    assert len(s3.get("out.bin")) == MANY_BYTES
 
 
 def test_what_cannot_be_written_is_found_out_before(s3, proxy):

@@ -106,12 +106,14 @@ def local(
     Prints its URL and keys as JSON once it answers, runs until Ctrl-C, and leaves no process behind. It serves those who sign
     with these keys, which are new at each start.
     """
-    from excamera_dask.lambda_jobs import seen_by_workers
+    from excamera_dask.lambda_jobs import credentials_of, seen_by_workers, store_access
     from executors.aws_lambda.emulator import LocalLambda
 
     wanted = dict(map(parse_function, functions))
     try:
-        with LocalLambda(**settings, visible=seen_by_workers()) as server:
+        access = store_access()
+        settings |= {"visible": seen_by_workers(), "credentials": credentials_of(access)}
+        with LocalLambda(**settings) as server:
             for text in server.notices:
                 notice(f"note: {text}")
             for name, handler in wanted.items():
@@ -122,7 +124,7 @@ def local(
                     memory=memory,
                     timeout=timeout,
                     ephemeral_storage=ephemeral_storage,
-                    environment=_means(handler),
+                    environment=_means(handler, access),
                 )
             print_json(
                 {
@@ -140,7 +142,7 @@ def local(
     raise Failure("the local Lambda has ended by itself; its messages are above")
 
 
-def _means(handler: str) -> dict[str, str]:
+def _means(handler: str, access: Any) -> dict[str, str]:
     """Variables that a worker needs here, and the versions that clients compare with theirs."""
     if handler != WORKER:
         return {}
@@ -148,7 +150,7 @@ def _means(handler: str) -> dict[str, str]:
     from excamera_dask.lambda_jobs import worker_environment
     from executors.aws_lambda.deploy.versions import VARIABLE, to_text
 
-    return {**worker_environment(), VARIABLE: to_text(versions())}
+    return {**worker_environment(access), VARIABLE: to_text(versions())}
 
 
 def parse_function(text: str) -> tuple[str, str]:

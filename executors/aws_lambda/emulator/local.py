@@ -24,7 +24,7 @@ from executors.aws_lambda.emulator.faults import Faults
 from executors.aws_lambda.emulator.keys import VARIABLE, Keys
 from executors.aws_lambda.emulator.quotas import Settings
 from executors.child_python import child_environment, module_command
-from executors.loopback import reach_directly
+from executors.loopback import reach_loopback_directly
 
 _START = 30.0  # seconds
 _STOP = 20.0
@@ -96,7 +96,7 @@ class LocalLambda:
             self.stop()
             raise StartFailed(f"the local Lambda did not start: {answer['error']}")
         self.endpoint_url = answer["endpoint_url"]
-        reach_directly(self.endpoint_url)
+        reach_loopback_directly()
         self.host_address = answer["host_address"]
         self.notices = answer["notices"]
         return self
