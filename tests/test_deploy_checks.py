@@ -23,7 +23,7 @@ from executors.aws_lambda.fleet.pricing import prices
 # Rights
 
 
-@pytest.mark.parametrize("whose", ["deployer", "client", "function"])
+@pytest.mark.parametrize("whose", ["deployer", "client", "function", "boundary"])
 def test_policies_are_printed_for_just_these_names(run: Run, no_aws: None, whose: str) -> None:
     code, out, _ = run(
         "lambda", "policy", whose, "--name", "film", "--region", REGION, "--account", "123456789012",
