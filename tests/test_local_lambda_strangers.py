@@ -244,3 +244,14 @@ def test_a_zip_file_that_grows_too_large_is_refused(server: LocalLambda) -> None
             FunctionName="bomb", Role=ROLE, Runtime="python3.11", Handler="a.b",
             Code={"ZipFile": data.getvalue()},
         )  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["HTTP_PROXY", "http_proxy", "ALL_PROXY"])
+def test_no_proxy_is_asked_for_it(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv(name, "http://127.0.0.1:9")
+    for other in ("NO_PROXY", "no_proxy"):
+        monkeypatch.setenv(other, "")
+    with LocalLambda() as local:
+        local.create_function("probe", HANDLER, code=TESTS, memory=512)
+        assert invoke(local.client(), "probe")["event"]["do"] == "echo"
+        assert local.stats() and local.logs("probe")
