@@ -153,6 +153,28 @@ def test_a_broken_configuration_is_one_line(
         assert not isinstance(done.exception, (ValueError, KeyError)), done.exception
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("AWS_REGION", "eu west"),
+        ("AWS_REGION", "eu-west-1\n"),
+        ("AWS_REGION", "eu-west-1.example/"),
+        ("AWS_ACCESS_KEY_ID", "key\n"),
+        ("AWS_ACCESS_KEY_ID", "key\r"),
+        ("AWS_SESSION_TOKEN", "two\nlines"),
+        ("AWS_ENDPOINT_URL", "http://ho st"),
+        ("AWS_ENDPOINT_URL", "http://host\n"),
+    ],
+)
+def test_what_cannot_stand_in_a_request_is_one_line(
+    s3: Store, monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(StorageError) as refusal:
+        open_input(s3.url("film"))
+    assert str(refusal.value).isprintable() and "not answer" not in str(refusal.value)
+
+
 @pytest.mark.parametrize("what", ["endpoint", "profile", "config"])
 def test_lambdas_side_tells_it_too(
     credentials: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, what: str

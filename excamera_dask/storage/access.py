@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -19,6 +20,7 @@ from urllib.parse import urlsplit
 from excamera_dask.storage.errors import NoCredentials, StorageError
 
 DEFAULT_REGION = "us-east-1"
+_REGION = re.compile(r"[A-Za-z0-9-]{1,63}")
 SUFFIXES = {
     "cn-": "amazonaws.com.cn",
     "us-iso-": "c2s.ic.gov",
@@ -36,7 +38,7 @@ CONNECT_SECONDS, STALL_SECONDS, ATTEMPT_SECONDS = 3, 8, 60
 
 @dataclass(frozen=True)
 class Access:
-    """How to speak to a store; endpoint is None for AWS's own."""
+    """How to speak to a store; endpoint is None for AWS's own. StorageError for what no request could be made with."""
 
     region: str
     endpoint: str | None
@@ -44,6 +46,18 @@ class Access:
     secret: str | None = None
     token: str | None = None
     refresh: Callable[[], Any] | None = None
+
+    def __post_init__(self) -> None:
+        if not _REGION.fullmatch(self.region):
+            raise StorageError(
+                f"{self.region!r} is no AWS region: set AWS_REGION to one such as eu-west-1"
+            )
+        if self.endpoint is not None and not is_endpoint(self.endpoint):
+            raise StorageError(
+                f"the endpoint {self.endpoint!r} is no URL such as http://host:9000: check AWS_ENDPOINT_URL"
+            )
+        if self.refresh is None and self.key_id is not None:
+            self.keys()
 
     @property
     def is_anonymous(self) -> bool:
@@ -80,11 +94,17 @@ class Access:
 
     def keys(self) -> tuple[str, str, str | None]:
         """Key, secret and token, as they are now; not of an anonymous access."""
+        key_id, secret, token = self.key_id, self.secret, self.token
         if self.refresh is not None:
             frozen = self.refresh()
-            return frozen.access_key, frozen.secret_key, frozen.token
-        assert self.key_id is not None and self.secret is not None
-        return self.key_id, self.secret, self.token
+            key_id, secret, token = frozen.access_key, frozen.secret_key, frozen.token
+        assert key_id is not None and secret is not None
+        for name, value in (("ACCESS_KEY_ID", key_id), ("SESSION_TOKEN", token or "")):
+            if not value.isprintable() or value != value.strip():
+                raise StorageError(
+                    f"AWS_{name} holds a space or a line break: was it cut out with its line?"
+                )
+        return key_id, secret, token
 
     @property
     def address(self) -> str:
@@ -187,6 +207,8 @@ def is_endpoint(text: str) -> bool:
     """Whether a text is the URL of a server."""
     try:
         parts = urlsplit(text)
+        if not text.isprintable() or " " in text:
+            return False
         return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
     except ValueError:
         return False
@@ -217,7 +239,7 @@ def _from_boto3() -> Access:
         credentials = session.get_credentials()
         endpoint = str(session.client("s3", region_name=region).meta.endpoint_url)
         if credentials is not None:
-            credentials.get_frozen_credentials()  # which fails now where it would fail in mid job
+            credentials.get_frozen_credentials()  # fails now where it would fail in mid job
     if credentials is None:
         raise NoCredentials(
             "no AWS credentials found: set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY "
@@ -225,4 +247,6 @@ def _from_boto3() -> Access:
         )
     usual = (f"https://{aws_host(region)}", "https://s3.amazonaws.com")
     own = None if endpoint in usual else endpoint
-    return Access(region, own, refresh=credentials.get_frozen_credentials)
+    access = Access(region, own, refresh=credentials.get_frozen_credentials)
+    access.keys()
+    return access
