@@ -11,6 +11,7 @@ import boto3
 import pytest
 import stores
 from click.testing import CliRunner
+from local_lambda import HANDLER, TESTS, invoke
 from stores import Store
 
 from excamera_dask.cli import cli
@@ -282,6 +283,34 @@ def test_local_workers_sign_as_the_user_does(
     options = with_means({"backend": "local"})
     assert options["backend_options"]["credentials"] is None
     assert options["environment"]["AWS_SKIP_SIGNATURE"] == "true"
+
+
+@pytest.mark.parametrize("how", ["keys", "anonymous"])
+def test_a_function_here_reads_from_a_store_that_checks_keys(
+    s3: Store, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    pytest.importorskip("awslambdaric")
+    from executors.aws_lambda.emulator import LocalLambda
+
+    url = s3.put("film", b"abc")
+    s3.client.put_object_acl(Bucket=s3.bucket, Key="film", ACL="public-read")
+    if how == "anonymous":
+        monkeypatch.setenv("AWS_SKIP_SIGNATURE", "true")
+    with stores.Proxy(s3.endpoint) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
+        wanted = "Credential=tester/" if how == "keys" else ""
+
+        def check(request: stores.Request) -> stores.Fault | None:
+            known = wanted in request.authorization and bool(wanted) == bool(request.authorization)
+            return None if known else stores.s3_error(403, "InvalidAccessKeyId")
+
+        proxy.fault = check
+        options = with_means({"backend": "local"})
+        with LocalLambda(**options["backend_options"]) as local:
+            local.create_function(
+                "read", HANDLER, code=TESTS, environment=options["environment"], timeout=30
+            )
+            assert invoke(local.client(), "read", "read_object", url=url) == "abc"
 
 
 def test_nobody_is_asked_for_credentials_that_a_job_may_not_need(
