@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 from excamera_dask.storage.errors import NoCredentials, StorageError
 
 DEFAULT_REGION = "us-east-1"
-_REGION = re.compile(r"[A-Za-z0-9-]{1,63}")
+_REGION = re.compile(r"[A-Za-z0-9._-]{1,63}")
 SUFFIXES = {
     "cn-": "amazonaws.com.cn",
     "us-iso-": "c2s.ic.gov",
