@@ -19,6 +19,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from botocore.awsrequest import AWSRequest
+
 from executors.aws_lambda.emulator import LocalLambda
 
 BARE = """\
@@ -104,9 +106,12 @@ def plain_http(local: LocalLambda, name: str, calls: int) -> list[float]:
     """Milliseconds of warm calls over one HTTP connection, without boto3."""
     connection = http.client.HTTPConnection(local.endpoint_url.removeprefix("http://"))
     path = f"/2015-03-31/functions/{name}/invocations"
+    request = AWSRequest("POST", local.endpoint_url + path, data=b"{}")
+    local.keys.signer("lambda", local.settings.region).add_auth(request)
+    headers = dict(request.headers.items())
 
     def call() -> None:
-        connection.request("POST", path, b"{}")
+        connection.request("POST", path, b"{}", headers)
         connection.getresponse().read()
 
     return [timed(call) for _ in range(calls)]

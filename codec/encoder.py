@@ -6,6 +6,8 @@ from frame_coding.py. The same state, picture and settings give the same bytes o
 
 from __future__ import annotations
 
+import operator
+from math import isfinite
 from typing import NamedTuple
 
 import numpy as np
@@ -19,6 +21,7 @@ from codec.frame import (
     Image,
     Macroblocks,
     Picture,
+    check_image,
     macroblock_size,
     new_macroblocks,
     new_picture,
@@ -94,8 +97,10 @@ def encode_given_state(
 ) -> Encoded:
     """Encode a picture as an inter frame that follows `state`, at a quantizer index 0..127.
 
-    Raises UnsupportedFeature if the picture's size is not the state's, ValueError for a state without references.
+    Raises UnsupportedFeature if the picture's size is not the state's, ValueError for a state without references, for
+    another index, and for what is no picture (`codec.frame.check_image`).
     """
+    check_image(image)
     if (image.width, image.height) != (state.width, state.height):
         raise UnsupportedFeature(
             f"cannot encode a picture of {image.width}x{image.height} pixels against a state of "
@@ -103,15 +108,16 @@ def encode_given_state(
         )
     if state.references is None:
         raise ValueError("this state has no reference pictures: it serves for parsing only")
-    header = _inter_header(state, q_index, refresh, show)
+    header = _inter_header(state, _checked_index(q_index), refresh, show)
     return _encode(state, header, image, effort)
 
 
 def encode_key_frame(
     image: Image, *, q_index: int, show: bool = True, effort: Effort = Effort()
 ) -> Encoded:
-    """Encode a picture as a key frame, at a quantizer index 0..127."""
-    return _encode(None, _key_header(image, q_index, show), image, effort)
+    """Encode a picture as a key frame, at a quantizer index 0..127; ValueError for another, and for what is no picture."""
+    check_image(image)
+    return _encode(None, _key_header(image, _checked_index(q_index), show), image, effort)
 
 
 def replace_key_frame(
@@ -136,7 +142,19 @@ def replace_key_frame(
 
 def weighted_q_index(key_frame: int, next_frame: int, weight: float) -> int:
     """A quantizer index between that of a key frame (weight 1) and that of the frame after it (weight 0)."""
+    if not isfinite(weight):
+        raise ValueError(f"a weight of quantizers must be a number, not {weight}")
     return min(max(int(weight * key_frame + (1 - weight) * next_frame + 0.5), 0), 127)
+
+
+def _checked_index(q_index: int) -> int:
+    try:
+        index = operator.index(q_index)
+    except TypeError:
+        index = -1
+    if not 0 <= index <= 127:
+        raise ValueError(f"a quantizer index is a whole number from 0 to 127, not {q_index!r}")
+    return index
 
 
 # Headers ---------------------------------------------------------------------------------------------------------

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 
 Plane = NDArray[np.uint8]
 
+LARGEST_SIDE = 16383
+"""Pixels that a frame's header can say (RFC 6386 section 9.1)."""
+
 BORDER = 32
 """Pixels around each plane, luma and chroma: room for any vector once block positions are clamped."""
 
@@ -96,8 +99,29 @@ def new_picture(rows: int, columns: int) -> Picture:
     )
 
 
+def check_image(image: Image) -> None:
+    """Raises ValueError for what is no picture of VP8: planes of another shape or type, sides beyond LARGEST_SIDE."""
+    planes = [np.asanyarray(plane) for plane in image]
+    luma = planes[0]
+    if luma.ndim != 2 or not all(0 < side <= LARGEST_SIDE for side in luma.shape):
+        raise ValueError(
+            f"a picture's luma is an array (H, W) of 1 to {LARGEST_SIDE} pixels a side, not {luma.shape}"
+        )
+    half = ((luma.shape[0] + 1) // 2, (luma.shape[1] + 1) // 2)
+    for name, plane, shape in zip("yuv", planes, (luma.shape, half, half), strict=True):
+        if plane.shape != shape or plane.dtype != np.uint8:
+            raise ValueError(
+                f"plane {name} of a picture of {luma.shape[1]}x{luma.shape[0]} pixels must be {shape} uint8, "
+                f"not {plane.shape} {plane.dtype}"
+            )
+
+
 def picture_from_image(image: Image) -> Picture:
-    """Pad an image to whole macroblocks and a border by replicating its right and bottom edges (as encoders do)."""
+    """Pad an image to whole macroblocks and a border by replicating its right and bottom edges (as encoders do).
+
+    Raises ValueError as `check_image` does.
+    """
+    check_image(image)
     rows, columns = macroblock_size(image.width, image.height)
     picture = new_picture(rows, columns)
     for plane, padded in zip(image, picture, strict=True):
@@ -113,10 +137,15 @@ def macroblock_size(width: int, height: int) -> tuple[int, int]:
 def pad_plane(plane: Plane, padded: Plane) -> None:
     """Fill a padded plane with `plane` at its origin, replicating the last row and column as far as it goes."""
     height, width = plane.shape
+    padded[BORDER : BORDER + height, BORDER : BORDER + width] = plane
+    replicate_edges(padded, height, width)
+
+
+def replicate_edges(padded: Plane, height: int, width: int) -> None:
+    """Fill what lies around the `height` x `width` pixels that a padded plane holds at its origin."""
     inside = padded[BORDER : BORDER + height]
-    inside[:, BORDER : BORDER + width] = plane
-    inside[:, :BORDER] = plane[:, :1]
-    inside[:, BORDER + width :] = plane[:, -1:]
+    inside[:, :BORDER] = inside[:, BORDER : BORDER + 1]
+    inside[:, BORDER + width :] = inside[:, BORDER + width - 1 : BORDER + width]
     padded[:BORDER] = inside[0]
     padded[BORDER + height :] = inside[-1]
 

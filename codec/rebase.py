@@ -21,6 +21,7 @@ from codec.frame import (
     Frame,
     Image,
     Macroblocks,
+    check_image,
     new_picture,
     picture_from_image,
 )
@@ -60,8 +61,9 @@ def rebase(
 
     `image` is the original picture; `tuning` replaces the residual coder's weights. Key frames and empty frames lean
     on no state and come out as they are. Raises UnsupportedFeature where the two states' sizes differ,
-    InvalidBitstream for bytes that are no frame.
+    InvalidBitstream for bytes that are no frame, ValueError for what is no picture, and for states without pictures.
     """
+    check_image(image)
     if isinstance(frame, bytes):
         if not frame:
             return Encoded(frame, state)

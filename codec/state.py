@@ -3,6 +3,9 @@
 A state is immutable: decoding makes a new one. Its arrays are shared between states and must not be written to.
 Bytes of a state hold each distinct reference once, compressed; as a delta against a base state that the receiver
 already has, they hold only what differs from it.
+
+A state that no decoder can have is not made, neither here nor from bytes, whatever their checksum says: kernels read its
+numbers without looking (docs/decisions/0022).
 """
 
 from __future__ import annotations
@@ -18,7 +21,15 @@ import zstandard
 from numpy.typing import NDArray
 
 from codec.errors import InvalidState
-from codec.frame import BORDER, Picture, Plane, macroblock_size, new_picture, pad_plane
+from codec.frame import (
+    BORDER,
+    LARGEST_SIDE,
+    Picture,
+    Plane,
+    macroblock_size,
+    new_picture,
+    replicate_edges,
+)
 
 BYTES_VERSION = 2
 _MAGIC = b"XCDS"
@@ -31,6 +42,12 @@ _FIXED = struct.Struct(
     "<HHBBBBBBBB"
 )  # sizes, scales, colour space, clamping, segmentation flags, filter flag, references
 _COMPRESSION_LEVEL = 1
+_LARGEST_WINDOW = 1 << 23
+_STRIPE = 1 << 20
+MOST_PICTURE_BYTES = 768 << 20
+"""Bytes of all distinct pictures of a state that is read from bytes, which may be many times fewer."""
+_SLOTS = tuple(bytes(slots) for slots in ((0, 0, 0), (0, 0, 1), (0, 1, 0), (0, 1, 1), (0, 1, 2)))
+"""Which of the distinct pictures, in the order of their first slot, LAST, GOLDEN and ALTREF are."""
 _STORED, _FROM_BASE = 0, 1  # how a picture is told: whole, or as a difference from a base picture
 
 
@@ -73,7 +90,8 @@ class References(NamedTuple):
 class DecoderState:
     """All that decoding the next frame depends on, besides its bytes.
 
-    `references` is None in a state that serves for parsing only (`without_references`).
+    `references` is None in a state that serves for parsing only (`without_references`). ValueError for what no sequence of
+    frames leads to.
     """
 
     width: int
@@ -86,6 +104,23 @@ class DecoderState:
     segmentation: Segmentation
     filter_deltas: FilterDeltas
     references: References | None
+
+    def __post_init__(self) -> None:
+        _check_numbers(self)
+        size = (self.macroblock_rows, self.macroblock_columns)
+        _check_segments(self.segmentation, size)
+        for name, values in self.filter_deltas._asdict().items():
+            if name != "enabled":
+                _check_array(f"filter deltas by {name}", values, np.int8, (4,), -63, 63)
+        shapes = ((4, 8, 3, 11), (4,), (3,), (2, 19))
+        for name, values, shape in zip(
+            ProbabilityTables._fields, self.probabilities, shapes, strict=True
+        ):
+            _check_array(
+                f"probabilities of {name}", values, np.uint8, shape, name == "vectors", 255
+            )
+        for picture in self.references or ():
+            _check_picture(picture, *size)
 
     @property
     def macroblock_rows(self) -> int:
@@ -131,7 +166,12 @@ class DecoderState:
     @classmethod
     def from_bytes(cls, data: bytes, base: DecoderState | None = None) -> DecoderState:
         """Read `to_bytes`'s result; raises InvalidState for anything else, or without the base that it needs."""
-        return _StateReader(_checked_payload(data, base), base).read()
+        compressed, known = _checked_payload(data, base)
+        try:
+            return _StateReader(compressed, known).read()
+        except (zstandard.ZstdError, ValueError) as error:
+            text = " ".join(str(error).split())
+            raise InvalidState(f"decoder state is damaged: {text}") from None
 
     def _small_parts(self) -> bytes:
         """Everything but the pictures, of a length that follows from the picture's size."""
@@ -233,14 +273,67 @@ def _left_differences(plane: Plane) -> bytes:
     return differences.tobytes()
 
 
-def _bytes_digest(kind: int, base_digest: bytes, compressed: bytes) -> bytes:
+def _bytes_digest(kind: int, base_digest: bytes, compressed: bytes | memoryview) -> bytes:
     """Checksum of everything that a state's bytes hold beyond magic and version."""
     digest = hashlib.blake2b(bytes([kind]) + base_digest, digest_size=16)
     digest.update(compressed)
     return digest.digest()
 
 
-def _checked_payload(data: bytes, base: DecoderState | None) -> bytes:
+# What a state can be -------------------------------------------------------------------------------------------
+
+
+def _check_numbers(state: DecoderState) -> None:
+    limits = {
+        "width": (1, LARGEST_SIDE),
+        "height": (1, LARGEST_SIDE),
+        "horizontal_scale": (0, 3),
+        "vertical_scale": (0, 3),
+        "color_space": (0, 1),
+        "clamping_type": (0, 1),
+    }
+    for name, (least, most) in limits.items():
+        if not least <= getattr(state, name) <= most:
+            raise ValueError(
+                f"{name} of a decoder state is {least} to {most}, not {getattr(state, name)}"
+            )
+
+
+def _check_segments(segmentation: Segmentation, size: tuple[int, int]) -> None:
+    _check_array("quantizers of segments", segmentation.quantizer, np.int8, (4,), -127, 127)
+    _check_array("filter levels of segments", segmentation.filter_level, np.int8, (4,), -63, 63)
+    _check_array("map of segments", segmentation.map, np.uint8, size, 0, 3)
+
+
+def _check_array(
+    name: str, values: NDArray[Any], dtype: type, shape: tuple[int, ...], least: int, most: int
+) -> None:
+    if values.dtype != dtype or values.shape != shape:
+        raise ValueError(
+            f"{name} of a decoder state: {np.dtype(dtype)} {shape}, not {values.dtype} {values.shape}"
+        )
+    if values.min() < least or values.max() > most:
+        raise ValueError(
+            f"{name} of a decoder state: {int(least)} to {most}, not {values.min()} to {values.max()}"
+        )
+
+
+def _check_picture(picture: Picture, rows: int, columns: int) -> None:
+    for name, plane, size in zip(Picture._fields, picture, (16, 8, 8), strict=True):
+        shape = (size * rows + 2 * BORDER, size * columns + 2 * BORDER)
+        if plane.dtype != np.uint8 or plane.shape != shape or not plane.flags.c_contiguous:
+            raise ValueError(
+                f"plane {name} of a reference picture: uint8 {shape} C-contiguous, not {plane.dtype} {plane.shape}"
+            )
+
+
+# Reading bytes -------------------------------------------------------------------------------------------------
+
+
+def _checked_payload(
+    data: bytes, base: DecoderState | None
+) -> tuple[memoryview, DecoderState | None]:
+    """The compressed payload, and the base if it is a delta."""
     if len(data) < _HEADER.size or data[:4] != _MAGIC:
         raise InvalidState("not a decoder state: it does not begin with a state's header")
     _, version, kind, base_digest, digest = _HEADER.unpack_from(data)
@@ -248,22 +341,22 @@ def _checked_payload(data: bytes, base: DecoderState | None) -> bytes:
         raise InvalidState(
             f"decoder state of version {version}; this codec reads version {BYTES_VERSION}"
         )
-    compressed = data[_HEADER.size :]
+    compressed = memoryview(data)[_HEADER.size :]
     if kind not in (_WHOLE, _DELTA) or _bytes_digest(kind, base_digest, compressed) != digest:
         raise InvalidState("decoder state is truncated or altered: its checksum does not fit")
     if kind == _DELTA and base is None:
         raise InvalidState("decoder state is a delta: give the base state that it was made against")
     if kind == _DELTA and base is not None and base.digest != base_digest:
         raise InvalidState("decoder state is a delta against another base state than the one given")
-    return zstandard.ZstdDecompressor().decompress(compressed, max_output_size=1 << 31)
+    return compressed, base if kind == _DELTA else None
 
 
 class _StateReader:
-    """Takes a checked payload apart."""
+    """Takes a payload apart as it is decompressed, so that no more is held than the state that it tells of."""
 
-    def __init__(self, payload: bytes, base: DecoderState | None) -> None:
-        self._payload = payload
-        self._at = 0
+    def __init__(self, compressed: memoryview, base: DecoderState | None) -> None:
+        decompressor = zstandard.ZstdDecompressor(max_window_size=_LARGEST_WINDOW)
+        self._payload = decompressor.stream_reader(compressed)
         self._base = base
 
     def read(self) -> DecoderState:
@@ -280,6 +373,10 @@ class _StateReader:
             deltas,
             has_references,
         ) = fixed
+        if not (0 < width <= LARGEST_SIDE and 0 < height <= LARGEST_SIDE):
+            raise InvalidState(f"decoder state tells of pictures of {width}x{height} pixels")
+        if max(enabled, absolute, deltas, has_references) > 1:
+            raise InvalidState("decoder state has a flag that is neither 0 nor 1")
         size = macroblock_size(width, height)
         probabilities = ProbabilityTables(
             self._array(np.uint8, 4, 8, 3, 11),
@@ -291,7 +388,7 @@ class _StateReader:
         reference_deltas, mode_deltas = self._array(np.int8, 4), self._array(np.int8, 4)
         segment_map = self._array(np.uint8, *size)
         references = self._references(*size) if has_references else None
-        if self._at != len(self._payload):
+        if self._payload.read(1):
             raise InvalidState("decoder state has bytes left over")
         return DecoderState(
             width,
@@ -307,10 +404,9 @@ class _StateReader:
         )
 
     def _take(self, count: int) -> bytes:
-        taken = self._payload[self._at : self._at + count]
+        taken = self._payload.read(count)
         if len(taken) != count:
             raise InvalidState("decoder state is too short for its picture size")
-        self._at += count
         return taken
 
     def _array(self, dtype: type, *shape: int) -> NDArray[Any]:
@@ -319,26 +415,42 @@ class _StateReader:
 
     def _references(self, rows: int, columns: int) -> References:
         slots = self._take(3)
-        pictures = [self._picture(rows, columns) for _ in range(max(slots) + 1)]
+        if slots not in _SLOTS:
+            raise InvalidState(f"decoder state has pictures in slots {tuple(slots)}")
+        distinct = max(slots) + 1
+        if distinct * rows * columns * 384 > MOST_PICTURE_BYTES:
+            raise InvalidState(
+                f"decoder state tells of {distinct} pictures of {16 * columns}x{16 * rows} pixels, "
+                f"more than {MOST_PICTURE_BYTES >> 20} MiB"
+            )
+        pictures = [self._picture(rows, columns) for _ in range(distinct)]
         return References(*(pictures[slot] for slot in slots))
 
     def _picture(self, rows: int, columns: int) -> Picture:
         picture = new_picture(rows, columns)
-        shapes = ((16 * rows, 16 * columns), (8 * rows, 8 * columns), (8 * rows, 8 * columns))
-        if self._take(1)[0] == _STORED:
-            planes = [
-                np.add.accumulate(self._array(np.uint8, *s), axis=1, dtype=np.uint8) for s in shapes
-            ]
-        else:
+        kind = self._take(1)[0]
+        bases: list[Plane] | None = None
+        if kind == _FROM_BASE:
             candidates = _base_pictures(self._base, picture)
             index = self._take(1)[0]
             if index >= len(candidates):
                 raise InvalidState("decoder state names a picture that its base does not have")
-            base_planes = _insides(candidates[index])
-            planes = [
-                base + self._array(np.uint8, *s)
-                for base, s in zip(base_planes, shapes, strict=True)
-            ]
-        for plane, padded in zip(planes, picture, strict=True):
-            pad_plane(plane, padded)
+            bases = _insides(candidates[index])
+        elif kind != _STORED:
+            raise InvalidState(f"decoder state has a picture of kind {kind}")
+        for place, (inside, padded) in enumerate(zip(_insides(picture), picture, strict=True)):
+            self._plane(inside, None if bases is None else bases[place])
+            replicate_edges(padded, *inside.shape)
         return picture
+
+    def _plane(self, plane: Plane, base: Plane | None) -> None:
+        """Fill a plane, a stripe of rows at a time."""
+        height, width = plane.shape
+        rows = max(1, _STRIPE // width)
+        for first in range(0, height, rows):
+            stripe = plane[first : first + rows]
+            told = self._array(np.uint8, *stripe.shape)
+            if base is None:
+                np.add.accumulate(told, axis=1, dtype=np.uint8, out=stripe)
+            else:
+                np.add(told, base[first : first + rows], out=stripe)

@@ -6,6 +6,7 @@ import contextlib
 import os
 import secrets
 import time
+import warnings
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping
 from functools import partial
@@ -28,7 +29,7 @@ from excamera_dask.report import EncodeReport, versions
 from excamera_dask.scene_cuts import find_scene_cuts
 from excamera_dask.settings import Settings
 from excamera_dask.sources import SourceInfo, open_source
-from excamera_dask.storage import S3Url, claim_file, full_name, is_remote, locate
+from excamera_dask.storage import S3Url, Tell, claim_file, full_name, is_remote, locate
 from excamera_dask.storage.checks import claim_object
 from executors import Counts, Executor, open_executor
 from executors.tries import tried_in_place
@@ -72,7 +73,7 @@ def encode(
     began = time.time()
     chosen = _settings(settings, options).chosen()
     source = _opened(src, chosen, on_event)
-    target = _checked_output(out, source)
+    target = _checked_output(out, source, lambda text: on_event(Notice(text, is_warning=True)))
     for loss in dropped(source, output_suffix(target)):
         on_event(Notice(f"{target}: {loss}", is_warning=True))
     keeper = None if keep is None else Intermediates(keep, source)
@@ -285,7 +286,7 @@ def _warnings(settings: Settings, source: SourceInfo) -> Iterator[str]:
         )
 
 
-def _checked_output(out: PathLike, source: SourceInfo) -> str:
+def _checked_output(out: PathLike, source: SourceInfo, tell: Tell = warnings.warn) -> str:
     """The absolute path or the URL of the output, where it can be written; raises ContainerError, StorageError."""
     target = full_name(out)
     output_suffix(target)
@@ -293,7 +294,7 @@ def _checked_output(out: PathLike, source: SourceInfo) -> str:
     if isinstance(place, S3Url):
         if target == source.path:
             raise ExcameraError(f"{target}: the output is the input; give it another name")
-        claim_object(place)
+        claim_object(place, tell)
         return target
     exists = claim_file(place)
     if exists and not is_remote(source.path) and os.path.samefile(place, source.path):

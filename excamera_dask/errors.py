@@ -17,6 +17,10 @@ class SourceError(ExcameraError):
     """The input video cannot be read: missing, empty, not a video, or without a readable frame."""
 
 
+class SourceChanged(SourceError):
+    """The input file is not the one that was opened: what was read of it before and after is of two films."""
+
+
 class ContainerError(ExcameraError):
     """A compressed VP8 file cannot be read or written."""
 

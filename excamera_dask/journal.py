@@ -3,8 +3,8 @@
 `<out>.excamera/<fingerprint>/`, a folder beside the output or objects with that prefix, holds one
 value a chunk (a name that would be too long is shortened); the fingerprint is a hash of the source's
 identity, the settings and the versions, so other jobs' leftovers are never taken for this one's.
-Values appear whole or not at all, and one that is damaged counts as missing. They go when the
-output is complete.
+Values appear whole or not at all, and one that is damaged, or lies under another name than it was
+written with, counts as missing. They go when the output is complete.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from excamera_dask.storage import PathLike, beside
 from excamera_dask.storage.folder import claimed, open_folder
 
 SUFFIX = ".excamera"
-_MAGIC = b"XCCH0001"
+_MAGIC = b"XCCH0002"
 _SIZE = struct.Struct("<I")
 _DIGEST_SIZE = 16
 _HEADER_SIZE = len(_MAGIC) + _DIGEST_SIZE
@@ -33,6 +33,7 @@ class Journal:
     """The results of one job by chunk."""
 
     def __init__(self, out: PathLike, fingerprint: str) -> None:
+        self._fingerprint = fingerprint
         self._folder = open_folder(_place(out), fingerprint)
 
     def __str__(self) -> str:
@@ -59,7 +60,7 @@ class Journal:
     def write(self, chunk: int, packets: Sequence[bytes], again: bool = True) -> None:
         """Keep a chunk's final frames; `again` says whether this job will read them."""
         payload = b"".join(_SIZE.pack(len(packet)) + packet for packet in packets)
-        self._folder.write(_name(chunk), _MAGIC + _digest(payload) + payload, again)
+        self._folder.write(_name(chunk), self._header(chunk, payload) + payload, again)
 
     def read(self, chunk: int) -> tuple[bytes, ...] | None:
         """A chunk's final frames; None where they are missing or damaged."""
@@ -67,10 +68,16 @@ class Journal:
         if data is None:
             return None
         payload = data[_HEADER_SIZE:]
-        if data[:_HEADER_SIZE] != _MAGIC + _digest(payload):
+        if data[:_HEADER_SIZE] != self._header(chunk, payload):
             self._folder.drop(_name(chunk))
             return None
         return tuple(_split(payload))
+
+    def _header(self, chunk: int, payload: bytes) -> bytes:
+        """What stands before a chunk's frames: a digest of them, and of the job and the chunk that they belong to."""
+        digest = hashlib.blake2b(f"{self._fingerprint} {chunk} ".encode(), digest_size=_DIGEST_SIZE)
+        digest.update(payload)
+        return _MAGIC + digest.digest()
 
     def remove(self) -> None:
         """Remove this journal and those of earlier jobs with the same output."""
@@ -97,10 +104,6 @@ def _place(out: PathLike) -> str:
 
 def _name(chunk: int) -> str:
     return f"{chunk:08d}.chunk"
-
-
-def _digest(payload: bytes) -> bytes:
-    return hashlib.blake2b(payload, digest_size=_DIGEST_SIZE).digest()
 
 
 def _split(payload: bytes) -> list[bytes]:

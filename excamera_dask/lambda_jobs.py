@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,17 +13,29 @@ import executors.aws_lambda
 from codec.kernel_cache import INTERPRETED, cache_root
 from excamera_dask.errors import ExcameraError
 from excamera_dask.sources import SourceInfo
+from excamera_dask.storage.access import Access, find_access
+from excamera_dask.storage.errors import StorageError
 from executors.aws_lambda.backend import LOCAL, check_backend
 from executors.aws_lambda.config import setting
+from executors.loopback import reach_loopback_directly
 
 PASSED_ON = (
     "AWS_ENDPOINT_URL",
     "AWS_ENDPOINT_URL_S3",
+    "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS",
+    "AWS_SKIP_SIGNATURE",
     "AWS_ALLOW_HTTP",
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "NO_PROXY",
     "PATH",
     "NUMBA_DISABLE_JIT",
 )
 """Variables that functions on this machine get from the client."""
+SHARED_FILES = {
+    "AWS_SHARED_CREDENTIALS_FILE": "~/.aws/credentials",
+    "AWS_CONFIG_FILE": "~/.aws/config",
+}
 
 
 class LambdaCluster(executors.aws_lambda.LambdaCluster):
@@ -57,9 +70,11 @@ def with_means(options: Mapping[str, Any], folders: Sequence[str] = ()) -> dict[
     given = setting("environment", options.get("environment"))
     local = setting("backend-options", options.get("backend_options"))
     local["visible"] = (*local.get("visible", ()), *folders, *seen_by_workers())
+    access = store_access()
+    local.setdefault("credentials", credentials_of(access))
     return {
         **options,
-        "environment": {**worker_environment(), **given},
+        "environment": {**worker_environment(access), **given},
         "backend_options": local,
     }
 
@@ -74,9 +89,33 @@ def _is_here(backend: str) -> bool:
     return urlsplit(backend).hostname in ("127.0.0.1", "::1", "localhost")
 
 
-def worker_environment() -> dict[str, str]:
-    """What functions on this machine need to find: encoders, storage, and the kernels that are compiled already."""
+def store_access() -> Access | None:
+    """How this user reaches object stores, where anything but an instance's metadata says so, and it can be used."""
+    told = any(map(os.environ.get, ("AWS_ACCESS_KEY_ID", "AWS_PROFILE")))
+    files = (os.environ.get(name) or usual for name, usual in SHARED_FILES.items())
+    if told or any(Path(file).expanduser().exists() for file in files):
+        with contextlib.suppress(StorageError):  # told by whoever asks a store for something
+            return find_access()
+    return None
+
+
+def credentials_of(access: Access | None) -> dict[str, str] | None:
+    """What functions on this machine sign with, as the local Lambda's setting `credentials` takes it: what this user does."""
+    if access is None or access.is_anonymous:
+        return None
+    keys = access.keys()
+    return {"access_key": keys[0], "secret_key": keys[1], "token": keys[2] or ""}
+
+
+def worker_environment(access: Access | None = None) -> dict[str, str]:
+    """What functions on this machine need to find: encoders, storage, and the kernels that are compiled already.
+
+    access: to the store that this user has; its endpoint may stand in a file that functions do not see.
+    """
+    reach_loopback_directly()
     passed = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+    if access is not None and access.endpoint is not None:
+        passed["AWS_ENDPOINT_URL_S3"] = access.endpoint
     if INTERPRETED:
         return passed
     return passed | {"EXCAMERA_CACHE_DIR": str(cache_root())}

@@ -8,13 +8,16 @@ import time
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from types import TracebackType
 from typing import NamedTuple
 
 from excamera_dask.containers import Writer, is_shown
+from excamera_dask.errors import SourceError
 from excamera_dask.planning import Plan
 from excamera_dask.report import EncodeReport
 from excamera_dask.sources import SourceInfo
 from excamera_dask.sources.description import UNSPECIFIED
+from excamera_dask.sources.identity import check_unchanged
 from excamera_dask.stages import ChunkResult
 from excamera_dask.storage import Tell, whole_output
 from excamera_dask.webm import stated_rate
@@ -87,7 +90,8 @@ def _holds_last(source: SourceInfo) -> bool:
 
 
 class Muxer:
-    """Writes chunks in order into the output, which appears when the block ends with all frames there.
+    """Writes chunks in order into the output, which appears when the block ends with all frames there, and the source
+    still is the film that was opened (SourceChanged).
 
     folder: where the output grows until then, by default beside it; tell: as in Writer.
     """
@@ -125,8 +129,19 @@ class Muxer:
         self.writer.__enter__()
         return self
 
-    def __exit__(self, *raised: object) -> None:
-        self.writer.__exit__(*raised)  # type: ignore[arg-type]
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            if kind is None:
+                check_unchanged(self._draft.source)
+        except SourceError as changed:
+            self.writer.__exit__(type(changed), changed, changed.__traceback__)
+            raise
+        self.writer.__exit__(kind, error, trace)
 
     def write(self, packets: Sequence[bytes]) -> None:
         """Append the next chunk."""

@@ -29,6 +29,13 @@ def echo(event: dict[str, Any], context: Any) -> dict[str, Any]:
     return {"event": event, "count": COUNT, "pid": os.getpid()}
 
 
+def read_object(event: dict[str, Any], context: Any) -> str:
+    from excamera_dask.storage import open_input
+
+    with open_input(event["url"]) as file:
+        return file.read().decode()
+
+
 def tell_context(event: dict[str, Any], context: Any) -> dict[str, Any]:
     client = context.client_context
     return {
@@ -179,6 +186,7 @@ ACTIONS: dict[str, Callable[[dict[str, Any], Any], Any]] = {
     for action in (
         *(
             echo,
+            read_object,
             tell_context,
             sleep,
             fail,

@@ -25,7 +25,7 @@ from codec.frame import Image
 from excamera_dask import EncodedVideo, EncodeReport, ExcameraError, Settings, planning, stages
 from excamera_dask.api import encode, plan, submit
 from excamera_dask.containers import Y4mWriter, is_key_frame, is_shown, read_packets
-from excamera_dask.errors import ContainerError, InvalidSetting, SourceError
+from excamera_dask.errors import ContainerError, InvalidSetting, SourceChanged, SourceError
 from excamera_dask.first_pass import FirstPassSettings, video_frame
 from excamera_dask.progress import STAGES, ChunkDone, Event, Notice, StageCounts, Started
 from excamera_dask.sources import open_source
@@ -303,6 +303,36 @@ def test_damaged_and_foreign_leftovers_are_ignored(source, expected, tmp_path):
     encode(source, out, executor="sync", **OPTIONS)
     assert out.read_bytes() == expected
     assert no_leftovers(out)
+
+
+def test_finished_chunks_that_were_swapped_are_made_again(source, expected, tmp_path):
+    out = tmp_path / "out.webm"
+    with pytest.raises(Interrupted):
+        encode(source, out, executor="sync", on_event=interrupt_after(5), **OPTIONS)
+    first, second = sorted((tmp_path / "out.webm.excamera").glob("*/*.chunk"))[:2]
+    kept = first.read_bytes()
+    first.write_bytes(second.read_bytes())
+    second.write_bytes(kept)
+    encode(source, out, executor="sync", **OPTIONS)
+    assert out.read_bytes() == expected
+    assert no_leftovers(out)
+
+
+@pytest.mark.parametrize("done", [1, 3, 6])
+def test_a_source_that_is_overwritten_in_mid_job_gives_no_output(source, tmp_path, done):
+    """In place, as a copy onto it does: an open file shows the new film, and only its time tells."""
+    film_, out = tmp_path / "film.y4m", tmp_path / "out.webm"
+    film_.write_bytes(source.read_bytes())
+    other = source.read_bytes()[:100] + bytes(source.stat().st_size - 100)
+
+    def overwrite(event: Event) -> None:
+        if isinstance(event, ChunkDone) and event.chunks_done == done:
+            with film_.open("r+b") as file:
+                file.write(other)
+
+    with pytest.raises(SourceChanged, match="changed since it was opened"):
+        encode(film_, out, executor="sync", on_event=overwrite, **OPTIONS)
+    assert not out.exists()
 
 
 def test_a_job_can_be_told_not_to_go_on(source, expected, tmp_path):

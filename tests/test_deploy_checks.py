@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from typing import Any
 
 import boto3
 import pytest
@@ -22,7 +23,7 @@ from executors.aws_lambda.fleet.pricing import prices
 # Rights
 
 
-@pytest.mark.parametrize("whose", ["deployer", "client", "function"])
+@pytest.mark.parametrize("whose", ["deployer", "client", "function", "boundary"])
 def test_policies_are_printed_for_just_these_names(run: Run, no_aws: None, whose: str) -> None:
     code, out, _ = run(
         "lambda", "policy", whose, "--name", "film", "--region", REGION, "--account", "123456789012",
@@ -50,15 +51,23 @@ def test_policies_are_printed_for_just_these_names(run: Run, no_aws: None, whose
 
 
 @pytest.fixture(scope="module")
-def small() -> Iterator[Place]:
+def ten_at_once() -> Iterator[Any]:
     """A Lambda that runs 10 invocations at once."""
     from executors.aws_lambda.emulator import LocalLambda
 
     with LocalLambda(concurrency=10) as local:
-        yield Place(REGION, endpoint_url=local.endpoint_url)
+        yield local
 
 
-def test_quotas_that_are_enough(run: Run, credentials: None, small: Place) -> None:
+@pytest.fixture
+def small(ten_at_once: Any, credentials: None, monkeypatch: pytest.MonkeyPatch) -> Place:
+    """Where it is, with its keys in the environment."""
+    for name, value in ten_at_once.keys.variables().items():
+        monkeypatch.setenv(name, value)
+    return Place(REGION, endpoint_url=ten_at_once.endpoint_url)
+
+
+def test_quotas_that_are_enough(run: Run, small: Place) -> None:
     code, out, _ = run("lambda", "quotas", "-w", 10, "--json", *at(small))
     assert code == 0
     told = json.loads(out)
@@ -66,7 +75,7 @@ def test_quotas_that_are_enough(run: Run, credentials: None, small: Place) -> No
     assert told["problem"] is None and told["request"] is None
 
 
-def test_quotas_that_are_not_enough(run: Run, credentials: None, small: Place) -> None:
+def test_quotas_that_are_not_enough(run: Run, small: Place) -> None:
     code, out, err = run("lambda", "quotas", "-w", 1000, *at(small))
     assert code == 1
     assert out.splitlines()[0].endswith("10 concurrent invocations, 10 unreserved")

@@ -17,6 +17,7 @@ from executors.aws_lambda.deploy import stack as stacks
 from executors.aws_lambda.deploy.errors import DeploymentError
 from executors.aws_lambda.deploy.policies import (
     Names,
+    boundary_policy,
     client_policy,
     deployer_policy,
     worker_policy,
@@ -210,6 +211,90 @@ def test_no_right_covers_everything_without_need() -> None:
         for action in statement["Action"]
         if "*" in action
     ]
+
+
+GIVES_RIGHTS = {
+    "iam:CreateRole", "iam:PutRolePolicy", "iam:DeleteRolePolicy", "iam:AttachRolePolicy", "iam:DetachRolePolicy",
+    "iam:PutRolePermissionsBoundary",
+}  # fmt: skip
+NEVER = {
+    "iam:DeleteRolePermissionsBoundary", "iam:CreatePolicy", "iam:CreatePolicyVersion", "iam:SetDefaultPolicyVersion",
+    "iam:CreateUser", "iam:CreateAccessKey", "iam:PutUserPolicy", "iam:AttachUserPolicy", "sts:AssumeRole",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("instance", [False, True])
+@pytest.mark.parametrize("account", [ACCOUNT, "*"])
+def test_a_deployer_cannot_become_an_administrator(account: str, instance: bool) -> None:
+    """What gives rights is tied to the boundary, what passes roles on to services, what changes machines to our tag."""
+    policy = deployer_policy(Names("film", REGION, account), instance)
+    boundary = f"arn:aws:iam::{account}:policy/film-boundary"
+    for statement in policy["Statement"]:
+        actions, condition = set(statement["Action"]), statement.get("Condition", {})
+        equal = condition.get("StringEquals", {}) | condition.get("StringLike", {})
+        assert not actions & NEVER
+        if actions & GIVES_RIGHTS:
+            assert equal["iam:PermissionsBoundary"] == boundary
+            assert all(":role/film-" in resource for resource in statement["Resource"])
+        if actions & {"iam:AttachRolePolicy", "iam:DetachRolePolicy"}:
+            assert condition["ArnEquals"]["iam:PolicyARN"].endswith("AmazonSSMManagedInstanceCore")
+        if "iam:PassRole" in actions:
+            assert "lambda.amazonaws.com" in equal["iam:PassedToService"]
+        resources = statement["Resource"]
+        resources = {resources} if isinstance(resources, str) else set(resources)
+        if any(action.startswith("ec2:") for action in actions):
+            looks = all(action.startswith("ec2:Describe") for action in actions)
+            assert looks or "*" not in resources
+            changes = {action for action in actions if not action.startswith("ec2:Describe")}
+            lasting = any(":instance/" in r or ":security-group/" in r for r in resources)
+            if changes - {"ec2:RunInstances"} and lasting:
+                assert any("excamera:made-by" in key or "CreateAction" in key for key in equal)
+    started = [s for s in policy["Statement"] if "ec2:RunInstances" in s["Action"]]
+    assert bool(started) is instance
+    assert all("Condition" in s for s in started if any(":instance/" in r for r in [s["Resource"]]))
+
+
+def test_the_boundary_covers_what_the_roles_have_and_gives_no_rights(aws: Place) -> None:
+    """IAM lets a role do what both allow: nothing that it needs may be missing."""
+    deploy(
+        aws, input=INPUT, output=OUTPUT, instance=Instance("c7i.large", "10.1.0.0/16"),
+        boundary="arn:aws:iam::123456789012:policy/excamera-boundary",
+    )  # fmt: skip
+    names = Names("excamera", REGION, ACCOUNT, input=INPUT, output=OUTPUT)
+    bounds = {(a, r) for a, r in rights(boundary_policy(names, instance=True)["Statement"])}
+    for role in ("WorkerRole", "InstanceRole"):
+        assert set(rights(statements(aws, role))) <= bounds
+    assert not {action for action, _ in bounds} & (GIVES_RIGHTS | NEVER | {"iam:PassRole"})
+    resources = yaml_parse(stacks.template())["Resources"]
+    for role in ("WorkerRole", "InstanceRole"):
+        given = resources[role]["Properties"]["PermissionsBoundary"]
+        assert given == {
+            "Fn::If": ["HasBoundary", {"Ref": "PermissionsBoundary"}, {"Ref": "AWS::NoValue"}]
+        }
+
+
+def rights(policy: list[dict[str, Any]]) -> list[tuple[str, str]]:
+    """Each action with each resource."""
+
+    def listed(value: Any) -> list[str]:
+        return [value] if isinstance(value, str) else list(value)
+
+    return [(a, r) for s in policy for a in listed(s["Action"]) for r in listed(s["Resource"])]
+
+
+def test_an_instances_credentials_stay_on_it() -> None:
+    options = yaml_parse(stacks.template())["Resources"]["Instance"]["Properties"][
+        "MetadataOptions"
+    ]
+    assert options == {"HttpTokens": "required", "HttpPutResponseHopLimit": 1}
+
+
+@pytest.mark.parametrize("policy", [worker_policy, client_policy, boundary_policy])
+def test_who_writes_outputs_may_look_for_what_was_left_of_them(policy: Any) -> None:
+    names = Names("excamera", REGION, ACCOUNT, output=OUTPUT)
+    assert ("s3:ListBucketMultipartUploads", "arn:aws:s3:::cuts") in rights(
+        policy(names)["Statement"]
+    )
 
 
 def test_what_is_not_given_stays_when_a_function_is_changed(aws: Place) -> None:

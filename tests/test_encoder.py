@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ from codec.frame import ALTREF_FRAME, B_PRED, GOLDEN_FRAME, SPLITMV, Image, pict
 from codec.frame_coding import Encoded
 from codec.kernel_cache import INTERPRETED
 from codec.quality import psnr
+from codec.rebase import rebase
 from codec.state import DecoderState, FilterDeltas, References, Segmentation
 
 SIZES = [(1, 1), (2, 3), (16, 16), (17, 15), (33, 50), (64, 48), (175, 143)]
@@ -225,3 +227,57 @@ def test_wrong_states_are_refused() -> None:
         encode_given_state(state, moving_images(32, 16, 1)[0], q_index=30)
     with pytest.raises(ValueError, match="reference"):
         encode_given_state(state.without_references(), images[0], q_index=30)
+
+
+# What no decoder can be told
+
+
+def image_of(width: int, height: int) -> Image:
+    half = ((height + 1) // 2, (width + 1) // 2)
+    return Image(
+        np.zeros((height, width), np.uint8), np.zeros(half, np.uint8), np.zeros(half, np.uint8)
+    )
+
+
+@pytest.mark.parametrize("q_index", [-1, 128, 200, 1.5, "7", None, float("nan")])
+def test_an_index_that_no_header_holds_is_refused(q_index: Any) -> None:
+    image = image_of(16, 16)
+    with pytest.raises(ValueError, match="0 to 127"):
+        encode_key_frame(image, q_index=q_index)
+    state = encode_key_frame(image, q_index=np.int64(20)).state
+    with pytest.raises(ValueError, match="0 to 127"):
+        encode_given_state(state, image, q_index=q_index)
+
+
+def wrong_pictures() -> dict[str, Image]:
+    good = image_of(33, 17)
+    return {
+        "too wide": Image(*(np.zeros(size, np.uint8) for size in ((1, 16384), (1, 8192), (1, 8192)))),
+        "too high": Image(*(np.zeros(size, np.uint8) for size in ((16384, 1), (8192, 1), (8192, 1)))),
+        "nothing": image_of(0, 0),
+        "no rows": image_of(16, 0),
+        "chroma too small": good._replace(u=good.u[:-1]),
+        "chroma too large": good._replace(v=np.zeros((17, 33), np.uint8)),
+        "signed": good._replace(y=good.y.astype(np.int8)),
+        "16 bits": good._replace(y=good.y.astype(np.uint16)),
+        "chroma of floats": good._replace(u=good.u.astype(np.float64)),
+        "three axes": good._replace(y=good.y[..., None]),
+        "one axis": good._replace(v=good.v.ravel()),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("what", wrong_pictures())
+def test_what_is_no_picture_is_refused(what: str) -> None:
+    image = wrong_pictures()[what]
+    first = encode_key_frame(image_of(33, 17), q_index=20)
+    second = encode_given_state(first.state, image_of(33, 17), q_index=20)
+    for attempt in (
+        lambda: encode_key_frame(image, q_index=20),
+        lambda: encode_given_state(first.state, image, q_index=20),
+        lambda: replace_key_frame(first.state, image, first.data),
+        lambda: rebase(first.state, image, second.data, first.state),
+        lambda: rebase(first.state, image, first.data, None),
+        lambda: picture_from_image(image),
+    ):
+        with pytest.raises(ValueError, match=r"plane|luma"):
+            attempt()

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from fuzz_codec import Fuzzer, mutated, run, streams
 from streams import decode_with_libvpx, encode_with_libvpx, moving_images
 
 import codec
@@ -17,38 +18,6 @@ from codec.errors import InvalidBitstream
 
 SECONDS_A_STREAM = 2.0
 MEGABYTES = 300
-SMALL = [(1, 1), (33, 47), (64, 48), (16, 80)]
-
-
-def streams() -> list[list[bytes]]:
-    return [
-        encode_with_libvpx(moving_images(*size, count=4, seed=i), profile=i, slices=1 << i)
-        for i, size in enumerate(SMALL)
-    ]
-
-
-def mutated(packets: list[bytes], rnd: random.Random) -> list[bytes]:
-    """Bits flipped, bytes changed, cut out or put in, frames truncated or exchanged."""
-    frames = [bytearray(data) for data in packets]
-    for _ in range(rnd.choice([1, 1, 2, 5, 20])):
-        frame = rnd.choice(frames)
-        if not frame:
-            continue
-        at = rnd.randrange(min(len(frame), rnd.choice([3, 10, 40, 200, 10**6])))
-        kind = rnd.randrange(6)
-        if kind == 0:
-            frame[at] ^= 1 << rnd.randrange(8)
-        elif kind == 1:
-            frame[at] = rnd.randrange(256)
-        elif kind == 2:
-            del frame[at : at + rnd.choice([1, 2, 10, 1000])]
-        elif kind == 3:
-            frame[at:at] = rnd.randbytes(rnd.choice([1, 3, 30]))
-        elif kind == 4:
-            del frame[rnd.randrange(len(frame)) :]
-        else:
-            rnd.shuffle(frames)
-    return [bytes(frame) for frame in frames]
 
 
 def survive(packets: list[bytes]) -> list[list[bytes]]:
@@ -80,6 +49,13 @@ def test_mutated_streams(seed: int) -> None:
         begun = time.process_time()
         survive(packets)
         assert time.process_time() - begun < SECONDS_A_STREAM
+
+
+@pytest.mark.parametrize("seed", [10**7, 2 * 10**7])
+def test_mutated_frames_and_states_give_an_answer_or_a_typed_error(seed: int) -> None:
+    """A short part of what `python tests/fuzz_codec.py` does for as long as one likes: decode, rebase, bytes of states."""
+    told = run(600, seed, Fuzzer())
+    assert min(told["decoded"], told["rebased"], told["states"]) > 50
 
 
 @pytest.mark.parametrize("seed", range(3))

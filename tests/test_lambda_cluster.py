@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 from distributed import Client, SchedulerPlugin, WorkerPlugin
@@ -338,7 +339,7 @@ def test_workers_of_a_coordinator_that_was_killed_end_in_the_time_that_clean_tel
         lam.create_function("excamera", HANDLER, memory=1769, timeout=900, environment=variables)
         client = subprocess.Popen(
             [sys.executable, "-c", code, lam.endpoint_url],
-            env={**os.environ, "AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "y"},
+            env={**os.environ, **lam.keys.variables()},
             stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
         assert client.stdout is not None and client.stdout.readline() == "ready\n"
@@ -429,17 +430,14 @@ def cluster_behind(wire: Wire, workers: int, **options: Any) -> Iterator[LambdaC
         variables = {**ENVIRONMENT, VARIABLE: to_text(installed())}
         lam.create_function("excamera", HANDLER, memory=1769, timeout=900, environment=variables)
         with (
+            mock.patch.dict(os.environ, lam.keys.variables()),
             wire.leading_to(lam.endpoint_url) as endpoint,
             LambdaCluster(workers, backend=endpoint, region="us-east-1", host="127.0.0.1", **options) as opened,
         ):  # fmt: skip
             yield opened
 
 
-def test_workers_come_as_soon_as_lambda_can_be_reached_again(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "x")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "y")
+def test_workers_come_as_soon_as_lambda_can_be_reached_again() -> None:
     told: list[str] = []
     wire = Wire()
     with cluster_behind(wire, 1, fleet_options={"appear_timeout": 600.0}) as cluster:

@@ -60,7 +60,7 @@ def test_it_serves_until_it_is_interrupted(
     assert told["functions"] == ["probe"] and told["region"] == "eu-west-1"
     client = boto3.client(
         "lambda", endpoint_url=told["endpoint_url"], region_name="eu-west-1",
-        aws_access_key_id="a", aws_secret_access_key="b",
+        aws_access_key_id=told["access_key_id"], aws_secret_access_key=told["secret_access_key"],
     )  # fmt: skip
     assert invoke(client, "probe")["count"] == 1
     processes = descendants(served.pid)
@@ -72,12 +72,12 @@ def test_it_serves_until_it_is_interrupted(
 
 
 def test_a_worker_tells_the_versions_that_clients_compare(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "local")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "local")
     program = start("--function", "excamera")
     try:
         assert program.stdout is not None
         told = json.loads(program.stdout.readline())
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", told["access_key_id"])
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", told["secret_access_key"])
         place = Place(region=told["region"], endpoint_url=told["endpoint_url"])
         assert preflight(Target("excamera", place, versions=versions())) == []
     finally:

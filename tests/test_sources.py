@@ -18,8 +18,8 @@ import pytest
 from av.stream import Disposition
 
 from codec.frame import Image
-from excamera_dask.errors import SourceError
-from excamera_dask.sources import SourceInfo, iter_frames, open_source, read_frames, reading
+from excamera_dask.errors import SourceChanged, SourceError
+from excamera_dask.sources import SourceInfo, index, iter_frames, open_source, read_frames, reading
 from excamera_dask.sources.times import repaired, spread
 
 SHARED = Path(os.environ.get("EXCAMERA_SHARED", Path(__file__).parents[1].parent / "shared"))
@@ -368,6 +368,49 @@ def test_changed_file_is_refused(tmp_path: Path) -> None:
     os.unlink(tmp_path / "a.mp4")
     with pytest.raises(SourceError, match="not found on this machine"):
         read_frames(source, 0, 1)
+
+
+@pytest.mark.parametrize("how", ["the same size", "shorter", "longer", "another file"])
+def test_a_file_that_changes_while_it_is_read_is_refused(tmp_path: Path, how: str) -> None:
+    """At the next frame, in the middle of a span as well as between two, and whatever its decoder makes of it."""
+    path = make_clip(tmp_path / "a.mp4")
+    film = path.read_bytes()
+    for taken in (1, 30):
+        path.write_bytes(film)
+        source = open_source(path)
+        frames = iter_frames(source)
+        for _ in range(taken):
+            next(frames)
+        kept = bytearray(film)
+        kept[200:-3000] = bytes(len(kept[200:-3000]))
+        new = {"shorter": film[:-2500], "longer": film + b"more"}.get(how, bytes(kept))
+        if how == "another file":
+            path.with_suffix(".new").write_bytes(new)
+            path.with_suffix(".new").replace(path)
+        else:
+            with path.open("r+b") as file:
+                file.truncate(len(new))
+                file.write(new)
+        with pytest.raises(SourceChanged, match="changed since"):
+            next(frames)
+        with pytest.raises(SourceChanged, match="changed since"):
+            read_frames(source, 40, 1)
+
+
+def test_a_file_that_changes_while_it_is_opened_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = make_clip(tmp_path / "a.mp4")
+
+    def scan(*arguments: Any) -> Any:
+        scanned = real(*arguments)
+        os.utime(path, ns=(0, path.stat().st_mtime_ns + 10**9))
+        return scanned
+
+    real = index.scan
+    monkeypatch.setattr(index, "scan", scan)
+    with pytest.raises(SourceChanged, match="changed since"):
+        open_source(path)
 
 
 def test_refusals(tmp_path: Path) -> None:

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import pickle
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import zstandard
+from fuzz_codec import with_checksum
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -150,3 +157,142 @@ def test_altered_bytes_are_refused(data: st.DataObject, delta: bool) -> None:
     with pytest.raises(InvalidState) as refusal:
         DecoderState.from_bytes(bad, base=base)
     assert "\n" not in str(refusal.value)
+
+
+# States that nobody can have, told by bytes with a checksum that fits
+
+
+def told(payload: bytes, kind: int = 0, base: bytes = bytes(16)) -> bytes:
+    return with_checksum(kind, base, zstandard.ZstdCompressor().compress(payload))
+
+
+def payload_of(state: DecoderState) -> bytearray:
+    return bytearray(zstandard.ZstdDecompressor().decompress(state.to_bytes()[39:]))
+
+
+SMALL_PARTS = 12 + 4 * 8 * 3 * 11 + 4 + 3 + 38 + 16
+"""Bytes of sizes and flags, probabilities, segments and deltas; then come the map, the slots and the pictures."""
+
+
+@pytest.mark.parametrize(
+    ("at", "value"),
+    [
+        *((at, 0) for at in (0, 2)),  # no width, no height
+        *((at + 1, 64) for at in (0, 2)),  # 16,384 pixels and more
+        *((at, 4) for at in (4, 5)),  # scales
+        *((at, 2) for at in (6, 7, 8, 9, 10, 11)),  # colour space, clamping, flags
+        (12 + 1056 + 7 + 3, 0),  # a probability of vectors
+        (SMALL_PARTS - 16, 128),  # -128 of a segment's quantizer
+        (SMALL_PARTS - 12, 64),
+        (SMALL_PARTS - 8, 192),
+        (SMALL_PARTS - 1, 64),
+        *((SMALL_PARTS + at, value) for at in range(6) for value in (4, 255)),  # segments
+        *((SMALL_PARTS + 6 + at, 255) for at in range(3)),  # slots
+        (SMALL_PARTS + 6, 1),
+        (SMALL_PARTS + 7, 2),
+        *(
+            (SMALL_PARTS + 9, kind) for kind in (1, 2, 255)
+        ),  # a picture from a base that there is not
+    ],
+)
+def test_bytes_of_a_state_that_no_decoder_has_are_refused(at: int, value: int) -> None:
+    payload = payload_of(make_state())
+    assert DecoderState.from_bytes(told(bytes(payload))) == make_state()
+    payload[at] = value
+    with pytest.raises(InvalidState) as refusal:
+        DecoderState.from_bytes(told(bytes(payload)))
+    assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("compressed", [b"", b"nonsense", b"\x28\xb5\x2f\xfd", bytes(1000)])
+def test_bytes_that_are_not_compressed_are_refused(compressed: bytes) -> None:
+    with pytest.raises(InvalidState):
+        DecoderState.from_bytes(with_checksum(0, bytes(16), compressed))
+
+
+MEMORY = """
+import resource, sys
+from codec.errors import InvalidState
+from codec.state import DecoderState
+data = sys.stdin.buffer.read()
+resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))
+try:
+    DecoderState.from_bytes(data)
+except InvalidState as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "slots"),
+    [(0, 0, 0), (1, 1, 0), (16383, 16383, 0), (16383, 16383, 2), (16383, 1, 2)],
+)
+def test_few_bytes_do_not_take_a_gigabyte(width: int, height: int, slots: int) -> None:
+    """A gigabyte of zeros, in 33 kB, behind the beginning of a state; in a process that has no more than that."""
+    compressor = zstandard.ZstdCompressor().compressobj()
+    begin = bytearray(SMALL_PARTS)
+    begin[:4] = width.to_bytes(2, "little") + height.to_bytes(2, "little")
+    begin[11] = 1
+    begin[12 + 1056 + 7 : 12 + 1056 + 7 + 38] = b"\x01" * 38
+    size = (width + 15) // 16 * ((height + 15) // 16)
+    compressed = compressor.compress(bytes(begin) + bytes(size) + bytes([0, slots // 2, slots]))
+    for _ in range(1024):
+        compressed += compressor.compress(bytes(1 << 20))
+    data = with_checksum(0, bytes(16), compressed + compressor.flush())
+    assert len(data) < 60_000
+    done = subprocess.run(
+        [sys.executable, "-c", MEMORY], input=data, capture_output=True, timeout=60,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr.decode()[-500:]
+    assert done.stdout.startswith(b"decoder state")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"width": 0},
+        {"height": 16384},
+        {"width": 64},
+        {"color_space": 2},
+        {"horizontal_scale": -1},
+    ],
+)
+def test_a_state_that_no_frames_lead_to_is_not_made(change: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match=r"of a (decoder state|reference picture)"):
+        replace(make_state(), **change)
+
+
+def test_arrays_of_a_state_are_looked_at() -> None:
+    state = make_state()
+    assert state.references is not None
+    last = state.references.last
+    wrong = {
+        "a segment of 4": replace_in(state.segmentation, "map", np.full((2, 3), 4, np.uint8)),
+        "a map of another size": replace_in(state.segmentation, "map", np.zeros((3, 2), np.uint8)),
+        "another type": replace_in(state.segmentation, "quantizer", np.zeros(4, np.int64)),
+        "no vector probability": replace_in(
+            state.probabilities, "vectors", np.zeros((2, 19), np.uint8)
+        ),
+        "a delta of 64": replace_in(state.filter_deltas, "mode", np.full(4, 64, np.int8)),
+        "a picture of another size": replace_in(
+            state.references, "golden", picture(1, 16, 16)
+        ),
+        "a view": replace_in(
+            state.references, "last", last._replace(y=np.asfortranarray(last.y))
+        ),
+    }  # fmt: skip
+    fields = {
+        Segmentation: "segmentation",
+        ProbabilityTables: "probabilities",
+        FilterDeltas: "filter_deltas",
+        References: "references",
+    }
+    for what, value in wrong.items():
+        with pytest.raises(ValueError, match=r"of a (decoder state|reference picture)"):
+            replace(state, **{fields[type(value)]: value})
+            pytest.fail(what)
+
+
+def replace_in(values: Any, name: str, value: Any) -> Any:
+    return values._replace(**{name: value})

@@ -74,3 +74,10 @@ def test_places_on_the_command_line():
     assert Place().convert("s3://bucket/b.mp4", None, None) == S3Url("bucket", "b.mp4")
     with pytest.raises(click.BadParameter, match="only files"):
         Place().convert("ftp://host/b.mp4", None, None)
+
+
+@pytest.mark.parametrize("character", [*map(chr, range(1, 32)), "\x7f"])
+def test_control_characters_in_a_key_are_refused_in_one_line(character: str) -> None:
+    with pytest.raises(InvalidLocation, match="control characters") as refusal:
+        locate(f"s3://bucket/a{character}b/film.mp4")
+    assert str(refusal.value).isprintable()

@@ -29,6 +29,7 @@ from excamera_dask.storage import (
     is_remote,
     locate,
     open_output,
+    whole_output,
 )
 from excamera_dask.storage import folder as folders
 from excamera_dask.storage.bucket import Patience, open_bucket
@@ -141,6 +142,29 @@ def test_leftovers_of_a_killed_job_are_removed_by_the_next(s3):
         s3.client.create_multipart_upload(Bucket=s3.bucket, Key=key)
     claim_object(url_of(s3, "out.bin"))
     assert s3.uploads() == ["out.bin.other"]
+
+
+def test_leftovers_of_a_killed_writer_go_when_another_has_written(s3):
+    """As of a worker that was killed while it wrote the output of a job, which another worker then did."""
+    for key in ("out.bin", "out.bin", "out.bin.other"):
+        s3.client.create_multipart_upload(Bucket=s3.bucket, Key=key)
+    with whole_output(s3.url("out.bin")) as file:
+        file.write(bytes(MANY_BYTES))
+    assert s3.uploads() == ["out.bin.other"]
+    assert len(s3.get("out.bin")) == MANY_BYTES
+
+
+def test_leftovers_that_cannot_be_looked_for_are_told_once(s3, proxy):
+    proxy.fault = lambda r: (
+        stores.s3_error(403, "AccessDenied") if r.method == "GET" and "uploads" in r.path else None
+    )
+    told: list[str] = []
+    claim_object(url_of(s3, "out.bin"), told.append)
+    with whole_output(s3.url("out.bin"), told.append) as file:
+        file.write(bytes(MANY_BYTES))
+    (line,) = told
+    assert "s3:ListBucketMultipartUploads" in line and "\n" not in line
+    assert len(s3.get("out.bin")) == MANY_BYTES
 
 
 def test_what_cannot_be_written_is_found_out_before(s3, proxy):
@@ -462,6 +486,26 @@ def test_a_damaged_chunk_counts_as_missing(out):
     assert set(journal.chunks()) - {1} == {0, 3}
     assert (journal.read(1), journal.read(2)) == (None, None)
     assert set(Journal(out, name).chunks()) == {0, 3}
+
+
+def test_a_chunk_under_another_name_counts_as_missing(out):
+    """Two files swapped, one copied over another, one taken from another job's folder: whole, and not what is asked for."""
+    names = fingerprint("a job"), fingerprint("another")
+    for seed, name in enumerate(names):
+        journal = Journal(out, name)
+        for n in range(5):
+            journal.write(n, [bytes_of(100, 10 * seed + n)])
+        journal.close()
+    ours, theirs = (open_folder(out + ".excamera", name) for name in names)
+    ours.names()
+    kept = [ours.read(f"{n:08d}.chunk") for n in range(5)]
+    for n, data in ((0, kept[1]), (1, kept[0]), (2, kept[3]), (4, theirs.read("00000004.chunk"))):
+        ours.write(f"{n:08d}.chunk", data, again=False)
+    ours.close()
+    journal = Journal(out, names[0])
+    assert 3 in journal.chunks()
+    assert [journal.read(n) for n in range(5)] == [None, None, None, (bytes_of(100, 3),), None]
+    assert set(Journal(out, names[0]).chunks()) == {3}
 
 
 def test_a_folder_is_where_an_output_may_grow(tmp_path):

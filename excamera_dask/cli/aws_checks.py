@@ -21,7 +21,7 @@ from excamera_dask.cli.values import Number
 
 
 @click.command(short_help="Print the exact rights that someone needs.")
-@click.argument("whose", type=click.Choice(["deployer", "client", "function"]))
+@click.argument("whose", type=click.Choice(["deployer", "client", "function", "boundary"]))
 @name_option
 @click.option("--region", default="*", show_default=True, help="Region of the function.")
 @click.option("--account", default="*", show_default=True, help="Number of the AWS account.")
@@ -43,7 +43,8 @@ def policy(
     output_url: str | None,
     instance: bool,
 ) -> None:
-    """Print an IAM policy as JSON: of who builds and deploys, of who runs jobs (client, coordinator), of the function.
+    """Print an IAM policy as JSON: of who builds and deploys, of who runs jobs (client, coordinator), of the
+    function, and the boundary that the roles of the two latter never go beyond, without which no deployer can make them.
 
     \b
     excamera lambda policy client --input s3://films/in/ --output s3://films/out/ > policy.json
@@ -57,6 +58,8 @@ def policy(
         print_json(policies.deployer_policy(names, instance))
     elif whose == "client":
         print_json(policies.client_policy(names))
+    elif whose == "boundary":
+        print_json(policies.boundary_policy(names, instance))
     else:
         print_json(policies.worker_policy(names))
 

@@ -78,6 +78,9 @@ def aws_lambda() -> None:
     type=click.IntRange(1024, 65535),
     help="The one open port of the instance (8785).",
 )
+@click.option(
+    "--permissions-boundary", "boundary", help="ARN of a policy that no role made here goes beyond."
+)
 @click.option("--vpc", help="VPC of the instance; by default the default one.")
 @click.option("--subnet", help="Subnet of the instance.")
 @click.option(
@@ -157,6 +160,7 @@ def _deployment(options: dict[str, Any], image: str) -> Any:
         input=options["input_url"],
         output=options["output_url"],
         instance=_instance(options),
+        boundary=options["boundary"],
         tags=dict(options["tags"]),
         without=frozenset(options["without"]),
         **{name: options[name] for name in names},

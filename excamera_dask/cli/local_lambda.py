@@ -99,18 +99,21 @@ def local(
 
     \b
     excamera lambda local --port 9001 --function excamera
-    export AWS_REGION=us-east-1 AWS_ACCESS_KEY_ID=local AWS_SECRET_ACCESS_KEY=local
+    export AWS_REGION=us-east-1 AWS_ACCESS_KEY_ID=... AWS_SECRET_ACCESS_KEY=...
     excamera encode in.mp4 -o out.webm --executor lambda --backend http://127.0.0.1:9001
     aws lambda invoke --endpoint-url http://127.0.0.1:9001 --function-name f out.json
 
-    Prints its URL as JSON once it answers, runs until Ctrl-C, and leaves no process behind.
+    Prints its URL and keys as JSON once it answers, runs until Ctrl-C, and leaves no process behind. It serves those who sign
+    with these keys, which are new at each start.
     """
-    from excamera_dask.lambda_jobs import seen_by_workers
+    from excamera_dask.lambda_jobs import credentials_of, seen_by_workers, store_access
     from executors.aws_lambda.emulator import LocalLambda
 
     wanted = dict(map(parse_function, functions))
     try:
-        with LocalLambda(**settings, visible=seen_by_workers()) as server:
+        access = store_access()
+        settings |= {"visible": seen_by_workers(), "credentials": credentials_of(access)}
+        with LocalLambda(**settings) as server:
             for text in server.notices:
                 notice(f"note: {text}")
             for name, handler in wanted.items():
@@ -121,12 +124,14 @@ def local(
                     memory=memory,
                     timeout=timeout,
                     ephemeral_storage=ephemeral_storage,
-                    environment=_means(handler),
+                    environment=_means(handler, access),
                 )
             print_json(
                 {
                     "endpoint_url": server.endpoint_url,
                     "region": server.settings.region,
+                    "access_key_id": server.keys.access_key,
+                    "secret_access_key": server.keys.secret_key,
                     "functions": sorted(wanted),
                     "logs": str(server.directory),
                 }
@@ -137,7 +142,7 @@ def local(
     raise Failure("the local Lambda has ended by itself; its messages are above")
 
 
-def _means(handler: str) -> dict[str, str]:
+def _means(handler: str, access: Any) -> dict[str, str]:
     """Variables that a worker needs here, and the versions that clients compare with theirs."""
     if handler != WORKER:
         return {}
@@ -145,7 +150,7 @@ def _means(handler: str) -> dict[str, str]:
     from excamera_dask.lambda_jobs import worker_environment
     from executors.aws_lambda.deploy.versions import VARIABLE, to_text
 
-    return {**worker_environment(), VARIABLE: to_text(versions())}
+    return {**worker_environment(access), VARIABLE: to_text(versions())}
 
 
 def parse_function(text: str) -> tuple[str, str]:

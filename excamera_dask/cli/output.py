@@ -81,7 +81,7 @@ def claim_output(path: Path | S3Url, overwrite: bool | None) -> None:
     else:
         from excamera_dask.storage.checks import claim_object, object_exists
 
-        claim_object(path)
+        claim_object(path, notice)
         exists = object_exists(path)
     if not exists or overwrite:
         return

@@ -20,19 +20,16 @@ from excamera_dask.storage.object_file import ObjectFile
 
 
 class Demuxed(NamedTuple):
-    """An open container, its video stream with the decoder set to one thread, and the object it is read from, if any."""
+    """An open container, its video stream with the decoder set to one thread, and the object it is read from, if any.
+
+    version: what tells these bytes from others, modification time (ns) or ETag, and their number, from before the first
+    of them was read.
+    """
 
     container: Any
     stream: Any
     object: SkimmedFile | None
-
-    @property
-    def version(self) -> tuple[str, int]:
-        """What tells this version from others, modification time (ns) or ETag, and bytes."""
-        if self.object is not None:
-            return self.object.info.etag, self.object.size
-        status = os.stat(self.container.name)
-        return str(status.st_mtime_ns), status.st_size
+    version: tuple[str, int]
 
     def read_at(self, position: int, count: int) -> bytes:
         """Bytes of the file; not to be asked for between packets."""
@@ -58,13 +55,16 @@ def open_container(
     opened = _open_object(place, version) if isinstance(place, S3Url) else None
     if opened is None:
         _check_file(path)
+        found = file_version(path)
+    else:
+        found = (opened.info.etag, opened.size)
     try:
         container = av.open(opened or path, metadata_errors="ignore")  # type: ignore[call-overload]
     except av.FFmpegError as error:
         with opened_again(path, opened) as file:
             check_readable(path, file)
         raise SourceError(f"{path}: not a video that can be read ({_reason(error)})") from None
-    demuxed = Demuxed(container, None, opened)
+    demuxed = Demuxed(container, None, opened, found)
     try:
         stream = choose_stream(container, path, wanted)
         begun = begun_stream(container) if wanted is None else None
@@ -79,6 +79,12 @@ def open_container(
     stream.codec_context.thread_type = "NONE"
     stream.codec_context.thread_count = 1
     return demuxed._replace(stream=stream)
+
+
+def file_version(path: str) -> tuple[str, int]:
+    """Modification time (ns) and bytes of a file, which tell what it holds from what it held; raises OSError."""
+    status = os.stat(path)
+    return str(status.st_mtime_ns), status.st_size
 
 
 def _open_object(url: S3Url, version: tuple[str, int] | None) -> SkimmedFile:

@@ -25,6 +25,7 @@ from excamera_dask.sources.description import (
     SourceInfo,
     stated_range,
 )
+from excamera_dask.sources.identity import check_unchanged
 from excamera_dask.sources.pixels import colour_of, is_converted, orientation_of
 from excamera_dask.sources.scan import PacketTable, bare_rate, scan, stated_rate
 from excamera_dask.sources.side_data import picture_tags
@@ -53,9 +54,10 @@ def open_source(path: str | os.PathLike[str], reading: Reading | None = None) ->
         first, table = scan(name, demuxed)
         counted = counted_frames(name, demuxed, table)
         described = _describe(name, demuxed, first, table, counted, reading)
-        return corrected(_with_stated_matrix(described, matrix))
     finally:
         demuxed.close()
+    check_unchanged(described)
+    return corrected(_with_stated_matrix(described, matrix))
 
 
 def _anchors(table: PacketTable, order: NDArray[np.int64], spoilt: NDArray[np.int64]) -> Anchors:

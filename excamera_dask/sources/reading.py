@@ -22,13 +22,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from codec.frame import Image
-from excamera_dask.errors import SourceError
+from excamera_dask.errors import SourceChanged, SourceError
 from excamera_dask.sources.demuxing import open_container, walk_packets
 from excamera_dask.sources.description import NO_TIME, SourceInfo
 from excamera_dask.sources.entries import is_whole
+from excamera_dask.sources.identity import check_unchanged
 from excamera_dask.sources.packets import checker
 from excamera_dask.sources.pixels import to_image
-from excamera_dask.storage import StorageError, is_remote
+from excamera_dask.storage import StorageError
 
 OPEN_READERS = 4
 LONGEST_REORDERING = 32
@@ -66,7 +67,7 @@ def iter_frames(
             yield image
     except GeneratorExit:
         raise
-    except StorageError:
+    except (StorageError, SourceChanged):
         reader.close()
         raise
     except BaseException:
@@ -112,7 +113,7 @@ class Reader:
     """
 
     def __init__(self, source: SourceInfo) -> None:
-        _check_unchanged(source)
+        check_unchanged(source)
         self.source = source
         self.closed = False
         self._open()
@@ -151,7 +152,7 @@ class Reader:
         return frames
 
     def read(self, start: int, count: int) -> Iterator[Image]:
-        """Frames start .. start + count - 1 of the whole film."""
+        """Frames start .. start + count - 1 of the whole film; SourceChanged rather than one of another film."""
         if not self._is_on_the_way(start):
             self.rewind()
             self.frames = self._frames_from(start)
@@ -160,7 +161,10 @@ class Reader:
         self.wanted = start
         self._expect(start + count - 1)
         while self.next_frame < start + count:
-            image = next(self.frames)
+            try:
+                image = next(self.frames)
+            finally:  # a change may also be why it failed
+                check_unchanged(self.source)
             self.next_frame += 1
             if self.next_frame > start:
                 yield image
@@ -380,17 +384,3 @@ def _chain(packets: list[Any], rest: Iterator[Any]) -> Iterator[Any]:
 
 def _segment(anchors: Any, frame: int) -> int:
     return int(np.searchsorted(anchors, frame, side="right")) - 1
-
-
-def _check_unchanged(source: SourceInfo) -> None:
-    """An object tells at each read."""
-    if is_remote(source.path):
-        return
-    try:
-        status = os.stat(source.path)
-    except OSError:
-        raise SourceError(
-            f"{source.path}: not found on this machine; workers must see the same files"
-        ) from None
-    if (str(status.st_mtime_ns), status.st_size) != (source.version, source.file_size):
-        raise SourceError(f"{source.path}: changed since it was opened; start again")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
+
 from excamera_dask.storage import background
 from excamera_dask.storage.bucket import FIRST_CONTACT, open_bucket
 from excamera_dask.storage.errors import NoSuchObject
 from excamera_dask.storage.locations import S3Url
-from excamera_dask.storage.multipart import call
+from excamera_dask.storage.multipart import call, end_uploads
+from excamera_dask.storage.stream_output import Tell
 
 
 def object_exists(url: S3Url) -> bool:
@@ -19,8 +22,8 @@ def object_exists(url: S3Url) -> bool:
     return True
 
 
-def claim_object(url: S3Url) -> None:
-    """Find out that an object can be written, and remove what killed jobs left of it.
+def claim_object(url: S3Url, tell: Tell = warnings.warn) -> None:
+    """Find out that an object can be written, and remove what killed jobs left of it, or `tell` that it cannot be.
 
     Begins an upload and gives it up, which leaves nothing. Raises StorageError.
     """
@@ -28,23 +31,5 @@ def claim_object(url: S3Url) -> None:
     background.run(bucket.below(url.key, FIRST_CONTACT))
     client = bucket.access.client()
     upload = call(bucket, client, "create_multipart_upload", url.key)["UploadId"]
-    for leftover in {upload, *_uploads(url)}:
-        call(bucket, client, "abort_multipart_upload", url.key, UploadId=leftover)
-
-
-def _uploads(url: S3Url) -> list[str]:
-    """Uploads of exactly this object that were begun and neither completed nor given up."""
-    bucket = open_bucket(url.bucket)
-    client = bucket.access.client()
-    pages = client.get_paginator("list_multipart_uploads").paginate(
-        Bucket=bucket.name, Prefix=url.key
-    )
-    try:
-        return [
-            str(upload["UploadId"])
-            for page in pages
-            for upload in page.get("Uploads", ())
-            if upload["Key"] == url.key
-        ]
-    except client.exceptions.ClientError:  # no right to list: then nothing is removed
-        return []
+    call(bucket, client, "abort_multipart_upload", url.key, UploadId=upload)
+    end_uploads(bucket, client, url.key, tell)

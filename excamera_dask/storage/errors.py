@@ -47,6 +47,10 @@ class ObjectChanged(StorageError):
     """The object is not the one any more that reading began with."""
 
 
+class ObjectArchived(StorageError):
+    """The object is in an archive, from which it must be restored before it can be read."""
+
+
 class StoreUnavailable(StorageError):
     """The endpoint does not answer, answers with errors, or too slowly, for longer than we wait."""
 

@@ -12,6 +12,7 @@ from excamera_dask.storage.errors import (
     NoSuchBucket,
     NoSuchObject,
     NoSuchRange,
+    ObjectArchived,
     ObjectChanged,
     StorageError,
     StoreUnavailable,
@@ -24,6 +25,7 @@ _REGION = re.compile(r"<Region>\s*([\w-]+)\s*</Region>|expecting '([\w-]+)'")
 _CAUSE = re.compile(r'message: "((?:[^"\\]|\\.)*)"|(TimedOut|ConnectionRefused|IncompleteMessage)')
 _UNTRUSTED = re.compile(r"InvalidCertificate|UnknownIssuer|CERTIFICATE_VERIFY_FAILED")
 _NOT_TLS = re.compile(r"InvalidMessage|CorruptMessage|WRONG_VERSION_NUMBER")
+_NO_RANGES = re.compile(r"non-partial response when range requested|NotPartial")
 _REFUSED = {
     "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "TokenRefreshRequired",
     "RequestExpired", "RequestTimeTooSkewed", "InvalidSecurity", "UnrecognizedClientException",
@@ -48,7 +50,7 @@ class Failure(NamedTuple):
     def is_passing(self) -> bool:
         """Whether the same request may succeed a little later."""
         if self.status == 0:
-            return not (_UNTRUSTED.search(self.text) or _NOT_TLS.search(self.text))
+            return not any(words.search(self.text) for words in (_UNTRUSTED, _NOT_TLS, _NO_RANGES))
         return self.status >= 500 or self.status in (408, 429) or self.code in _BUSY
 
 
@@ -89,6 +91,14 @@ def explain(failure: Failure, url: object, bucket: str, endpoint: str, region: s
     if code in _REFUSED or status == 401:
         return CredentialsRefused(
             f"{url}: the credentials are refused{said}: expired, or of another store?"
+        )
+    if code in ("InvalidObjectState", "ObjectNotInActiveTierError"):
+        return ObjectArchived(
+            f"{url}: is archived (Glacier) and cannot be read: restore it first, as by aws s3api restore-object"
+        )
+    if _NO_RANGES.search(text):
+        return StorageError(
+            f"{url}: {endpoint} sends whole objects only, and no ranges of them: copy it to a file, or to another store"
         )
     if status == 403:
         return AccessDenied(

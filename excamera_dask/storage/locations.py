@@ -14,6 +14,7 @@ from excamera_dask.storage.errors import InvalidLocation
 PathLike = str | os.PathLike[str]
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/")
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
+_CONTROL = frozenset(map(chr, (*range(32), 127)))
 KEY_BYTES = 1024
 NAME_BYTES = 255
 """What a file's name has at most where its file system does not tell."""
@@ -127,6 +128,10 @@ def _object(text: str) -> S3Url:
         raise InvalidLocation(f"{text}: an object of S3 is named s3://bucket/key")
     if any(part in ("", ".", "..") for part in key.split("/")):
         raise InvalidLocation(f"{text}: keys with empty parts, '.' or '..' cannot be used")
+    if not _CONTROL.isdisjoint(key):
+        raise InvalidLocation(
+            f"{text!r}: keys with control characters, such as tabs, cannot be used"
+        )
     if len(key.encode(errors="surrogateescape")) > KEY_BYTES:
         raise InvalidLocation(f"{text}: an object's key has {KEY_BYTES} bytes at most")
     return S3Url(bucket, key)

@@ -10,6 +10,7 @@ import contextlib
 import io
 import os
 import threading
+import warnings
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any
 
@@ -18,6 +19,7 @@ from excamera_dask.storage.bucket import Bucket, open_bucket
 from excamera_dask.storage.errors import StorageError
 from excamera_dask.storage.failures import failure_of
 from excamera_dask.storage.locations import S3Url
+from excamera_dask.storage.stream_output import Tell
 
 PART_BYTES = 8 << 20
 PARTS_A_STEP = 1000
@@ -31,11 +33,13 @@ class MultipartObject(io.RawIOBase):
     """A binary file that becomes the object `url` on `commit`; `discard`, or anything else, leaves nothing.
 
     Bytes of the first part can be read and overwritten, all others only appended. An object that
-    fits into the first part is written in one request.
+    fits into the first part is written in one request. What killed writers of the same object have left goes when it appears;
+    `tell` is called with a line where that cannot be seen to.
     """
 
-    def __init__(self, url: S3Url) -> None:
+    def __init__(self, url: S3Url, tell: Tell = warnings.warn) -> None:
         super().__init__()
+        self._tell = tell
         self.url = url
         self.name = str(url)
         self._head = bytearray()
@@ -115,6 +119,7 @@ class MultipartObject(io.RawIOBase):
                 self._tail.clear()
             assert self._upload is not None
             self._upload.complete(bytes(self._head))
+            self._upload.end_others(self._tell)
             self._upload = None
 
     def discard(self) -> None:
@@ -172,6 +177,10 @@ class _Upload:
         self._call("complete_multipart_upload", MultipartUpload={"Parts": parts}, **self._id)
         self._pool.shutdown()
 
+    def end_others(self, tell: Tell) -> None:
+        """End what others have begun of the object: writers that were killed, or given up for lost."""
+        end_uploads(self._bucket, self._client, self._key, tell)
+
     def abort(self) -> None:
         """Give the upload up; a store that does not answer keeps it until the next job removes it."""
         self._pool.shutdown(wait=False, cancel_futures=True)
@@ -181,6 +190,39 @@ class _Upload:
 
     def _call(self, operation: str, **arguments: Any) -> Any:
         return call(self._bucket, self._client, operation, self._key, **arguments)
+
+
+def end_uploads(bucket: Bucket, client: Any, key: str, tell: Tell) -> None:
+    """End all uploads of exactly this object that were begun and neither completed nor given up: they cost, and nobody sees them.
+
+    Where the store does not let us look for them, `tell` is called with a line, once for a bucket.
+    """
+    if bucket.hides_uploads:
+        return
+    try:
+        found = _uploads(bucket, client, key)
+    except StorageError as error:
+        bucket.hides_uploads = True
+        tell(
+            f"{error}; what killed jobs have left of this output stays, and costs: "
+            "the right s3:ListBucketMultipartUploads on the bucket is needed to remove it"
+        )
+        return
+    for upload in found:
+        with contextlib.suppress(StorageError):  # ended by somebody else
+            call(bucket, client, "abort_multipart_upload", key, UploadId=upload)
+
+
+def _uploads(bucket: Bucket, client: Any, key: str) -> list[str]:
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    pages = client.get_paginator("list_multipart_uploads").paginate(Bucket=bucket.name, Prefix=key)
+    bucket.requests += 1
+    try:
+        uploads = [upload for page in pages for upload in page.get("Uploads", ())]
+    except (BotoCoreError, ClientError) as error:
+        raise bucket.explain(failure_of(error), key) from None
+    return [str(upload["UploadId"]) for upload in uploads if upload["Key"] == key]
 
 
 def call(bucket: Bucket, client: Any, operation: str, key: str, **arguments: Any) -> Any:

@@ -62,11 +62,12 @@ def open_output(
     """Begin an output; the bytes of a file grow beside `path`, or in `folder` on the same disk.
 
     Pipes, devices and sockets get the bytes at the end, or at once where they are written strictly `in_order`; `tell` is
-    called with a line where that must wait for a reader. Raises ContainerError, StorageError.
+    called with a line where that must wait for a reader, or where leftovers of killed jobs stay. Raises ContainerError,
+    StorageError.
     """
     target = locate(path)
     if isinstance(target, S3Url):
-        return ObjectOutput(target)
+        return ObjectOutput(target, tell)
     if is_stream(target):
         return StreamOutput(target, folder, in_order, tell)
     return FileOutput(target, folder)
@@ -86,10 +87,10 @@ def whole_output(path: PathLike, tell: Tell = warnings.warn) -> Iterator[IO[byte
 class ObjectOutput:
     """An object that is uploaded while it is written."""
 
-    def __init__(self, url: S3Url) -> None:
+    def __init__(self, url: S3Url, tell: Tell) -> None:
         from excamera_dask.storage.multipart import MultipartObject
 
-        self._object = MultipartObject(url)
+        self._object = MultipartObject(url, tell)
         self.file: Any = self._object
 
     def commit(self) -> None:

@@ -6,12 +6,14 @@ import difflib
 import os
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import urlsplit
 
 import boto3
 import botocore.exceptions as failures
 from botocore.config import Config
 
 from executors.aws_lambda.deploy.errors import DeploymentError
+from executors.loopback import reach_loopback_directly
 
 CONNECT_TIMEOUT = 3  # seconds
 READ_TIMEOUT = 5
@@ -44,10 +46,14 @@ class Place:
     def endpoint(self, service: str) -> str | None:
         """The URL of a service that is not at AWS's own address."""
         if service == "s3":
-            return (
-                self.s3_endpoint_url or os.environ.get("AWS_ENDPOINT_URL_S3") or self.endpoint_url
-            )
+            return self.s3_endpoint_url or _s3_endpoint() or self.endpoint_url
         return self.endpoint_url
+
+
+def _s3_endpoint() -> str | None:
+    """The store that the environment names, unless it says that none of these count."""
+    ignored = os.environ.get("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "").lower() == "true"
+    return None if ignored else os.environ.get("AWS_ENDPOINT_URL_S3")
 
 
 def open_session(place: Place) -> boto3.session.Session:
@@ -75,8 +81,16 @@ def open_session(place: Place) -> boto3.session.Session:
 def client(
     session: boto3.session.Session, service: str, place: Place, config: Config = FAST
 ) -> Any:
-    """A boto3 client of `service`, at the place's endpoint if it has one of its own."""
-    return session.client(service, endpoint_url=place.endpoint(service), config=config)
+    """A boto3 client of `service`, at the place's endpoint if it has one of its own. Raises: AwsRefused."""
+    reach_loopback_directly()
+    try:
+        made = session.client(service, endpoint_url=place.endpoint(service), config=config)
+        _ = urlsplit(
+            made.meta.endpoint_url
+        ).port  # a wrong one is found out here, not when it is used
+    except (failures.BotoCoreError, ValueError) as error:
+        raise AwsRefused(explain(error, place)) from None
+    return made
 
 
 def _check_region(session: boto3.session.Session, place: Place) -> None:
@@ -114,6 +128,8 @@ def explain(error: Exception, place: Place) -> str:
         return f"AWS credentials cannot be had ({_brief(error)}): {CREDENTIALS}"
     if isinstance(error, (failures.HTTPClientError, failures.ConnectionError)):
         return _explain_network(error, place)
+    if isinstance(error, ValueError):  # boto3's word for an endpoint
+        return f"{_brief(error)}: check AWS_ENDPOINT_URL, give a URL such as http://host:9000"
     return f"AWS cannot be asked: {_brief(error)}"
 
 

@@ -50,7 +50,7 @@ class Deployment:
     """What a stack is made from; None leaves it as it is, or as the template has it in a new stack.
 
     memory, storage: MB; timeout, event_age: seconds; retention: days; input, output: s3://bucket/prefix, all that the
-    function may read, and read and write; without: keys of EMPTIED.
+    function may read, and read and write; boundary: ARN of the policy that no role goes beyond; without: keys of EMPTIED.
     """
 
     function_name: str
@@ -67,6 +67,7 @@ class Deployment:
     input: str | None = None
     output: str | None = None
     instance: Instance | None = None
+    boundary: str | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
     without: frozenset[str] = frozenset()
 
@@ -84,6 +85,7 @@ class Deployment:
             "ReservedConcurrency": self.reserved_concurrency,
             "MaximumEventAge": self.event_age,
             "LogRetention": self.retention,
+            "PermissionsBoundary": self.boundary,
         }
         for name, url in (("Input", self.input), ("Output", self.output)):
             if url:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import dataclasses
 import hashlib
 import io
 import os
+import tempfile
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
-from executors.aws_lambda.emulator.errors import invalid
+from executors.aws_lambda.emulator.errors import ApiError, invalid
+from executors.aws_lambda.emulator.quotas import UNZIPPED_BYTES
 
 FOLDER_BUCKET = "local-folder"  # Code={"S3Bucket": "local-folder", "S3Key": "/absolute/path"}
 IMAGE = "local"  # Code={"ImageUri": "local"}: whatever this Python has installed
@@ -66,19 +70,46 @@ def _from_folder(key: str) -> Code:
 def _unpack(encoded: str, state: Path, name: str) -> Code:
     try:
         data = base64.b64decode(encoded, validate=True)
+    except (binascii.Error, ValueError):
+        raise _not_unzipped() from None
+    folder = state / "code" / f"{name}-{hashlib.sha256(data).hexdigest()[:16]}"
+    folder.parent.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
+        _extract(data, Path(temporary, "code"))
+        with contextlib.suppress(FileExistsError):
+            if not folder.exists():
+                os.rename(Path(temporary, "code"), folder)
+    return Code(str(folder), len(data), _digest(data))
+
+
+def _extract(data: bytes, folder: Path) -> None:
+    """Unpack a zip file into a new folder, and nothing outside it; raises ApiError."""
+    folder.mkdir()
+    try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            digest = _digest(data)
-            folder = state / "code" / f"{name}-{hashlib.sha256(data).hexdigest()[:16]}"
-            archive.extractall(folder)
-            for item in archive.infolist():  # extractall forgets the permissions
-                mode = item.external_attr >> 16
-                if mode & 0o777:
-                    os.chmod(folder / item.filename, mode & 0o777)
-    except (binascii.Error, zipfile.BadZipFile, ValueError):
-        raise invalid(
-            "Could not unzip uploaded file. Please check your file, then try to upload again."
-        ) from None
-    return Code(str(folder), len(data), digest)
+            items = archive.infolist()
+            if sum(item.file_size for item in items) >= UNZIPPED_BYTES:
+                raise invalid(f"Unzipped size must be smaller than {UNZIPPED_BYTES} bytes")
+            for item in items:
+                if _leads_out(item):
+                    raise _not_unzipped(f"{item.filename!r} leads out of its folder.")
+            places = [archive.extract(item, folder) for item in items]  # permissions are forgotten
+            for item, place in reversed(list(zip(items, places, strict=True))):
+                mode = item.external_attr >> 16 & 0o777
+                if mode:
+                    os.chmod(place, mode | (0o700 if item.is_dir() else 0o400))
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, OSError, ValueError, zlib.error):
+        raise _not_unzipped() from None
+
+
+def _leads_out(item: zipfile.ZipInfo) -> bool:
+    """Whether a member's name is no path below a folder; links are unpacked as files, as everything but folders."""
+    name = item.filename.replace("\\", "/")
+    return name.startswith("/") or ".." in name.split("/") or not name.strip("./")
+
+
+def _not_unzipped(why: str = "Please check your file, then try to upload again.") -> ApiError:
+    return invalid(f"Could not unzip uploaded file. {why}")
 
 
 def _digest(data: bytes) -> str:

@@ -15,7 +15,7 @@ from executors.aws_lambda.emulator.errors import ApiError, invalid, not_found
 from executors.aws_lambda.emulator.functions import EventConfig, Function, Functions
 from executors.aws_lambda.emulator.invocations import Dispatcher, new_invocation
 from executors.aws_lambda.emulator.pool import Pool
-from executors.aws_lambda.emulator.quotas import Settings
+from executors.aws_lambda.emulator.quotas import UNZIPPED_BYTES, Settings
 
 _PAGE = 50
 
@@ -285,7 +285,7 @@ class AccountHandler(ApiHandler):
             {
                 "AccountLimit": {
                     "TotalCodeSize": 80_530_636_800,
-                    "CodeSizeUnzipped": 262_144_000,
+                    "CodeSizeUnzipped": UNZIPPED_BYTES,
                     "CodeSizeZipped": 52_428_800,
                     "ConcurrentExecutions": self.settings_of_lambda.concurrency,
                     "UnreservedConcurrentExecutions": self.functions.unreserved(),

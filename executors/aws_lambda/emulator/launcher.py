@@ -140,7 +140,7 @@ class Launcher:
             "AWS_DEFAULT_REGION": settings.region,
             "AWS_ACCESS_KEY_ID": keys["access_key"],
             "AWS_SECRET_ACCESS_KEY": keys["secret_key"],
-            "AWS_SESSION_TOKEN": keys["token"],
+            **({"AWS_SESSION_TOKEN": keys["token"]} if keys["token"] else {}),
             "AWS_EXECUTION_ENV": f"AWS_Lambda_{function.runtime}",
             "AWS_LAMBDA_FUNCTION_NAME": function.name,
             "AWS_LAMBDA_FUNCTION_VERSION": "$LATEST",

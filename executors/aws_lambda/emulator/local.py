@@ -21,13 +21,14 @@ from executors.aws_lambda.emulator import kernel, supervisor
 from executors.aws_lambda.emulator.code import FOLDER_BUCKET, IMAGE
 from executors.aws_lambda.emulator.errors import FunctionRefused, StartFailed
 from executors.aws_lambda.emulator.faults import Faults
+from executors.aws_lambda.emulator.keys import VARIABLE, Keys
 from executors.aws_lambda.emulator.quotas import Settings
 from executors.child_python import child_environment, module_command
+from executors.loopback import reach_loopback_directly
 
 _START = 30.0  # seconds
 _STOP = 20.0
 _ROLE = "arn:aws:iam::123456789012:role/local"
-_KEYS = {"aws_access_key_id": "local", "aws_secret_access_key": "local"}
 
 
 def check_available() -> None:
@@ -59,6 +60,8 @@ class LocalLambda:
         Raises: InvalidSettings.
         """
         self.settings = Settings(**settings)
+        self.keys = Keys.new()
+        """What requests to it must be signed with; `keys.variables()` for other programs."""
         self.endpoint_url = ""
         self.host_address = "127.0.0.1"  # where environments reach this machine
         self.notices: list[str] = []
@@ -76,17 +79,16 @@ class LocalLambda:
         if self.directory is None:
             self.directory = Path(tempfile.mkdtemp(prefix="local-lambda-"))
         self.directory.mkdir(parents=True, exist_ok=True)
-        command = [
-            *module_command("executors.aws_lambda.emulator.server"),
-            *(json.dumps(dataclasses.asdict(self.settings)), str(self.directory), str(self._port)),
-        ]
+        module = "executors.aws_lambda.emulator.server"
+        command = [*module_command(module), str(self.directory), str(self._port)]
+        given = {"settings": dataclasses.asdict(self.settings), "keys": self.keys}
         remove = "0" if self._keep else "1"
         watcher = [sys.executable, "-I", "-S", supervisor.__file__]
         self._process = subprocess.Popen(
             [*watcher, str(self.directory), remove, str(os.getpid()), *command],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env=child_environment(),
+            env={**child_environment(), VARIABLE: json.dumps(given)},
             start_new_session=True,
         )
         answer = self._first_line()
@@ -94,6 +96,7 @@ class LocalLambda:
             self.stop()
             raise StartFailed(f"the local Lambda did not start: {answer['error']}")
         self.endpoint_url = answer["endpoint_url"]
+        reach_loopback_directly()
         self.host_address = answer["host_address"]
         self.notices = answer["notices"]
         return self
@@ -137,7 +140,8 @@ class LocalLambda:
         """A plain boto3 client ("lambda" or "logs") that talks to this server."""
         import boto3
 
-        session = boto3.session.Session(region_name=self.settings.region, **_KEYS)
+        keys = {"aws_access_key_id": self.keys[0], "aws_secret_access_key": self.keys[1]}
+        session = boto3.session.Session(region_name=self.settings.region, **keys)
         return session.client(service, endpoint_url=self.endpoint_url, **options)
 
     def create_function(
@@ -228,15 +232,21 @@ class LocalLambda:
     def set_faults(self, name: str, faults: Faults) -> None:
         """Let calls of this function go wrong, counted from 1 from now on."""
         body = json.dumps({"function": name, "faults": faults.to_json()}).encode()
-        request = urllib.request.Request(
-            f"{self.endpoint_url}/local/faults", data=body, method="PUT"
-        )
-        with _opener.open(request, timeout=_START):
-            pass
+        self._send("faults", body, "PUT").close()
 
     def _ask(self, what: str) -> Any:
-        with _opener.open(f"{self.endpoint_url}/local/{what}", timeout=_START) as answer:
+        with self._send(what) as answer:
             return json.load(answer)[what]
+
+    def _send(self, what: str, body: bytes | None = None, method: str = "GET") -> Any:
+        """A signed request for what Lambda does not tell."""
+        from botocore.awsrequest import AWSRequest
+
+        signed = AWSRequest(method, f"{self.endpoint_url}/local/{what}", data=body)
+        self.keys.signer("lambda", self.settings.region).add_auth(signed)
+        headers = dict(signed.headers.items())
+        request = urllib.request.Request(signed.url, body, headers, method=method)
+        return _opener.open(request, timeout=_START)
 
     def _first_line(self) -> dict[str, Any]:
         assert self._process is not None and self._process.stdout is not None

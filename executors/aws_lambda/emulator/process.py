@@ -66,6 +66,10 @@ class EnvironmentProcess:
                 return
             self._on_output(data)
 
+    def processes(self) -> set[int]:
+        """Everything that it has started, and the process itself."""
+        return {self.pid, *self._members()}
+
     def freeze(self) -> None:
         """Stop all its processes, as Lambda does between invocations."""
         if self.status is None and not self.frozen:
@@ -84,7 +88,7 @@ class EnvironmentProcess:
 
     def measure(self) -> int:
         """Resident bytes of the environment's processes, now."""
-        total = sum(map(_resident, {self.pid, *self._members()}))
+        total = sum(map(_resident, self.processes()))
         self.peak = max(self.peak, total)
         return total
 

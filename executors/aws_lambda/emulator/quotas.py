@@ -16,6 +16,7 @@ ASYNC_PAYLOAD = 1 * MEBIBYTE  # bytes of an Event event
 RESPONSE_PAYLOAD = 6_291_556  # bytes that a handler may return
 ENVIRONMENT_BYTES = 4096  # all environment variables of a function
 LOG_TAIL = 4096  # bytes of LogType=Tail
+UNZIPPED_BYTES = 262_144_000  # of a function's zip file
 DESCRIPTORS = 1024
 PROCESSES = 1024
 MEMORY = (128, 10_240)  # MB

@@ -1,4 +1,7 @@
-"""The Runtime API of one environment (version 2018-06-01), as AWS documents it, on a port of its own."""
+"""The Runtime API of one environment (version 2018-06-01), as AWS documents it, on a port of its own.
+
+It hears the environment's own processes alone: events hold what nobody else shall read, and answers are believed.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +11,11 @@ import socket
 from typing import Any
 
 from tornado.httpserver import HTTPServer
-from tornado.iostream import StreamClosedError
+from tornado.iostream import IOStream, StreamClosedError
 from tornado.web import Application, RequestHandler
 
 from executors.aws_lambda.emulator.environment import Environment
+from executors.aws_lambda.emulator.owners import is_held_by
 from executors.aws_lambda.emulator.quotas import MEBIBYTE
 
 _VERSION = "/2018-06-01/runtime"
@@ -87,6 +91,19 @@ class _InitError(_Handler):
         self.accept()
 
 
+class _Server(HTTPServer):
+    """Closes connections of processes that are not the environment's."""
+
+    environment: Environment
+
+    def handle_stream(self, stream: IOStream, address: tuple[str, int]) -> None:
+        process = self.environment.process
+        if process is None or not is_held_by(stream.socket, process.processes()):
+            stream.close()
+            return
+        super().handle_stream(stream, address)
+
+
 def serve_runtime_api(environment: Environment, listener: socket.socket) -> HTTPServer:
     """Serve the environment's Runtime API on a listening socket."""
     given = {"environment": environment}
@@ -99,6 +116,7 @@ def serve_runtime_api(environment: Environment, listener: socket.socket) -> HTTP
         ],
         log_function=lambda handler: None,
     )
-    server = HTTPServer(application, max_body_size=64 * MEBIBYTE, max_buffer_size=64 * MEBIBYTE)
+    server = _Server(application, max_body_size=64 * MEBIBYTE, max_buffer_size=64 * MEBIBYTE)
+    server.environment = environment
     server.add_socket(listener)
     return server

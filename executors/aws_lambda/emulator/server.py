@@ -1,6 +1,7 @@
 """The process of a local Lambda: one event loop with the API, the Runtime APIs and all environments.
 
-It is started by `supervisor.py`, prints one JSON line when it is ready, and ends at SIGTERM.
+It is started by `supervisor.py`, prints one JSON line when it is ready, and ends at SIGTERM. Settings and keys come in a
+variable of its environment, which other users cannot read, as they can a command's arguments.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ from executors.aws_lambda.emulator import kernel, lambda_api
 from executors.aws_lambda.emulator.errors import LocalLambdaError
 from executors.aws_lambda.emulator.faults import Faults
 from executors.aws_lambda.emulator.functions import Functions
+from executors.aws_lambda.emulator.gate import Gate
 from executors.aws_lambda.emulator.invocations import Dispatcher
+from executors.aws_lambda.emulator.keys import VARIABLE, Keys
 from executors.aws_lambda.emulator.launcher import Launcher
 from executors.aws_lambda.emulator.logs import LogStore
 from executors.aws_lambda.emulator.logs_api import LogsHandler
@@ -54,7 +57,7 @@ class _Admin(RequestHandler):
         self.dispatcher.set_faults(request["function"], Faults.from_json(request["faults"]))
 
 
-async def serve(settings: Settings, state: Path, port: int) -> None:
+async def serve(settings: Settings, keys: Keys, state: Path, port: int) -> None:
     """Serve until SIGTERM."""
     logs = LogStore(state / "logs")
     functions = Functions(settings, state)
@@ -77,7 +80,7 @@ async def serve(settings: Settings, state: Path, port: int) -> None:
     )
     listener = socket.create_server(("127.0.0.1", port), backlog=1024)
     listener.setblocking(False)
-    server = HTTPServer(application, max_body_size=_BODY, max_buffer_size=_BODY)
+    server = HTTPServer(Gate(keys, application), max_body_size=_BODY, max_buffer_size=_BODY)
     server.add_socket(listener)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -100,12 +103,14 @@ async def serve(settings: Settings, state: Path, port: int) -> None:
 
 
 def main() -> None:
-    """Arguments: settings as JSON, the state folder, the port (0: any free one), the parent's process id."""
-    settings, state, port, parent = sys.argv[1:]
+    """Arguments: the state folder, the port (0: any free one), the parent's process id."""
+    state, port, parent = sys.argv[1:]
     kernel.die_with_parent(int(parent))
     _raise_descriptor_limit()
+    given = json.loads(os.environ.pop(VARIABLE))
+    settings, keys = Settings.from_json(given["settings"]), Keys(*given["keys"])
     try:
-        asyncio.run(serve(Settings.from_json(json.loads(settings)), Path(state), int(port)))
+        asyncio.run(serve(settings, keys, Path(state), int(port)))
     except (LocalLambdaError, OSError) as error:
         print(json.dumps({"error": str(error)}), flush=True)
         os._exit(1)
