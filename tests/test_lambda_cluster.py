@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from distributed import Client, SchedulerPlugin, WorkerPlugin
+from distributed import Client, SchedulerPlugin, WorkerPlugin, get_client
+from distributed.comm import CommClosedError, connect
+from distributed.protocol.serialize import ToPickle
 from distributed.scheduler import NoWorkerError
 from wires import Wire
 
@@ -27,7 +29,7 @@ from executors.aws_lambda.deploy.versions import VARIABLE, installed, to_text
 from executors.aws_lambda.fleet import TERMINAL, UnknownCluster
 from executors.aws_lambda.fleet.clusters import ClusterFolder
 from executors.aws_lambda.fleet.leftovers import LEAVES_WITHIN, leftovers
-from executors.rendezvous import Authority
+from executors.rendezvous import Authority, Credential, RendezvousSecurity
 
 pytest.importorskip("awslambdaric", reason="needs AWS's runtime client: pip install awslambdaric")
 
@@ -172,6 +174,58 @@ def test_attach_by_name(cluster: LambdaCluster) -> None:
         assert attached.snapshot()["target"] == 2
     with pytest.raises(UnknownCluster, match="no cluster 'nobody'"):
         LambdaCluster.from_name("nobody")
+
+
+def ask_as_a_client() -> int:
+    return get_client(timeout=10).submit(abs, -1).result()
+
+
+def test_a_task_that_asks_for_a_client_is_told_why_there_is_none(client: Client) -> None:
+    with pytest.raises(ImportError, match="tasks have no client of their own"):
+        client.submit(ask_as_a_client, pure=False).result(timeout=30)
+
+
+class Trap:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> Any:
+        return Path.mkdir, (self.path,)
+
+
+def test_what_a_payload_holds_runs_nothing_where_the_client_is(
+    cluster: LambdaCluster, tmp_path: Path
+) -> None:
+    payload = json.loads(cluster._payload("stranger"))
+    trap = ToPickle(Trap(tmp_path / "trap"))
+
+    async def try_everything() -> list[str]:
+        own = RendezvousSecurity(payload["relay"], Credential.from_dict(payload["credential"]))
+        asked = [
+            (payload["scheduler"], {"op": "run_function", "function": trap}),
+            (payload["scheduler"], {"op": "register-client", "client": "me", "versions": {}}),
+            (payload["scheduler"], {"op": "lambda_scale", "n": 0}),
+            (payload["coordinator"], {"op": "connected", "invocation": trap}),
+            (cluster.scheduler.listeners[1].contact_address, {"op": "identity"}),
+        ]
+        answers = []
+        for address, message in asked:
+            try:
+                arguments = own.get_connection_args("client")
+                comm = await connect(address, timeout=2, **arguments)
+                await comm.write(message)
+                answer = await comm.read()
+                answers.append(answer["status"] if isinstance(answer, dict) else "no client")
+                comm.abort()
+            except (CommClosedError, OSError):
+                answers.append("closed")
+        await own.close()
+        return answers
+
+    answers = asyncio.run(try_everything())
+    assert answers == ["uncaught-error", "no client", "uncaught-error", "closed", "closed"]
+    assert not (tmp_path / "trap").exists()
+    assert cluster.target == 2
 
 
 def test_scale_up_and_down() -> None:

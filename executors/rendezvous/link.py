@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 
 from executors.rendezvous import frames as f
 from executors.rendezvous.bulk import BulkConnection
-from executors.rendezvous.credentials import Credential, relay_server_name
+from executors.rendezvous.credentials import ROLES, Credential, relay_server_name
 from executors.rendezvous.errors import (
     LinkClosed,
     NameTaken,
@@ -71,6 +71,7 @@ class Link:
             new_key=lambda: secrets.token_bytes(f.KEY_SIZE),
             bulk_from=self.options.bulk_from,
             listens=listens,
+            rank=ROLES.index(credential.role),
         )
         self.on_notice: list[Callable[[Notice], None]] = []
         self.reconnections = 0

@@ -33,9 +33,16 @@ class LinkCore(LinkStreams):
     """All state of one link."""
 
     def __init__(
-        self, name: str, session: str, *, window: int, first_stream: int, listens: bool = True
+        self,
+        name: str,
+        session: str,
+        *,
+        window: int,
+        first_stream: int,
+        listens: bool = True,
+        rank: int = 0,
     ) -> None:
-        super().__init__(name, window=window, first_stream=first_stream)
+        super().__init__(name, window=window, first_stream=first_stream, rank=rank)
         self.session = session
         self.listens = listens
         self.epoch = 0

@@ -101,9 +101,7 @@ class RelayCore(RelaySwitch):
         if connection.close_reason is not None:
             return
         connection.heard = now
-        length, kind, flags, _code, source, destination, stream, offset = f.HEADER.unpack_from(
-            frame
-        )
+        length, kind, flags, code, source, destination, stream, offset = f.HEADER.unpack_from(frame)
         peer = connection.peer
         try:
             if connection.main is not None:
@@ -126,7 +124,7 @@ class RelayCore(RelaySwitch):
                 if source not in peer.ids:
                     raise ProtocolError("a frame in the name of another")
                 self._stream_frame(
-                    peer, kind, flags, frame, source, destination, stream, offset, now
+                    peer, kind, flags, code, frame, source, destination, stream, offset, now
                 )
             else:
                 self._control(connection, peer, kind, frame, now)

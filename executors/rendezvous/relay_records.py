@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
-from executors.rendezvous.credentials import CONTROLLER, Identity
+from executors.rendezvous.credentials import CONTROLLER, ROLES, Identity
 from executors.rendezvous.errors import ProtocolError
 from executors.rendezvous.fair_queue import FairQueue
 from executors.rendezvous.frames import EARLY_CREDIT, OPENER
@@ -87,6 +87,11 @@ class Peer:
         if main is None:
             return ()
         return (main,) if main.bulk is None else (main, main.bulk)
+
+    @property
+    def rank(self) -> int:
+        """The number of its role."""
+        return ROLES.index(self.identity.role)
 
     @property
     def is_controller(self) -> bool:

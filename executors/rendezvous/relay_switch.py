@@ -124,9 +124,11 @@ class RelaySwitch:
             self._forget(number, stream, keep_queued=True)
 
     def _stream_frame(
-        self, peer: Peer, kind: int, flags: int, frame: f.Buffer, source: int, destination: int, number: int,
-        offset: int, now: float,
+        self, peer: Peer, kind: int, flags: int, code: int, frame: f.Buffer, source: int, destination: int,
+        number: int, offset: int, now: float,
     ) -> None:  # fmt: skip
+        if code > peer.rank and kind in (f.OPEN, f.ACCEPT):
+            raise ProtocolError("a frame that claims a role which its sender lacks")
         stream = self.streams.get(number)
         if kind == f.KEY:
             f.check_key(frame)
