@@ -13,13 +13,18 @@ from typing import Any
 import pytest
 from distributed import Client, Scheduler, Worker
 from distributed.comm import CommClosedError, connect, listen
-from distributed.protocol.serialize import ToPickle
+from distributed.core import error_message
+from distributed.protocol.serialize import Serialized, ToPickle, serialize, to_serialize
 from rendezvous_relay import Served, run, serving
 
+from excamera_dask.errors import ExcameraError
+from excamera_dask.stages import ChunkResult, read_result
 from executors.rendezvous import Authority, Credential, RendezvousSecurity
 from executors.rendezvous import frames as f
 from executors.rendezvous.link_core import LinkCore
 from executors.rendezvous.operations import AT_SCHEDULER, AT_WORKER, ON_STREAM, Guard
+from executors.rendezvous.plain_pickles import read_error
+from executors.tries import TryElsewhere
 
 AUTHORITY = Authority.create()
 OWN = "rdv://relay:1/mallory"
@@ -348,3 +353,90 @@ def test_an_end_that_has_said_nothing_is_a_worker() -> None:
     link = LinkCore("a", "s" * 32, window=1 << 20, first_stream=1, rank=2)
     assert link.open("b", 1.0, 0.0).peer_rank == 0
     assert f.VERSION > 2, "relays of version 2 let everybody claim every role"
+
+
+# Errors and results of an encode
+
+
+class Odd(Exception):
+    """An error that takes more than its text, and says so in a way of its own."""
+
+    def __init__(self, text: str, frame: int) -> None:
+        super().__init__(text)
+        self.frame = frame
+
+    def __reduce__(self) -> Any:
+        return Odd, (self.args[0], self.frame)
+
+
+class Plain(ValueError):
+    def __init__(self, text: str, frame: int = 0) -> None:
+        super().__init__(text)
+        self.frame = frame
+
+
+def error_of(error: BaseException) -> Any:
+    """What a worker's message would hold of an error that was raised, as the scheduler reads it."""
+    try:
+        try:
+            raise KeyError("the cause")
+        except KeyError as cause:
+            raise error from cause
+    except BaseException as raised:
+        told = error_message(raised)
+    header, frames = serialize(told["exception"].data)
+    return Serialized(header, frames), told["exception_text"]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        Odd("no such frame", 7),
+        Plain("x", 7),
+        FileNotFoundError(2, "gone", "a"),
+        TryElsewhere("no"),
+        KeyError("k"),
+    ],
+)
+def test_errors_of_known_classes_arrive_as_they_are(error: BaseException) -> None:
+    read = pickle.loads(read_error(*error_of(error)))
+    assert type(read) is type(error) and str(read) == str(error)
+    assert read.__dict__ == error.__dict__
+
+
+def test_what_would_run_code_arrives_as_text(tmp_path: Path) -> None:
+    for number, data in enumerate(
+        [
+            pickle.dumps(Trap(tmp_path / "trap")),
+            pickle.dumps(ValueError(Trap(tmp_path / "trap"))),
+            b"cos\nsystem\n(S'touch " + str(tmp_path / "trap").encode() + b"'\ntR.",
+            b"cbuiltins\nValueError\n(cos\nsystem\ntR.",
+            pickle.dumps(7),
+            b"nonsense",
+            b"\x80\x04" * 1000,
+        ]
+    ):
+        for wrapped in (to_serialize(data), data):
+            kept = Serialized(*serialize(wrapped))
+            read = pickle.loads(read_error(kept, f"the text {number}"))
+            assert type(read) is Exception and str(read) == f"the text {number}"
+    pickled = Serialized({"serializer": "pickle"}, [pickle.dumps(Trap(tmp_path / "trap"))])
+    assert str(pickle.loads(read_error(pickled, "text"))) == "text"
+    assert not (tmp_path / "trap").exists()
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        (), 7, None, (1, (b"x",), {}), (0, ("x",), {}), (0, (b"x",), {"encode": "1"}), (0, (b"x",), 7),
+        (0, b"x", {}, None, 7), (0, (b"x",), {}, None, None, ("a",)), (0, (b"x",), {}, None, None, (), 1),
+    ],
+)  # fmt: skip
+def test_a_result_that_is_none_is_named(values: Any) -> None:
+    with pytest.raises(ExcameraError, match="chunk 0: a worker has sent what is no result"):
+        read_result(values, 0)
+
+
+def test_a_result_is_read_from_plain_values() -> None:
+    result = ChunkResult(3, (b"a", b"b"), {"encode": 0.5}, (b"c",), b"d", (7,))
+    assert read_result(tuple(result), 3) == result

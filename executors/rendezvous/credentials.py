@@ -163,7 +163,8 @@ class Authority:
     ) -> Credential:
         """A credential for the peer `name`, which may also register `names`.
 
-        `lifetime` is 20 minutes for a worker, two days for a client and 30 days for a controller unless given. Raises InvalidCredential.
+        `lifetime` is 20 minutes for a worker, two days for a client, 30 days for a controller unless given.
+        Raises InvalidCredential.
         """
         if role not in ROLES:
             raise InvalidCredential(f"{role!r} is no role: use one of {', '.join(ROLES)}")

@@ -6,11 +6,12 @@ worker's credential is compared with the tables below before the server sees it;
 
 from __future__ import annotations
 
-import builtins
-import io
-import pickle
-from collections.abc import Mapping
+import weakref
+from collections.abc import Callable, Mapping
 from typing import Any
+
+from executors.rendezvous.plain_pickles import read_error, read_warning
+from executors.rendezvous.texts import shown
 
 OWN = ("address", "worker", "nanny")
 """Arguments that must be the worker's own address wherever they appear, or nothing."""
@@ -59,13 +60,19 @@ FRAME = frozenset({"op", "reply", "close", "serializers"})
 class Guard:
     """Reads along what one worker says to one server; call it with each message.
 
-    requests: what it may ask; address, name: the worker's own, which the relay has checked.
+    requests: what it may ask; address, name: the worker's own, which the relay has checked; wants_plain_errors: whether
+    the errors of its tasks shall be harmless to unpickle, at the price of those whose classes are not loaded here.
     """
 
     def __init__(
-        self, requests: Mapping[str, frozenset[str] | None], address: str, name: str
+        self,
+        requests: Mapping[str, frozenset[str] | None],
+        address: str,
+        name: str,
+        wants_plain_errors: Callable[[], bool] = lambda: False,
     ) -> None:
         self._requests = requests
+        self._wants_plain_errors = wants_plain_errors
         self._address, self._name = address, name
         self._is_stream = False
 
@@ -123,9 +130,27 @@ class Guard:
             return f"{_short(op)} is not for workers"
         if op == "task-finished":
             message["type"] = None  # a pickled class that clients would load; its name stays
-        elif op == "log-event" and _topics(message.get("topic")) & {"warn"}:
-            message["msg"] = _plain_warning(message.get("msg"))
+        elif op == "log-event" and "warn" in _topics(message.get("topic")):
+            message["msg"] = read_warning(message.get("msg"))
+        elif op == "log-event" and "print" in _topics(message.get("topic")):
+            message["msg"] = _shown(message.get("msg"))
+        elif op == "task-erred" and self._wants_plain_errors():
+            self._make_plain(message)
         return self._of_another(op, message)
+
+    def _make_plain(self, message: dict[str, Any]) -> None:
+        from distributed.protocol.serialize import to_serialize
+
+        error = read_error(message.get("exception"), message.get("exception_text"))
+        message |= {"exception": to_serialize(error), "traceback": None}
+
+
+_takes_plain_errors: weakref.WeakSet[Any] = weakref.WeakSet()
+
+
+def take_plain_errors(scheduler: Any) -> None:
+    """From now on no error of a task that reaches this scheduler by `rdv://` runs code where it is unpickled."""
+    _takes_plain_errors.add(scheduler)
 
 
 def guard_for(server: Any, address: str, name: str) -> Guard | None:
@@ -133,44 +158,23 @@ def guard_for(server: Any, address: str, name: str) -> Guard | None:
     from distributed import Scheduler, Worker
 
     if isinstance(server, Scheduler):
-        return Guard(AT_SCHEDULER, address, name)
+        return Guard(AT_SCHEDULER, address, name, lambda: server in _takes_plain_errors)
     if isinstance(server, Worker):
         return Guard(AT_WORKER, address, name)
     return None
 
 
+def _shown(told: Any) -> Any:
+    """Texts in what `distributed.worker.print` tells, as a terminal may get them."""
+    if isinstance(told, dict):
+        return {name: _shown(value) for name, value in told.items()}
+    if isinstance(told, (list, tuple)):
+        return tuple(map(_shown, told))
+    return shown(told) if isinstance(told, str) else told
+
+
 def _topics(topic: Any) -> set[Any]:
     return {topic} if isinstance(topic, str) else set(topic or ())
-
-
-def _plain_warning(told: Any) -> dict[str, bytes]:
-    """What `distributed.worker.warn` tells, with a text and a category of Python's own."""
-    found = told if isinstance(told, dict) else {"message": told}
-    text = found.get("message")
-    message = text if isinstance(text, str) else _unpickled(text)
-    category = _unpickled(found.get("category"))
-    if not (isinstance(category, type) and issubclass(category, Warning)):
-        category = UserWarning
-    if not isinstance(message, str):
-        message = "a worker's warning that is no text"
-    return {"message": pickle.dumps(message), "category": pickle.dumps(category)}
-
-
-class _OnlyWarnings(pickle.Unpickler):
-    """Loads plain values and Python's own categories of warnings; nothing that it loads is called."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        found = getattr(builtins, name, None)
-        if module == "builtins" and isinstance(found, type) and issubclass(found, Warning):
-            return found
-        raise pickle.UnpicklingError(f"{module}.{name}")
-
-
-def _unpickled(data: Any) -> Any:
-    try:
-        return _OnlyWarnings(io.BytesIO(data)).load()
-    except Exception:
-        return None
 
 
 def _short(value: Any) -> str:
