@@ -285,7 +285,7 @@ class Link:
             return
         try:
             self.core.receive(data, self.loop.time())
-        except (ProtocolError, ValueError, TypeError) as error:
+        except ProtocolError as error:
             logger.warning("relay %s: %s", self.relay, error)
             protocol.transport.abort()
             return

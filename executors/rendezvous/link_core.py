@@ -94,14 +94,17 @@ class LinkCore(LinkStreams):
     def receive(self, data: f.Buffer, now: float) -> None:
         """Bytes from the relay; raises ProtocolError for nonsense."""
         self.heard = now
-        for header, payload in self._reader.feed(data):
-            kind = header.kind
-            if kind == f.DATA:
-                self._data(header, payload)
-            elif kind >= f.OPEN:
-                self._stream_frame(header, payload)
-            else:
-                self._control(header, payload, now)
+        try:
+            for header, payload in self._reader.feed(data):
+                kind = header.kind
+                if kind == f.DATA:
+                    self._data(header, payload)
+                elif kind >= f.OPEN:
+                    self._stream_frame(header, payload)
+                else:
+                    self._control(header, payload, now)
+        except (ValueError, TypeError, OverflowError) as error:
+            raise ProtocolError(f"nonsense in a frame: {error}") from error
 
     def tick(self, now: float, resume_timeout: float) -> None:
         """Let time pass: acknowledgements, a ping, and streams whose other end did not come back."""

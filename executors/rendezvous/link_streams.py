@@ -12,6 +12,7 @@ from executors.rendezvous import frames as f
 from executors.rendezvous.errors import ProtocolError
 from executors.rendezvous.link_stream import LinkStream, stream_key
 from executors.rendezvous.names import peer_id
+from executors.rendezvous.texts import shown
 
 MAX_DATA = 128 * 1024
 REMEMBERED = 1024  # streams that have finished last
@@ -141,7 +142,7 @@ class LinkStreams:
                 stream.stalled_since = self.heard
                 self._urgent.append(self._limit_frame(f.RESUME, stream))
             return
-        self._break(stream, code, bytes(payload).decode("utf-8", "replace"))
+        self._break(stream, code, shown(bytes(payload).decode("utf-8", "replace")))
 
     def _credit(self, header: f.Header, payload: memoryview, stream: LinkStream) -> None:
         kind = header.kind
