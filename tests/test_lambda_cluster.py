@@ -14,15 +14,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from distributed import Client, SchedulerPlugin, WorkerPlugin, get_client
+from dask.highlevelgraph import HighLevelGraph
+from distributed import Client, SchedulerPlugin, WorkerPlugin, get_client, get_worker
 from distributed.comm import CommClosedError, connect
-from distributed.protocol.serialize import ToPickle
+from distributed.core import Status
+from distributed.protocol.serialize import ToPickle, to_serialize
 from distributed.scheduler import NoWorkerError
 from wires import Wire
 
 from excamera_dask import submit
 from excamera_dask.errors import ExcameraError
-from executors import open_executor
+from executors import InvalidResult, open_executor
 from executors.aws_lambda import ClusterStopped, LambdaCluster, LambdaError, NotDeployed
 from executors.aws_lambda.backend import HANDLER
 from executors.aws_lambda.deploy.versions import VARIABLE, installed, to_text
@@ -297,6 +299,34 @@ def test_a_handler_that_cannot_start_stops_the_cluster() -> None:
     ):
         eventually(lambda: executor._stopped, 20)
         executor.run({}, [("a", 0)], print)
+
+
+def give_pickles_away(path: Path) -> int:
+    """A worker that answers whoever asks for its results with a pickle, whatever was asked for."""
+    worker = get_worker()
+
+    async def answer(comm: Any, keys: Any, **_: Any) -> Any:
+        data = {key: to_serialize(Trap(path)) for key in keys}
+        await comm.write({"status": "OK", "data": data}, serializers=["pickle"])
+        return Status.dont_reply
+
+    worker.handlers["get_data"] = answer
+    return 1
+
+
+def test_results_of_the_executor_are_plain_values_or_refused(tmp_path: Path) -> None:
+    with open_executor("lambda", workers=1, backend="local", environment=ENVIRONMENT) as executor:
+        for name, task, found in (
+            ("plain", (tuple, ["a", 1, 2.5, b"c", None]), ("a", 1, 2.5, b"c", None)),
+            ("complex", (complex, 1), None),
+            ("pickles", (give_pickles_away, tmp_path / "trap"), None),
+        ):
+            graph = HighLevelGraph.from_collections(name, {(name, 0): task}, [])
+            got: list[Any] = []
+            with contextlib.nullcontext() if found else pytest.raises(InvalidResult, match="more"):
+                executor.run(graph, [(name, 0)], lambda key, value, got=got: got.append(value))
+            assert got == ([found] if found else [])
+    assert not (tmp_path / "trap").exists()
 
 
 @pytest.mark.parametrize(

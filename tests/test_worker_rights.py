@@ -22,7 +22,13 @@ from excamera_dask.stages import ChunkResult, read_result
 from executors.rendezvous import Authority, Credential, RendezvousSecurity
 from executors.rendezvous import frames as f
 from executors.rendezvous.link_core import LinkCore
-from executors.rendezvous.operations import AT_SCHEDULER, AT_WORKER, ON_STREAM, Guard
+from executors.rendezvous.operations import (
+    AT_SCHEDULER,
+    AT_WORKER,
+    ON_STREAM,
+    Guard,
+    take_plain_errors,
+)
 from executors.rendezvous.plain_pickles import read_error
 from executors.tries import TryElsewhere
 
@@ -256,6 +262,42 @@ def test_nothing_that_a_worker_answers_runs_at_the_scheduler(tmp_path: Path) -> 
     run(story)
 
 
+@pytest.mark.parametrize(
+    "sizes", [(1 << 62,), (1 << 24, 1), (1, 1 << 63), (1, 65 << 20), (1, 1 << 40)]
+)
+def test_messages_too_large_to_be_are_refused(sizes: tuple[int, ...]) -> None:
+    async def story() -> None:
+        async with place() as made:
+            mallory = made.security("mallory")
+            comm = await connect(made.scheduler.address, **mallory.get_connection_args("worker"))
+            head = b"".join(size.to_bytes(8, "little") for size in sizes)
+            await comm._stream.write([memoryview(head)])
+            with pytest.raises(CommClosedError):
+                await comm.read()
+
+    run(story)
+
+
+def test_an_answer_too_large_to_be_is_none(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with place() as made:
+            mallory = made.security("mallory")
+            link = await mallory.link()
+            comms: list[Any] = []
+
+            async def answer(comm: Any) -> None:
+                comms.append(comm)
+                await comm.read()
+                await comm._stream.write([memoryview((1).to_bytes(8, "little") + b"\xff" * 8)])
+
+            async with listen("rdv://", answer, **mallory.get_listen_args("worker")):
+                with pytest.raises(CommClosedError):
+                    await made.scheduler.rpc(f"rdv://{link.relay}/mallory").get_data(keys=["x"])
+                comms.pop().abort()
+
+    run(story)
+
+
 def test_clients_and_controllers_do_what_clients_do() -> None:
     async def story() -> None:
         async with place() as made:
@@ -423,6 +465,34 @@ def test_what_would_run_code_arrives_as_text(tmp_path: Path) -> None:
     pickled = Serialized({"serializer": "pickle"}, [pickle.dumps(Trap(tmp_path / "trap"))])
     assert str(pickle.loads(read_error(pickled, "text"))) == "text"
     assert not (tmp_path / "trap").exists()
+
+
+def test_an_error_of_a_hostile_worker_runs_nothing_at_the_client(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with place() as made:
+            take_plain_errors(made.scheduler)
+            mallory = made.security("mallory")
+            comm = await connect(made.scheduler.address, **mallory.get_connection_args("worker"))
+            await comm.write(registration(f"rdv://{made.relay.address}/mallory", "mallory"))
+            assert (await comm.read())["status"] == "OK"
+            own = made.security("client", role="client")
+            async with Client(made.scheduler.address, security=own, asynchronous=True) as client:
+                future = client.submit(abs, -1, key="task")
+                given: list[Any] = []
+                while not given:
+                    given = [each for each in await comm.read() if each.get("op") == "compute-task"]
+                said = {
+                    "op": "task-erred", "key": "task", "status": "error", "stimulus_id": "s", "thread": 1,
+                    "run_id": given[0]["run_id"], "startstops": [], "exception_text": "the text", "traceback_text": "",
+                    "exception": to_serialize(Trap(tmp_path / "trap")), "traceback": to_serialize(Trap(tmp_path / "more")),
+                }  # fmt: skip
+                await comm.write([said])
+                error = await future.exception()
+            assert type(error) is Exception and str(error) == "the text"
+            assert not list(tmp_path.iterdir())
+            comm.abort()
+
+    run(story)
 
 
 @pytest.mark.parametrize(

@@ -35,8 +35,8 @@ PLAIN = ["msgpack"]
 class LambdaExecutor(OwnClusterExecutor):
     """`workers` invocations of one function; options are LambdaCluster's.
 
-    Nothing that they send is unpickled here. Results are numbers, text, bytes, None, and tuples, lists and dicts of these;
-    lists arrive as tuples. A task's error is one of a class that is loaded here, or a plain one with its text.
+    Nothing that they send is unpickled here. Results are numbers, text, bytes, None, and collections of these;
+    a list within one arrives as a tuple. A task's error is one of a class that is loaded here, or a plain one with its text.
     """
 
     waits_for_workers = False  # the fleet does, and tells why
@@ -80,7 +80,7 @@ class LambdaExecutor(OwnClusterExecutor):
         client: Any = self.client
         try:
             response = client.sync(client.scheduler.gather, keys=list(by_key), deserializers=PLAIN)
-        except TypeError as error:
+        except (TypeError, ValueError, LookupError, RecursionError) as error:
             raise InvalidResult(
                 f"a result is more than numbers, text, bytes and collections of these: {error}"
             ) from error

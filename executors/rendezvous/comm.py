@@ -104,6 +104,9 @@ class RendezvousComm(Comm):
         except RendezvousError as error:
             self._close()
             raise CommClosedError(f"in {self}: {error}") from error
+        except (MemoryError, OverflowError, ValueError) as error:  # sizes that cannot be
+            self.abort()
+            raise CommClosedError(f"in {self}: a message too large: {error}") from error
         except (
             BaseException
         ):  # some of the message may have been read: nothing after it makes sense
@@ -132,7 +135,7 @@ class RendezvousComm(Comm):
         head = bytearray(COUNT.size)
         await stream.read_into(memoryview(head))
         (count,) = COUNT.unpack(head)
-        if count > MAX_FRAMES:
+        if count > (MAX_FRAMES if self.largest is None else self.largest // COUNT.size):
             raise CommClosedError(f"in {self}: a message of {count} frames")
         packed = bytearray(COUNT.size * count)
         await stream.read_into(memoryview(packed))
