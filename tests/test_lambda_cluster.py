@@ -171,6 +171,8 @@ def test_the_event_log_and_the_card(cluster: LambdaCluster, client: Client) -> N
 
 
 def test_attach_by_name(cluster: LambdaCluster) -> None:
+    access = json.loads((ClusterFolder.open(cluster.name).path / "access.json").read_text())
+    assert access["credential"]["role"] == "client"
     with LambdaCluster.from_name(cluster.name) as attached, attached.get_client() as client:
         assert client.submit(square, 3).result(timeout=20) == 9
         assert attached.snapshot()["target"] == 2

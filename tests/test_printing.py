@@ -20,6 +20,7 @@ from excamera_dask.cli.printing import Escaping, console, printable, printable_l
 from executors.aws_lambda.fleet.actions import LogEntry
 from executors.aws_lambda.fleet.clusters import ClusterFolder
 from executors.aws_lambda.messages import read_message, read_versions
+from executors.aws_lambda.post_mortem import PostMortem
 from executors.rendezvous.operations import AT_SCHEDULER, Guard
 from executors.rendezvous.texts import shown
 
@@ -150,3 +151,15 @@ def test_what_tasks_print_at_the_client_is_escaped() -> None:
     assert guard.refusal([said]) is None
     assert not is_obeyed(said["msg"]["args"][0] + said["msg"]["sep"])  # type: ignore[index]
     assert said["msg"]["args"][1] == 7  # type: ignore[index]
+
+
+def test_what_lambdas_logs_tell_of_a_worker_is_read_escaped() -> None:
+    class Logs:
+        def get_log_events(self, **_: Any) -> Any:
+            report = "REPORT RequestId: r\tBilled Duration: 7 ms\tMemory Size: 128 MB\tMax Memory Used: 7 MB"
+            lines = ["START RequestId: r", f"an error: {HARM}", report]
+            return {"events": [{"message": line} for line in lines]}
+
+    cause = PostMortem(Logs(), "f").cause("s", "r")
+    assert cause is not None and cause.billed == 0.007
+    assert not is_obeyed(cause.error + cause.log_tail)
