@@ -297,16 +297,24 @@ RELAY = (sys.executable, "-m", "executors.rendezvous")
 ALONE = ("--host", "127.0.0.1", "--port", "0", "--interval", "0.1")
 
 
-def test_a_relay_raises_its_limit_and_refuses_too_little(tmp_path: Path) -> None:
+def test_a_relay_refuses_to_start_with_too_few_descriptors(tmp_path: Path) -> None:
     place = ("--authority", str(tmp_path / "keys"))
     with limited(50, 500, *ALONE, *place, "--workers", "1000") as one:
         assert one.wait(30) == 1
         error = one.stderr.read()
         assert error.startswith("rendezvous: 1000 workers need 2064") and error.count("\n") == 1
-    with limited(50, 500, *ALONE, *place, "--workers", "200") as two:
+
+
+@pytest.mark.parametrize("few", [False, True])
+def test_a_relay_alone_raises_its_limit_and_lets_newcomers_in(tmp_path: Path, few: bool) -> None:
+    place = ("--authority", str(tmp_path / "keys"))
+    limits = ("--limit", "pending_connections=30", "--limit", "pending_per_address=20")
+    with limited(50, 500, *ALONE, *place, "--workers", "200", *(limits if few else ())) as two:
         address = json.loads(two.stdout.readline())["address"]
         host, port = address.split(":")
         idle = [socket.create_connection((host, int(port))) for _ in range(100)]
+        for each in idle[::2]:
+            each.sendall(b"\x16\x03\x01")  # the first bytes of a handshake, and no more
 
         async def story() -> None:
             link = Link(address, Authority.load(tmp_path / "keys").issue("w"))
@@ -317,7 +325,10 @@ def test_a_relay_raises_its_limit_and_refuses_too_little(tmp_path: Path) -> None
         for each in idle:
             each.close()
         two.send_signal(signal.SIGTERM)
-        two.communicate()
+        lines, errors = two.communicate()
+        assert two.returncode == 0 and "Traceback" not in errors
+        refused = json.loads(lines.splitlines()[-1])["refused"]
+        assert refused["CONNECTIONS"] >= 60 if few else "CONNECTIONS" not in refused
 
 
 def test_a_cluster_of_more_workers_than_its_relay_may_serve_is_refused() -> None:

@@ -462,6 +462,8 @@ def test_what_would_run_code_arrives_as_text(tmp_path: Path) -> None:
             kept = Serialized(*serialize(wrapped))
             read = pickle.loads(read_error(kept, f"the text {number}"))
             assert type(read) is Exception and str(read) == f"the text {number}"
+    for header in ({"compression": (70,)}, {"compression": 7}, {"compression": ("zlib",)}):
+        assert str(pickle.loads(read_error(Serialized(header, [b"x"]), "text"))) == "text"
     pickled = Serialized({"serializer": "pickle"}, [pickle.dumps(Trap(tmp_path / "trap"))])
     assert str(pickle.loads(read_error(pickled, "text"))) == "text"
     assert not (tmp_path / "trap").exists()

@@ -11,6 +11,7 @@ from typing import Any
 
 LARGEST = 1 << 20
 """Bytes of a pickled error; Dask cuts errors to some ten thousand."""
+LARGEST_COMPRESSED = 64 << 10
 
 
 def read_warning(told: Any) -> dict[str, bytes]:
@@ -28,7 +29,11 @@ def read_error(serialized: Any, text: Any) -> bytes:
     """The error of a task as a worker has serialized it, pickled anew; of another class than those that are loaded here, or
     made of more than plain values, only its `text`.
     """
-    error = _read(_Errors, _bytes_of(serialized))
+    try:
+        data = _bytes_of(serialized)
+    except Exception:  # of whatever kind: it is a stranger's
+        data = None
+    error = _read(_Errors, data)
     if not isinstance(error, BaseException):
         error = Exception(text if isinstance(text, str) else "a task's error that cannot be read")
     return pickle.dumps(error)
@@ -42,7 +47,8 @@ def _bytes_of(serialized: Any) -> bytes | None:
     if not isinstance(serialized, Serialized):
         return None
     header, frames = serialized.header, serialized.frames
-    if sum(memoryview(frame).nbytes for frame in frames) > LARGEST:
+    most = LARGEST_COMPRESSED if "compression" in header else LARGEST
+    if sum(memoryview(frame).nbytes for frame in frames) > most:
         return None
     if "compression" in header:
         frames = decompress(header, frames)
