@@ -117,7 +117,7 @@ async def cluster(protocol: str, folder: Path) -> AsyncIterator[tuple[Any, list[
             RendezvousSecurity(relay.address, authority.issue(name, names=names, role=role))
             for name, names, role in (
                 ("boss", ["scheduler"], "controller"),
-                ("client", [], "worker"),
+                ("client", [], "client"),
             )
         ]
         orders = [

@@ -8,7 +8,7 @@ import secrets
 import time
 import warnings
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any
@@ -193,8 +193,9 @@ class _Run:
     def _tell(self, text: str) -> None:
         self.on_event(Notice(text))
 
-    def _take(self, key: Any, result: stages.ChunkResult) -> None:
+    def _take(self, key: Any, values: Sequence[Any]) -> None:
         """A chunk is finished: keep it, write what is next in order, tell."""
+        result = stages.read_result(values, key[1])
         self.journal.write(result.chunk, result.packets, result.chunk != self.muxer.chunks)
         if self.keeper is not None:
             self.keeper.write(result)

@@ -7,7 +7,7 @@ then looks at the whole film. Each part of the film is read once, from one point
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -48,17 +48,23 @@ def find_scene_cuts(source: SourceInfo, executor: Executor) -> list[int]:
     """Numbers of the frames that begin a scene, frame 0 left out."""
     found = np.zeros((source.frame_count, 3))
 
-    def take(key: Any, result: NDArray[np.float64]) -> None:
-        found[key[1] + 1 : key[1] + 1 + len(result)] = result
+    def take(key: Any, result: Sequence[Sequence[float]]) -> None:
+        if result:
+            found[key[1] + 1 : key[1] + 1 + len(result)] = result
 
     name = f"scene_cuts-{secrets.token_hex(4)}"
     tasks: dict[Any, Any] = {
-        (name, start): (changes, source, start, count)
+        (name, start): (_told_changes, source, start, count)
         for start, count in _parts(source, executor.workers)
     }
     graph = HighLevelGraph({"cuts": MaterializedLayer(tasks)}, {"cuts": set()})
     executor.run(graph, list(tasks), take)
     return cuts_of(found)
+
+
+def _told_changes(source: SourceInfo, start: int, count: int) -> list[list[float]]:
+    """`changes` as it travels between processes."""
+    return changes(source, start, count).tolist()
 
 
 def changes(source: SourceInfo, start: int, count: int) -> NDArray[np.float64]:

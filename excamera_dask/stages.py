@@ -16,7 +16,7 @@ import codec
 from codec.frame import Image
 from codec.state import DecoderState
 from excamera_dask.containers import is_shown
-from excamera_dask.errors import FirstPassError
+from excamera_dask.errors import ExcameraError, FirstPassError
 from excamera_dask.first_pass import FirstPassSettings, encode_chunk
 from excamera_dask.key_frames import key_frame_weight
 from excamera_dask.planning import Chunk
@@ -213,6 +213,26 @@ class ChunkResult(NamedTuple):
     first_pass: tuple[bytes, ...] | None = None
     replaced: bytes | None = None
     missing: tuple[int, ...] = ()
+
+
+def read_result(values: Sequence[Any], chunk: int) -> ChunkResult:
+    """The result of `chunk` as plain values that somebody has sent. Raises ExcameraError for what cannot be one."""
+    try:
+        result = ChunkResult(*values)
+        told = result.packets, result.first_pass or (), (result.replaced or b"",)
+        sound = (
+            result.chunk == chunk
+            and all(isinstance(packet, bytes) for packets in told for packet in packets)
+            and all(isinstance(second, (int, float)) for second in result.seconds.values())
+            and all(isinstance(frame, int) for frame in result.missing)
+        )
+    except (TypeError, AttributeError):
+        sound = False
+    if not sound:
+        raise ExcameraError(
+            f"chunk {chunk}: a worker has sent what is no result; run the encode again"
+        )
+    return result
 
 
 def load(source: SourceInfo, start: int, count: int) -> Pictures:

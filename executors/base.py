@@ -43,6 +43,10 @@ class WorkerLost(ExecutorError):
     """Workers died again and again while running one task, or the scheduler went away."""
 
 
+class InvalidResult(ExecutorError):
+    """A task's result is of a kind that does not travel from where it ran, or a worker has sent something else."""
+
+
 class Cancelled(ExecutorError):
     """The run was cancelled."""
 

@@ -200,10 +200,14 @@ class DaskExecutor(Executor):
         if numbers:
             self._notice(told(unlucky[0][1], max(numbers) + 1))
 
+    def _check(self, future: Future) -> None:
+        """Raise what a future failed with, if it has."""
+        if future.status != "finished":
+            raise _failure(future, self.name)
+
     def _gather(self, finished: list[Future]) -> list[tuple[Key, Any]]:
         for future in finished:
-            if future.status != "finished":
-                raise _failure(future, self.name)
+            self._check(future)
         try:
             values = self.client.gather(finished)
         except KilledWorker as error:

@@ -15,20 +15,24 @@ from typing import Any
 from unittest import mock
 
 import pytest
-from distributed import Client, SchedulerPlugin, WorkerPlugin
+from dask.highlevelgraph import HighLevelGraph
+from distributed import Client, SchedulerPlugin, WorkerPlugin, get_client, get_worker
+from distributed.comm import CommClosedError, connect
+from distributed.core import Status
+from distributed.protocol.serialize import ToPickle, to_serialize
 from distributed.scheduler import NoWorkerError
 from wires import Wire
 
 from excamera_dask import submit
 from excamera_dask.errors import ExcameraError
-from executors import open_executor
+from executors import InvalidResult, open_executor
 from executors.aws_lambda import ClusterStopped, LambdaCluster, LambdaError, NotDeployed
 from executors.aws_lambda.backend import HANDLER
 from executors.aws_lambda.deploy.versions import VARIABLE, installed, to_text
 from executors.aws_lambda.fleet import TERMINAL, UnknownCluster
 from executors.aws_lambda.fleet.clusters import ClusterFolder
 from executors.aws_lambda.fleet.leftovers import LEAVES_WITHIN, leftovers
-from executors.rendezvous import Authority
+from executors.rendezvous import Authority, Credential, RendezvousSecurity
 
 pytest.importorskip("awslambdaric", reason="needs AWS's runtime client: pip install awslambdaric")
 
@@ -168,11 +172,65 @@ def test_the_event_log_and_the_card(cluster: LambdaCluster, client: Client) -> N
 
 
 def test_attach_by_name(cluster: LambdaCluster) -> None:
+    access = json.loads((ClusterFolder.open(cluster.name).path / "access.json").read_text())
+    assert access["credential"]["role"] == "client"
     with LambdaCluster.from_name(cluster.name) as attached, attached.get_client() as client:
         assert client.submit(square, 3).result(timeout=20) == 9
         assert attached.snapshot()["target"] == 2
     with pytest.raises(UnknownCluster, match="no cluster 'nobody'"):
         LambdaCluster.from_name("nobody")
+
+
+def ask_as_a_client() -> int:
+    return get_client(timeout=10).submit(abs, -1).result()
+
+
+def test_a_task_that_asks_for_a_client_is_told_why_there_is_none(client: Client) -> None:
+    with pytest.raises(ImportError, match="tasks have no client of their own"):
+        client.submit(ask_as_a_client, pure=False).result(timeout=30)
+
+
+class Trap:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> Any:
+        return Path.mkdir, (self.path,)
+
+
+def test_what_a_payload_holds_runs_nothing_where_the_client_is(
+    cluster: LambdaCluster, tmp_path: Path
+) -> None:
+    payload = json.loads(cluster._payload("stranger"))
+    trap = ToPickle(Trap(tmp_path / "trap"))
+
+    async def try_everything() -> list[str]:
+        own = RendezvousSecurity(payload["relay"], Credential.from_dict(payload["credential"]))
+        asked = [
+            (payload["scheduler"], {"op": "run_function", "function": trap}),
+            (payload["scheduler"], {"op": "register-client", "client": "me", "versions": {}}),
+            (payload["scheduler"], {"op": "lambda_scale", "n": 0}),
+            (payload["coordinator"], {"op": "connected", "invocation": trap}),
+            (cluster.scheduler.listeners[1].contact_address, {"op": "identity"}),
+        ]
+        answers = []
+        for address, message in asked:
+            try:
+                arguments = own.get_connection_args("client")
+                comm = await connect(address, timeout=2, **arguments)
+                await comm.write(message)
+                answer = await comm.read()
+                answers.append(answer["status"] if isinstance(answer, dict) else "no client")
+                comm.abort()
+            except (CommClosedError, OSError):
+                answers.append("closed")
+        await own.close()
+        return answers
+
+    answers = asyncio.run(try_everything())
+    assert answers == ["uncaught-error", "no client", "uncaught-error", "closed", "closed"]
+    assert not (tmp_path / "trap").exists()
+    assert cluster.target == 2
 
 
 def test_scale_up_and_down() -> None:
@@ -244,6 +302,34 @@ def test_a_handler_that_cannot_start_stops_the_cluster() -> None:
     ):
         eventually(lambda: executor._stopped, 20)
         executor.run({}, [("a", 0)], print)
+
+
+def give_pickles_away(path: Path) -> int:
+    """A worker that answers whoever asks for its results with a pickle, whatever was asked for."""
+    worker = get_worker()
+
+    async def answer(comm: Any, keys: Any, **_: Any) -> Any:
+        data = {key: to_serialize(Trap(path)) for key in keys}
+        await comm.write({"status": "OK", "data": data}, serializers=["pickle"])
+        return Status.dont_reply
+
+    worker.handlers["get_data"] = answer
+    return 1
+
+
+def test_results_of_the_executor_are_plain_values_or_refused(tmp_path: Path) -> None:
+    with open_executor("lambda", workers=1, backend="local", environment=ENVIRONMENT) as executor:
+        for name, task, found in (
+            ("plain", (tuple, ["a", 1, 2.5, b"c", None]), ("a", 1, 2.5, b"c", None)),
+            ("complex", (complex, 1), None),
+            ("pickles", (give_pickles_away, tmp_path / "trap"), None),
+        ):
+            graph = HighLevelGraph.from_collections(name, {(name, 0): task}, [])
+            got: list[Any] = []
+            with contextlib.nullcontext() if found else pytest.raises(InvalidResult, match="more"):
+                executor.run(graph, [(name, 0)], lambda key, value, got=got: got.append(value))
+            assert got == ([found] if found else [])
+    assert not (tmp_path / "trap").exists()
 
 
 @pytest.mark.parametrize(

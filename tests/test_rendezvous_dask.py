@@ -62,7 +62,7 @@ class Cluster:
         self.scheduler = await self.stack.enter_async_context(scheduler)
         for number in range(workers):
             await self.add_worker(f"worker-{number}")
-        own = self.security("client")
+        own = self.security("client", role="client")
         self.securities.append(own)
         self.client: Any = await self.stack.enter_async_context(
             Client(self.scheduler.address, security=own, asynchronous=True)
@@ -184,7 +184,7 @@ def test_tls_for_a_local_client_beside_rdv() -> None:
             credential = AUTHORITY.issue("coordinator", names=["scheduler"], role="controller")
             boss = RendezvousSecurity(relay.address, credential)
             own = RendezvousSecurity(relay.address, AUTHORITY.issue("worker"))
-            local = RendezvousSecurity(relay.address, AUTHORITY.issue("client"))
+            local = RendezvousSecurity(relay.address, AUTHORITY.issue("client", role="client"))
             listening = {"protocol": ["rdv", "tls"], "host": [None, "127.0.0.1"], "port": [None, 0]}
             async with (
                 Scheduler(**listening, security=boss, dashboard_address=":0") as scheduler,

@@ -29,7 +29,7 @@ from executors.rendezvous import (
 )
 from executors.rendezvous import frames as f
 from executors.rendezvous.arena import ROOM, Arena
-from executors.rendezvous.fair_queue import FairQueue
+from executors.rendezvous.fair_queue import OVERHEAD, Budget, FairQueue, cost
 from executors.rendezvous.link_core import Notice
 from executors.rendezvous.link_stream import LinkStream
 from executors.rendezvous.names import check_name, peer_id
@@ -102,7 +102,8 @@ def test_lanes_are_served_in_turn_and_control_goes_first() -> None:
     queue.push_urgent(b"!")
     left: list[tuple[int, str]] = []
     assert queue.pop(1000, left) == [b"!", b"a0", b"b0", b"c0", b"a1", b"a2"]
-    assert left == [(2, "left"), (2, "right"), (2, "right"), (2, "left"), (2, "left")]
+    owners = ["left", "right", "right", "left", "left"]
+    assert left == [(2 + OVERHEAD, owner) for owner in owners]
     assert not queue and queue.size == 0
 
 
@@ -110,10 +111,11 @@ def test_lanes_are_served_in_turn_and_control_goes_first() -> None:
 def test_queue_loses_nothing_and_keeps_the_order_of_each_lane(
     frames: list[tuple[int, int]], budget: int
 ) -> None:
-    queue: FairQueue[int] = FairQueue()
+    shared = Budget()
+    queue: FairQueue[int] = FairQueue(shared)
     for index, (lane, size) in enumerate(frames):
         queue.push(lane, bytes([index]) * size, lane)
-    assert queue.size == sum(size for _, size in frames)
+    assert queue.size == shared.used == sum(size + OVERHEAD for _, size in frames)
     got: list[bytes] = []
     left: list[tuple[int, int]] = []
     while part := queue.pop(budget, left):
@@ -122,7 +124,8 @@ def test_queue_loses_nothing_and_keeps_the_order_of_each_lane(
     for lane in range(6):
         order = [frame[0] for frame in got if frames[frame[0]][0] == lane]
         assert order == sorted(order)
-    assert left == [(len(frame), frames[frame[0]][0]) for frame in got]
+    assert left == [(cost(frame), frames[frame[0]][0]) for frame in got]
+    assert queue.size == shared.used == 0
 
 
 def test_arena_never_overwrites_what_is_in_use() -> None:

@@ -18,7 +18,12 @@ from excamera_dask.cli.info import info
 from excamera_dask.cli.plan import plan
 from excamera_dask.cli.rendezvous import rendezvous
 from excamera_dask.cli.step import step
-from excamera_dask.cli.streams import finish_stdout, give_stdout_up, steady_streams
+from excamera_dask.cli.streams import (
+    escaped_streams,
+    finish_stdout,
+    give_stdout_up,
+    steady_streams,
+)
 from excamera_dask.installation import check_packages
 from excamera_dask.version import __version__
 
@@ -74,6 +79,11 @@ def main(arguments: list[str] | None = None) -> int:
     steady_streams()
     terminate_like_interrupt()
     keep_freed_memory()
+    with escaped_streams():
+        return _run(arguments)
+
+
+def _run(arguments: list[str] | None) -> int:
     try:
         cli.main(arguments, prog_name="excamera", standalone_mode=False)
         finish_stdout()

@@ -10,6 +10,7 @@ import click
 from excamera_dask.cli.failures import Failure
 from excamera_dask.cli.libvpx_options import libvpx_options, settings_from
 from excamera_dask.cli.output import as_json, claim_all, notice, print_json, whole_file
+from excamera_dask.cli.printing import console
 from excamera_dask.cli.reading_options import reading_options, take_reading, tell_choice
 from excamera_dask.cli.values import CqLevels, Executor, Methods, OutputFile
 
@@ -128,7 +129,6 @@ def _report(point: Point) -> None:
 
 
 def _print_table(points: list[Point], rates: dict[str, dict[str, float | None]]) -> None:
-    from rich.console import Console
     from rich.table import Table
 
     table = Table("method", title="BD-rate against serial libvpx", title_justify="left")
@@ -140,7 +140,7 @@ def _print_table(points: list[Point], rates: dict[str, dict[str, float | None]])
         table.add_row(
             method, _percent(rate.get("ssim_db")), _percent(rate.get("psnr")), f"{seconds:.1f}"
         )
-    Console(stderr=True, highlight=False, markup=False).print(table)
+    console(stderr=True, markup=False).print(table)
 
 
 def _percent(value: float | None) -> str:

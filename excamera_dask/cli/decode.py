@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from excamera_dask.cli.failures import Failure, printable
+from excamera_dask.cli.failures import Failure
 from excamera_dask.cli.output import (
     claim_output,
     may_overwrite,
@@ -15,6 +15,7 @@ from excamera_dask.cli.output import (
     overwrite_options,
     refuse_inputs,
 )
+from excamera_dask.cli.printing import printable
 from excamera_dask.cli.reading_options import stream_option
 from excamera_dask.cli.values import OutputFile, Place
 

@@ -13,6 +13,7 @@ import click
 from excamera_dask.cli.encode import method_options, run
 from excamera_dask.cli.failures import Failure
 from excamera_dask.cli.output import check_input, claim_all, notice, print_json, whole_file
+from excamera_dask.cli.printing import console
 from excamera_dask.cli.reading_options import reading_options, take_reading
 from excamera_dask.cli.values import OutputFile
 from excamera_dask.storage.stream_output import is_stream
@@ -138,7 +139,6 @@ def _decode_with_libvpx(path: Path) -> int:
 
 
 def _print_table(rows: list[tuple[str, Point]]) -> None:
-    from rich.console import Console
     from rich.table import Table
 
     serial = rows[1][1]
@@ -157,4 +157,4 @@ def _print_table(rows: list[tuple[str, Point]]) -> None:
             f"{point.ssim_db:.2f}",
             f"{point.seconds:.1f}",
         )
-    Console(highlight=False, markup=False).print(table)
+    console(markup=False).print(table)

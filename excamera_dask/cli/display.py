@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Any, Protocol, Self
 
 from excamera_dask.cli.output import notice
+from excamera_dask.cli.printing import console
 from excamera_dask.progress import STAGES, ChunkDone, Event, Notice, StageCounts, Started
 from executors import Counts
 
@@ -142,7 +143,6 @@ class LiveDisplay:
     """A bar with frames, speed, size and time left, and below it the count of each stage."""
 
     def __enter__(self) -> Self:
-        from rich.console import Console
         from rich.live import Live
 
         self._started: Started | None = None
@@ -153,7 +153,7 @@ class LiveDisplay:
         self._spent: float | None = None
         self._estimate = Estimate()
         self._live = Live(
-            console=Console(stderr=True, highlight=False),
+            console=console(stderr=True),
             get_renderable=self._render,
             refresh_per_second=4,
             transient=True,

@@ -7,7 +7,6 @@ import platform
 import re
 import shutil
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 import click
 
 from excamera_dask.cli.output import print_json
+from excamera_dask.cli.printing import console
 from excamera_dask.version import __version__
 
 PACKAGES = (
@@ -212,7 +212,6 @@ def _warm_up() -> float:
 
 
 def _print_findings(findings: dict[str, Any]) -> None:
-    from rich.console import Console
     from rich.table import Table
 
     table = Table(show_header=False, box=None, pad_edge=False)
@@ -220,14 +219,14 @@ def _print_findings(findings: dict[str, Any]) -> None:
     table.add_column(overflow="fold")
     for name, value in _rows(findings):
         table.add_row(name, value)
-    console = Console(file=sys.stdout, highlight=False)
-    console.print(table)
+    shown = console()
+    shown.print(table)
     for text in findings["errors"]:
-        console.print(f"[red]error[/red]    {text}")
+        shown.print(f"[red]error[/red]    {text}")
     for text in findings["warnings"]:
-        console.print(f"[yellow]note[/yellow]     {text}")
+        shown.print(f"[yellow]note[/yellow]     {text}")
     if not findings["errors"] and not findings["warnings"]:
-        console.print("[green]ready[/green]")
+        shown.print("[green]ready[/green]")
 
 
 def _rows(findings: dict[str, Any]) -> list[tuple[str, str]]:

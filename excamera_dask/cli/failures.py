@@ -11,6 +11,7 @@ from types import FrameType
 
 import click
 
+from excamera_dask.cli.printing import printable
 from excamera_dask.errors import InstallationError, InvalidSetting
 from excamera_dask.installation import check_files, is_of_packages
 from excamera_dask.storage.errors import StdoutClosed, reason_of
@@ -99,18 +100,3 @@ def _os_error_line(error: OSError) -> str:
 
 def _one_line(text: str) -> str:
     return printable(re.sub(r"\s*\n\s*", " ", text.strip()))
-
-
-_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
-
-
-def printable(text: str) -> str:
-    """A line that may be shown: what a file's name can hold beside characters to be read, is escaped."""
-    return _UNPRINTABLE.sub(lambda found: _escaped(found[0]), text)
-
-
-def _escaped(character: str) -> str:
-    code = ord(character)
-    if 0xDC80 <= code <= 0xDCFF:  # a byte that is no UTF-8
-        return f"\\x{code - 0xDC00:02x}"
-    return character.encode("unicode_escape", "surrogatepass").decode()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import sys
 from pathlib import Path
 from typing import Any
 
 import click
 
+from excamera_dask.cli.streams import give_stdout_up
 from excamera_dask.cli.values import Number
 
 
@@ -46,6 +48,18 @@ from excamera_dask.cli.values import Number
     help="Seconds between two lines of statistics.",
 )
 @click.option(
+    "--workers",
+    type=click.IntRange(0),
+    default=0,
+    help="How many workers it must have room for; it does not start where it may not open enough files.",
+)
+@click.option(
+    "--metrics",
+    metavar="[HOST:]PORT",
+    help="Where to tell health and figures (/health, /metrics for Prometheus), without HOST on this machine alone; "
+    "nowhere by default.",
+)
+@click.option(
     "--log-level",
     type=click.Choice(["debug", "info", "warning", "error"]),
     default="warning",
@@ -60,6 +74,8 @@ def rendezvous(
     limits: tuple[str, ...],
     as_json: bool,
     interval: float,
+    workers: int,
+    metrics: str | None,
     log_level: str,
 ) -> None:
     """Relay messages between workers, scheduler and client until Ctrl-C.
@@ -73,6 +89,14 @@ def rendezvous(
     logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(message)s")
 
     def say(value: dict[str, Any]) -> None:
+        try:
+            tell(value)
+            sys.stdout.flush()
+        except BaseException:
+            give_stdout_up()
+            raise
+
+    def tell(value: dict[str, Any]) -> None:
         if as_json:
             click.echo(as_line(value))
         elif value["event"] == "listening":
@@ -83,4 +107,5 @@ def rendezvous(
                 f"{value['bytes'] / 1e6:.0f} MB, {sum(value['refused'].values())} refused"
             )
 
-    serve(Settings(authority, host, port, advertise, parse_limits(limits), interval), say)
+    chosen = parse_limits(limits)
+    serve(Settings(authority, host, port, advertise, chosen, interval, workers, metrics), say)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import io
 import os
 import sys
+from collections.abc import Iterator
 from typing import Any, TextIO
 
+from excamera_dask.cli.printing import Escaping
 from excamera_dask.storage.file_output import STDOUT, NamedFile
 
 
@@ -41,6 +44,17 @@ def steady_streams() -> None:
         sys.stderr = _text(QuietFile(2, "w", closefd=False), sys.stderr, "backslashreplace")
 
 
+@contextlib.contextmanager
+def escaped_streams() -> Iterator[None]:
+    """Let nothing reach a terminal that it would obey: see `printing`."""
+    before = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = map(Escaping, before)  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        sys.stdout, sys.stderr = before
+
+
 def finish_stdout() -> None:
     """Write what is left for stdout; raises ContainerError."""
     sys.stdout.flush()
@@ -68,6 +82,8 @@ def _raw(stream: TextIO) -> Any:
 
 def _text(raw: io.FileIO, before: TextIO | None, errors: str) -> TextIO:
     encoding = "utf-8" if before is None else before.encoding
+    if codecs.lookup(encoding).name == "ascii":  # as click does, on a stream of its own
+        encoding = "utf-8"
     unbuffered = isinstance(getattr(before, "buffer", None), io.RawIOBase)
     by_line = unbuffered or raw.isatty() or raw.fileno() == 2
     return io.TextIOWrapper(io.BufferedWriter(raw), encoding, errors, line_buffering=by_line)

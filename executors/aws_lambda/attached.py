@@ -16,6 +16,7 @@ from tornado.ioloop import PeriodicCallback
 from executors.aws_lambda.errors import LambdaError
 from executors.aws_lambda.fleet.clusters import ClusterFolder
 from executors.rendezvous import Authority, Credential, RendezvousSecurity
+from executors.rendezvous.credentials import CLIENT
 
 ACCESS = "access.json"
 LIFETIME = timedelta(days=2)
@@ -98,7 +99,7 @@ class AttachedCluster(Cluster):  # type: ignore[misc]
 
 def write_access(folder: Path, scheduler: str, relay: str, authority: Authority) -> None:
     """Let other processes of this user connect to the cluster of `folder`."""
-    credential = authority.issue(f"client-{os.getpid()}", lifetime=LIFETIME)
+    credential = authority.issue(f"client-{os.getpid()}", role=CLIENT, lifetime=LIFETIME)
     told = {"scheduler": scheduler, "relay": relay, "credential": credential.to_dict()}
     descriptor = os.open(folder / ACCESS, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "w") as file:

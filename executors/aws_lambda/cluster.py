@@ -33,6 +33,7 @@ from executors.aws_lambda.post_mortem import PostMortem
 from executors.aws_lambda.relays import Relays
 from executors.rendezvous import Authority, RelayProcess, RendezvousSecurity
 from executors.rendezvous.credentials import CONTROLLER
+from executors.rendezvous.texts import shown
 
 logger = logging.getLogger("distributed.excamera.cluster")
 
@@ -197,7 +198,7 @@ class LambdaCluster(Cluster):  # type: ignore[misc]
             enter.enter_context(silence_logging_cmgr(self._silence_logs))
         self.backend = await self._open_backend()
         host = self.backend.relay_host
-        self._relays = await Relays.open(self._options.relays, host, enter, self._log)
+        self._relays = await Relays.open(self._options.relays, host, enter, self._log, self._wanted)
         credential = self._relays.authority.issue(
             at_relay(self.name, SCHEDULER),
             names=(at_relay(self.name, COORDINATOR),),
@@ -377,6 +378,7 @@ class LambdaCluster(Cluster):  # type: ignore[misc]
         self._on_notice.append(listener)
 
     def _tell(self, text: str) -> None:
+        text = shown(text)
         if not self._on_notice:
             self._log(text)
             logger.warning("%s: %s", self.name, text)
@@ -384,7 +386,7 @@ class LambdaCluster(Cluster):  # type: ignore[misc]
 
     def _stopped(self, reason: str) -> None:
         """No worker will come any more: tasks that wait for one fail with Dask's NoWorkerError rather than wait for ever."""
-        self._stop_reason = reason
+        self._stop_reason = reason = shown(reason)
         if self.scheduler is not None:
             self.scheduler.no_workers_timeout = NO_WORKERS_AFTER_STOP
         self._tell(f"stopped: {reason}")

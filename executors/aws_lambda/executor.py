@@ -6,17 +6,38 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+from distributed import Future
+from distributed.protocol.pickle import dumps
+
 from executors.aws_lambda.cluster import LambdaCluster
 from executors.aws_lambda.errors import ClusterStopped, NotDeployed
-from executors.base import Graph, Key, OnCounts, OnResult, WorkerLost
+from executors.base import (
+    Graph,
+    InvalidExecutor,
+    InvalidResult,
+    Key,
+    OnCounts,
+    OnResult,
+    WorkerLost,
+)
+from executors.dask import WarmUp
 from executors.own_cluster import OwnClusterExecutor
+from executors.rendezvous.operations import take_plain_errors
 
 DEFAULT_WORKERS = 100
 LOCAL_WORKERS = 2
 
 
+PLAIN = ["msgpack"]
+"""How results travel here: a worker can do no more to this process than give a wrong one."""
+
+
 class LambdaExecutor(OwnClusterExecutor):
-    """`workers` invocations of one function; options are LambdaCluster's."""
+    """`workers` invocations of one function; options are LambdaCluster's.
+
+    Nothing that they send is unpickled here. Results are numbers, text, bytes, None, and collections of these;
+    a list within one arrives as a tuple. A task's error is one of a class that is loaded here, or a plain one with its text.
+    """
 
     waits_for_workers = False  # the fleet does, and tells why
 
@@ -39,6 +60,39 @@ class LambdaExecutor(OwnClusterExecutor):
         self.name = "lambda" if backend.name == "aws" else f"lambda ({backend.name})"
         self._stopped: str | None = None
         self.cluster.on_stop(self._stop)
+
+    def _register(self, plugin: WarmUp) -> None:
+        """The workers' answers stay at the scheduler."""
+        take_plain_errors(self.cluster.scheduler)
+        try:
+            wrong = self.client.run_on_scheduler(_register, plugin=dumps(plugin), name=plugin.name)
+        except Exception as error:
+            wrong = [str(error)]
+        if wrong:
+            raise InvalidExecutor(f"a worker cannot load what its tasks need: {wrong[0]}")
+
+    def _gather(self, finished: list[Future]) -> list[tuple[Key, Any]]:
+        for future in finished:
+            self._check(future)
+        by_key = {future.key: future for future in finished}
+        if not by_key:
+            return []
+        client: Any = self.client
+        try:
+            response = client.sync(client.scheduler.gather, keys=list(by_key), deserializers=PLAIN)
+        except (TypeError, ValueError, LookupError, RecursionError) as error:
+            raise InvalidResult(
+                f"a result is more than numbers, text, bytes and collections of these: {error}"
+            ) from error
+        if response["status"] == "OK":
+            return [(key, response["data"][key]) for key in by_key]
+        for key in response["keys"]:  # lost with their workers: they are computed again
+            client._send_to_scheduler({"op": "report-key", "key": key})
+            client.futures[key].reset()
+        assert self._done is not None
+        for future in finished:
+            future.add_done_callback(self._done.put)
+        return []
 
     def _stop(self, reason: str) -> None:
         self._stopped = reason
@@ -90,6 +144,16 @@ class LambdaExecutor(OwnClusterExecutor):
     def spent(self) -> float | None:
         coordinator = self.cluster.coordinator
         return None if coordinator is None else coordinator.fleet.spent
+
+
+async def _register(plugin: bytes, name: str, dask_scheduler: Any = None) -> list[str]:
+    """Has workers load a plugin; what those say that cannot. Runs on the scheduler."""
+    answers = await dask_scheduler.register_worker_plugin(None, plugin, name, idempotent=False)
+    return [
+        str(answer.get("exception_text") if isinstance(answer, dict) else "it answers nonsense")
+        for answer in answers.values()
+        if not isinstance(answer, dict) or answer.get("status") != "OK"
+    ]
 
 
 def _default_workers(options: dict[str, Any]) -> int:

@@ -11,6 +11,7 @@ from typing import Any
 
 from executors.aws_lambda.errors import LambdaError
 from executors.aws_lambda.fleet import events
+from executors.rendezvous.texts import shown
 
 Told = Mapping[str, Any]
 LONGEST_NAME = 1_000
@@ -49,7 +50,10 @@ def read_versions(told: Told) -> dict[str, str]:
     found = told.get("versions")
     if not isinstance(found, dict):
         return {}
-    return {str(name): str(version)[:LONGEST_NAME] for name, version in found.items()}
+    return {
+        shown(str(name)[:LONGEST_NAME]): shown(str(version)[:LONGEST_NAME])
+        for name, version in found.items()
+    }
 
 
 def read_message(told: Any, name: str, at: float) -> events.Event:
@@ -65,7 +69,7 @@ def _text(told: Told, field: str, longest: int) -> str:
     value = told.get(field)
     if not isinstance(value, str) or len(value) > longest:
         raise InvalidMessage(f"{field} is {_short(value)}")
-    return value
+    return shown(value)
 
 
 def _reason(told: Told) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import Any, NamedTuple
 
+from executors.rendezvous.texts import shown
+
 LINES = 40
 REPORT = re.compile(
     r"REPORT RequestId: (?P<id>\S+).*?Billed Duration: (?P<billed>[\d.]+) ms.*?Memory Size: (?P<size>\d+) MB"
@@ -42,7 +44,7 @@ class PostMortem:
         ):  # no right to read logs, no such stream, no network: nothing is known then
             return None
         text = "\n".join(event["message"].rstrip() for event in answer["events"])
-        return judge(text, request_id)
+        return judge(shown(text), request_id)
 
 
 def judge(text: str, request_id: str) -> Cause | None:

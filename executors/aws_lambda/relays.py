@@ -46,8 +46,10 @@ class Relays:
         host: str,
         stack: contextlib.AsyncExitStack,
         notice: Callable[[str], None],
+        workers: int = 0,
     ) -> Relays:
-        """Take the relays that are given, or start some; host: where those listen unless the spec says.
+        """Take the relays that are given, or start some; host: where those listen unless the spec says; workers: for so
+        many there must be room.
 
         Raises: NotDeployed, RendezvousError.
         """
@@ -58,7 +60,9 @@ class Relays:
         if spec.given is None:
             relays = cls(authority or Authority.create())
             for number in range(spec.count):
-                await relays._start(spec, host, spec.port and spec.port + number, stack, notice)
+                port = spec.port and spec.port + number
+                share = -(-workers // spec.count)
+                await relays._start(spec, host, port, stack, notice, share)
             return relays
         if authority is None:
             raise NotDeployed(
@@ -95,9 +99,14 @@ class Relays:
         port: int,
         stack: contextlib.AsyncExitStack,
         notice: Callable[[str], None],
+        workers: int,
     ) -> None:
         relay = await RelayProcess.start(
-            self.authority, host=spec.host or host, port=port, advertise=spec.advertise
+            self.authority,
+            host=spec.host or host,
+            port=port,
+            advertise=spec.advertise,
+            workers=workers,
         )
         self.processes.append(relay)
         self.addresses.append(str(relay.address))

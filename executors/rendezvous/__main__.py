@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
+import os
 import signal
 import sys
 from pathlib import Path
@@ -29,8 +30,11 @@ def main(arguments: list[str] | None = None) -> int:
             advertise=options.advertise,
             limits=parse_limits(options.limit),
             interval=options.interval,
+            workers=options.workers,
+            metrics=options.metrics,
         )
         serve(settings, lambda value: print(as_line(value), flush=True))
+        _give_stdout_up()
     except RendezvousError as error:
         print(f"rendezvous: {error}", file=sys.stderr)
         return 1
@@ -45,9 +49,19 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--authority", default="rendezvous", help="folder of certificates and keys")
     parser.add_argument("--limit", action="append", default=[], metavar="NAME=NUMBER")
     parser.add_argument("--interval", type=float, default=10.0, help="seconds between statistics")
+    parser.add_argument("--workers", type=int, default=0, help="how many it must have room for")
+    parser.add_argument("--metrics", metavar="[HOST:]PORT", help="where to tell health and figures")
     parser.add_argument("--log-level", default="warning")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     return parser
+
+
+def _give_stdout_up() -> None:
+    """Let the interpreter not stumble, when it ends, over what nobody reads."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _serve_parent() -> None:

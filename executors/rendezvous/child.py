@@ -9,6 +9,8 @@ import sys
 from typing import Any
 
 from executors.rendezvous.credentials import make_relay_key
+from executors.rendezvous.descriptors import check_limit, fitted, raise_limit
+from executors.rendezvous.errors import RendezvousError
 from executors.rendezvous.limits import Limits
 from executors.rendezvous.server import RelayServer
 from executors.rendezvous.tls import relay_context
@@ -22,13 +24,20 @@ async def serve_parent() -> None:
     order = await _read(reader)
     if order is None:
         return
+    allowed = raise_limit()
+    try:
+        check_limit(order["workers"], allowed)
+    except RendezvousError as error:
+        _write({"error": str(error)})
+        return
     key, request = make_relay_key()
     _write({"request": request})
     answer = await _read(reader)
     if answer is None:
         return
     server = RelayServer(
-        relay_context(answer["certificate"], key, answer["authority"]), Limits(**order["limits"])
+        relay_context(answer["certificate"], key, answer["authority"]),
+        fitted(Limits(**order["limits"]), allowed),
     )
     try:
         host, port = await server.start(order["host"], order["port"])

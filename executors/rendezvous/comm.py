@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import dask.config
+import msgpack
 from dask.utils import parse_bytes
 from distributed.comm.core import (
     BaseListener,
@@ -25,12 +26,14 @@ from distributed.comm.core import (
 )
 from distributed.comm.registry import Backend
 from distributed.comm.utils import from_frames, to_frames
-from distributed.protocol.utils import host_array
+from distributed.protocol.utils import host_array, msgpack_opts
 from distributed.utils import ensure_memoryview, nbytes
 
+from executors.rendezvous.credentials import WORKER
 from executors.rendezvous.errors import InvalidAddress, PeerGone, Refused, RendezvousError
 from executors.rendezvous.link import Link
 from executors.rendezvous.names import PeerAddress, RelayAddress
+from executors.rendezvous.operations import Guard, guard_for
 from executors.rendezvous.security import RendezvousSecurity
 from executors.rendezvous.stream import Stream
 
@@ -40,6 +43,9 @@ PREFIX = "rdv://"
 COUNT = struct.Struct("<Q")
 OWN_BUFFER = 32 * 1024
 MAX_FRAMES = 1 << 24
+MAX_REQUEST = 64 << 20
+"""Bytes that a worker may say to a server at once; what it answers may be a result, and larger."""
+PICKLED = "__Pickled__"  # how distributed marks what it unpickles wherever it arrives
 
 
 class RendezvousComm(Comm):
@@ -47,6 +53,8 @@ class RendezvousComm(Comm):
 
     def __init__(self, stream: Stream, local: str, peer: str, deserialize: bool = True) -> None:
         self._closed = False
+        self.guard: Guard | None = None  # set where the other end may not ask for everything
+        self.largest: int | None = None  # bytes of a message, where more is not believed
         super().__init__(deserialize=deserialize)
         self._local_addr = local
         self._peer_addr = peer
@@ -68,8 +76,27 @@ class RendezvousComm(Comm):
         """True where both ends are the same peer; two workers are never known to share a machine."""
         return self._local_addr == self._peer_addr
 
+    @property
+    def distrusts(self) -> bool:
+        """True where the other end may not run code here: we are no worker, and it is one."""
+        ours = self._stream.link.credential.role
+        return ours != WORKER and self._stream.peer_role == WORKER
+
     async def read(self, deserializers: Any = None) -> Any:
-        """The next message; raises CommClosedError."""
+        """The next message; raises CommClosedError, also after one that its sender has no right to."""
+        message = await self._read(deserializers)
+        refusal = None if self.guard is None else self.guard.refusal(message)
+        if refusal is None:
+            return message
+        logger.warning("refused of %s: %s", self._peer_addr, refusal)
+        answer = None if self.guard is None else self.guard.answer(message, refusal)
+        if answer is not None:
+            await self.write(answer)
+            await self.close()
+        self.abort()
+        raise CommClosedError(f"in {self}: {refusal}")
+
+    async def _read(self, deserializers: Any) -> Any:
         try:
             if self._closed:
                 raise CommClosedError(f"{self} is closed")
@@ -77,12 +104,17 @@ class RendezvousComm(Comm):
         except RendezvousError as error:
             self._close()
             raise CommClosedError(f"in {self}: {error}") from error
+        except (MemoryError, OverflowError, ValueError) as error:  # sizes that cannot be
+            self.abort()
+            raise CommClosedError(f"in {self}: a message too large: {error}") from error
         except (
             BaseException
         ):  # some of the message may have been read: nothing after it makes sense
             self.abort()
             raise
         try:
+            if frames and self.distrusts:
+                frames[0] = _without_pickles(frames[0], self._peer_addr)
             return await from_frames(
                 frames,
                 deserialize=self.deserialize,
@@ -92,17 +124,24 @@ class RendezvousComm(Comm):
         except EOFError as error:
             self.abort()
             raise CommClosedError(f"in {self}: a truncated message") from error
+        except Exception as error:
+            if not self.distrusts or self.deserialize:
+                raise
+            self.abort()
+            raise CommClosedError(f"in {self}: no message: {error}") from error
 
     async def _read_frames(self) -> list[Any]:
         stream = self._stream
         head = bytearray(COUNT.size)
         await stream.read_into(memoryview(head))
         (count,) = COUNT.unpack(head)
-        if count > MAX_FRAMES:
+        if count > (MAX_FRAMES if self.largest is None else self.largest // COUNT.size):
             raise CommClosedError(f"in {self}: a message of {count} frames")
         packed = bytearray(COUNT.size * count)
         await stream.read_into(memoryview(packed))
         sizes = struct.unpack(f"<{count}Q", packed)
+        if self.largest is not None and sum(sizes) > self.largest:
+            raise CommClosedError(f"in {self}: a message of {sum(sizes)} bytes")
         frames: list[Any] = []
         for start, stop in _blocks(sizes):
             size = sum(sizes[start:stop])
@@ -173,6 +212,20 @@ class RendezvousComm(Comm):
     def _close(self) -> None:
         self._closed = True
         self._finalizer.detach()
+
+
+def _without_pickles(header: Any, sender: str) -> Any:
+    """The first frame of a message, with a text in place of each object that distributed would unpickle with it."""
+    data = bytes(header)
+    if PICKLED.encode() not in data:
+        return header
+    logger.warning("what %s has pickled is not read", sender)
+    message = msgpack.loads(data, object_hook=_unread, use_list=False, **msgpack_opts)
+    return msgpack.dumps(message, use_bin_type=True)
+
+
+def _unread(value: dict[Any, Any]) -> Any:
+    return "<pickled by a worker>" if PICKLED in value else value
 
 
 def _blocks(sizes: Sequence[int]) -> list[tuple[int, int]]:
@@ -266,11 +319,15 @@ class RendezvousListener(BaseListener):
         peer = f"{PREFIX}{stream.link.relay}/{stream.peer}"
         comm = RendezvousComm(stream, self.contact_address, peer, self.deserialize)
         comm.allow_offload = self.allow_offload
+        server = getattr(self.comm_handler, "__self__", None)
+        guard = guard_for(server, peer, stream.peer) if stream.peer_role == WORKER else None
+        comm.largest = MAX_REQUEST if comm.distrusts else None
         try:
             await self.on_connection(comm)
         except CommClosedError:
             logger.debug("%s closed its stream before the handshake was over", peer)
             return
+        comm.guard = guard
         await self.comm_handler(comm)
 
     @property

@@ -25,13 +25,19 @@ from executors.rendezvous.names import check_name
 NAME_PREFIX = "rdv:name:"
 ROLE_PREFIX = "rdv:role:"
 WORKER = "worker"
+CLIENT = "client"
 CONTROLLER = "controller"
 RELAY_ROLE = "relay"
-ROLES = (WORKER, CONTROLLER)
+ROLES = (WORKER, CLIENT, CONTROLLER)
+"""Of peers, each with its number in the frames that open a stream; each may do what those before it may not."""
 CLOCK_SKEW = timedelta(minutes=5)
 AUTHORITY_LIFETIME = timedelta(days=3650)
 RELAY_LIFETIME = timedelta(days=365)
-LIFETIMES = {WORKER: timedelta(minutes=20), CONTROLLER: timedelta(days=30)}
+LIFETIMES = {
+    WORKER: timedelta(minutes=20),
+    CLIENT: timedelta(days=2),
+    CONTROLLER: timedelta(days=30),
+}
 CERTIFICATE_FILE = "authority.pem"
 KEY_FILE = "authority.key"
 
@@ -67,7 +73,7 @@ class Credential:
                 certificate=str(value["certificate"]),
                 key=str(value["key"]),
                 authority=str(value["authority"]),
-                role=str(value.get("role", WORKER)),
+                role=ROLES[ROLES.index(value.get("role", WORKER))],
                 names=tuple(value.get("names") or (value["name"],)),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -157,7 +163,8 @@ class Authority:
     ) -> Credential:
         """A credential for the peer `name`, which may also register `names`.
 
-        `lifetime` is 20 minutes for a worker and 30 days for a controller unless given. Raises InvalidCredential.
+        `lifetime` is 20 minutes for a worker, two days for a client, 30 days for a controller unless given.
+        Raises InvalidCredential.
         """
         if role not in ROLES:
             raise InvalidCredential(f"{role!r} is no role: use one of {', '.join(ROLES)}")

@@ -8,14 +8,34 @@ from typing import Generic, TypeVar
 from executors.rendezvous.frames import Buffer
 
 Owner = TypeVar("Owner")
+OVERHEAD = 200
+"""Bytes that a queued frame costs beside its own: small ones are objects above all."""
+
+
+def cost(frame: Buffer) -> int:
+    """Bytes of memory that a frame takes while it waits."""
+    return len(frame) + OVERHEAD
+
+
+class Budget:
+    """What waits in all the queues that share it, in bytes of memory."""
+
+    __slots__ = ("used",)
+
+    def __init__(self) -> None:
+        self.used = 0
 
 
 class FairQueue(Generic[Owner]):
-    """Lanes, one a stream, served round-robin; each frame has an owner, who is told when it leaves."""
+    """Lanes, one a stream, served round-robin; each frame has an owner, who is told when it leaves.
 
-    __slots__ = ("_lanes", "_turn", "_urgent", "size")
+    Sizes are costs: bytes of memory.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_budget", "_lanes", "_turn", "_urgent", "size")
+
+    def __init__(self, budget: Budget | None = None) -> None:
+        self._budget = budget or Budget()
         self._urgent: deque[tuple[Buffer, Owner | None]] = deque()
         self._lanes: dict[int, deque[tuple[Buffer, Owner]]] = {}
         self._turn: deque[int] = deque()
@@ -27,7 +47,7 @@ class FairQueue(Generic[Owner]):
     def push_urgent(self, frame: Buffer, owner: Owner | None = None) -> None:
         """Queue a frame that goes before all data; nobody owns what the relay says itself."""
         self._urgent.append((frame, owner))
-        self.size += len(frame)
+        self._grow(cost(frame))
 
     def push(self, lane: int, frame: Buffer, owner: Owner) -> None:
         """Queue a frame behind those of the same lane."""
@@ -36,19 +56,24 @@ class FairQueue(Generic[Owner]):
             waiting = self._lanes[lane] = deque()
             self._turn.append(lane)
         waiting.append((frame, owner))
-        self.size += len(frame)
+        self._grow(cost(frame))
+
+    def _grow(self, size: int) -> None:
+        self.size += size
+        self._budget.used += size
 
     def pop(self, budget: int, left: list[tuple[int, Owner]]) -> list[Buffer]:
-        """Frames of together about `budget` bytes, at least one; (size, owner) of each is put in `left`."""
+        """Frames of together about `budget` bytes, at least one; (cost, owner) of each is put in `left`."""
         frames: list[Buffer] = []
+        gone = 0
         urgent = self._urgent
         while urgent and budget > 0:
             frame, sender = urgent.popleft()
             budget -= len(frame)
-            self.size -= len(frame)
+            gone += cost(frame)
             frames.append(frame)
             if sender is not None:
-                left.append((len(frame), sender))
+                left.append((cost(frame), sender))
         turn, lanes = self._turn, self._lanes
         while turn and budget > 0:
             lane = turn.popleft()
@@ -59,27 +84,28 @@ class FairQueue(Generic[Owner]):
             else:
                 del lanes[lane]
             budget -= len(frame)
-            self.size -= len(frame)
+            gone += cost(frame)
             frames.append(frame)
-            left.append((len(frame), owner))
+            left.append((cost(frame), owner))
+        self._grow(-gone)
         return frames
 
     def drop_lane(self, lane: int) -> list[tuple[int, Owner]]:
-        """Throw a stream's frames away; returns (size, owner) of each."""
+        """Throw a stream's frames away; returns (cost, owner) of each."""
         waiting = self._lanes.pop(lane, None)
         if waiting is None:
             return []
         self._turn.remove(lane)
-        dropped = [(len(frame), owner) for frame, owner in waiting]
-        self.size -= sum(size for size, _ in dropped)
+        dropped = [(cost(frame), owner) for frame, owner in waiting]
+        self._grow(-sum(size for size, _ in dropped))
         return dropped
 
     def clear(self) -> list[tuple[int, Owner]]:
-        """Throw everything away; returns (size, owner) of each frame that had one."""
-        dropped = [(len(f), owner) for lane in self._lanes.values() for f, owner in lane]
-        dropped += [(len(f), owner) for f, owner in self._urgent if owner is not None]
+        """Throw everything away; returns (cost, owner) of each frame that had one."""
+        dropped = [(cost(f), owner) for lane in self._lanes.values() for f, owner in lane]
+        dropped += [(cost(f), owner) for f, owner in self._urgent if owner is not None]
         self._urgent.clear()
         self._lanes.clear()
         self._turn.clear()
-        self.size = 0
+        self._grow(-self.size)
         return dropped

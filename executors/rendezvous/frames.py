@@ -1,4 +1,4 @@
-"""The frames of the rendezvous protocol, version 2: a fixed header of 40 bytes, then a payload.
+"""The frames of the rendezvous protocol, version 3: a fixed header of 40 bytes, then a payload.
 
 All numbers are big-endian. `docs/rendezvous.md` says what each frame means and who may send it when.
 """
@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from executors.rendezvous.errors import ProtocolError
 
-VERSION = 2
+VERSION = 3
 HEADER = struct.Struct(">IBBHQQQQ")
 HEADER_SIZE = HEADER.size
 LENGTH = struct.Struct(">I")

@@ -11,10 +11,12 @@ class Limits:
 
     connections: int = 20_000
     pending_connections: int = 8_192  # in the TLS handshake or before their hello
+    pending_per_address: int = 4_096  # of them, from one address
     bulk_connections: int = 20_000  # one a link at the most; 0: everything goes over TLS
     handshake_timeout: float = 15.0
     hello_timeout: float = 10.0
     names_per_link: int = 64
+    streams: int = 500_000
     streams_per_link: int = 20_000
     pending_opens_per_link: int = 4_096
     opens_per_second: float = 2_000.0
@@ -22,10 +24,13 @@ class Limits:
     held_bytes_per_link: int = 1 << 20  # stored for destinations that are not there yet
     held_bytes: int = 64 << 20
     hold: float = 60.0  # the longest wait for a destination that registers later
-    queued_bytes_per_link: int = 64 << 20  # sent by one link, not yet taken by its destinations
+    # what waits for those who take it, in bytes of memory: sent by one link; and in all, beyond which it is shared out
+    queued_bytes_per_link: int = 64 << 20
+    queued_bytes: int = 256 << 20
     remembered_gone: int = 20_000
     gone_memory: float = 3_600.0
     ping_interval: float = 2.5
     silence: float = 10.0  # a link that is silent for so long is dead
     stuck: float = 30.0  # a connection that takes nothing for so long, though something waits for it, is closed
+    pressed: float = 1.0  # the same where too much waits in all, for that for which the most does
     linger: float = 1.0  # a link whose connection broke may return for so long

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 
 from executors.rendezvous import frames as f
 from executors.rendezvous.bulk import BulkConnection
-from executors.rendezvous.credentials import Credential, relay_server_name
+from executors.rendezvous.credentials import ROLES, Credential, relay_server_name
 from executors.rendezvous.errors import (
     LinkClosed,
     NameTaken,
@@ -71,6 +71,7 @@ class Link:
             new_key=lambda: secrets.token_bytes(f.KEY_SIZE),
             bulk_from=self.options.bulk_from,
             listens=listens,
+            rank=ROLES.index(credential.role),
         )
         self.on_notice: list[Callable[[Notice], None]] = []
         self.reconnections = 0
@@ -284,7 +285,7 @@ class Link:
             return
         try:
             self.core.receive(data, self.loop.time())
-        except (ProtocolError, ValueError, TypeError) as error:
+        except ProtocolError as error:
             logger.warning("relay %s: %s", self.relay, error)
             protocol.transport.abort()
             return

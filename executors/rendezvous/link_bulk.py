@@ -44,8 +44,11 @@ class BulkLinkCore(LinkCore):
         new_key: Callable[[], bytes],
         bulk_from: int,
         listens: bool = True,
+        rank: int = 0,
     ) -> None:
-        super().__init__(name, session, window=window, first_stream=first_stream, listens=listens)
+        super().__init__(
+            name, session, window=window, first_stream=first_stream, listens=listens, rank=rank
+        )
         self.bulk_from = bulk_from
         self.bulk = BulkState.NEVER
         # so often, in seconds, the relay says something on an idle bulk connection

@@ -33,9 +33,16 @@ class LinkCore(LinkStreams):
     """All state of one link."""
 
     def __init__(
-        self, name: str, session: str, *, window: int, first_stream: int, listens: bool = True
+        self,
+        name: str,
+        session: str,
+        *,
+        window: int,
+        first_stream: int,
+        listens: bool = True,
+        rank: int = 0,
     ) -> None:
-        super().__init__(name, window=window, first_stream=first_stream)
+        super().__init__(name, window=window, first_stream=first_stream, rank=rank)
         self.session = session
         self.listens = listens
         self.epoch = 0
@@ -87,14 +94,17 @@ class LinkCore(LinkStreams):
     def receive(self, data: f.Buffer, now: float) -> None:
         """Bytes from the relay; raises ProtocolError for nonsense."""
         self.heard = now
-        for header, payload in self._reader.feed(data):
-            kind = header.kind
-            if kind == f.DATA:
-                self._data(header, payload)
-            elif kind >= f.OPEN:
-                self._stream_frame(header, payload)
-            else:
-                self._control(header, payload, now)
+        try:
+            for header, payload in self._reader.feed(data):
+                kind = header.kind
+                if kind == f.DATA:
+                    self._data(header, payload)
+                elif kind >= f.OPEN:
+                    self._stream_frame(header, payload)
+                else:
+                    self._control(header, payload, now)
+        except (ValueError, TypeError, OverflowError) as error:
+            raise ProtocolError(f"nonsense in a frame: {error}") from error
 
     def tick(self, now: float, resume_timeout: float) -> None:
         """Let time pass: acknowledgements, a ping, and streams whose other end did not come back."""

@@ -31,7 +31,7 @@ class LinkStream:
         "accepted", "acked", "acked_received", "asked", "asking", "asks", "bulk_queued", "bulk_refused", "consumed",
         "distrusts", "doubted", "end_acked", "end_received", "end_sent", "ended", "error", "flags", "granted",
         "inbox", "key", "keys", "local_id", "next", "number", "offered", "opened_here", "patience", "peer", "peer_id",
-        "queued", "received", "seal", "send_limit", "stalled_since", "target", "tells_finish", "unacked", "unseal",
+        "peer_rank", "queued", "received", "seal", "send_limit", "stalled_since", "target", "tells_finish", "unacked", "unseal",
         "unsent", "waits", "waker", "wanted", "window", "written",
     )  # fmt: skip
 
@@ -44,6 +44,7 @@ class LinkStream:
         self.local_id = local_id
         self.peer_id = peer_id
         self.peer = peer
+        self.peer_rank = 0  # its role's place in ROLES: the relay has seen its credential
         self.target = ""
         self.window = window
         self.opened_here = opened_here

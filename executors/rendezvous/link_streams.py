@@ -12,6 +12,7 @@ from executors.rendezvous import frames as f
 from executors.rendezvous.errors import ProtocolError
 from executors.rendezvous.link_stream import LinkStream, stream_key
 from executors.rendezvous.names import peer_id
+from executors.rendezvous.texts import shown
 
 MAX_DATA = 128 * 1024
 REMEMBERED = 1024  # streams that have finished last
@@ -31,8 +32,9 @@ class LinkState(Enum):
 class LinkStreams:
     """The half of a link that has to do with its peers."""
 
-    def __init__(self, name: str, *, window: int, first_stream: int) -> None:
+    def __init__(self, name: str, *, window: int, first_stream: int, rank: int = 0) -> None:
         self.name = name
+        self.rank = rank  # of our own role
         self.window = window
         self.state = LinkState.IDLE
         self.local_id = peer_id(name)
@@ -99,7 +101,7 @@ class LinkStreams:
     def accept(self, stream: LinkStream) -> None:
         """Take a stream that a peer has opened."""
         stream.granted = max(stream.granted, stream.consumed + stream.window)
-        self._urgent.append(self._limit_frame(f.ACCEPT, stream))
+        self._urgent.append(self._limit_frame(f.ACCEPT, stream, code=self.rank))
 
     # Frames that come in
 
@@ -140,7 +142,7 @@ class LinkStreams:
                 stream.stalled_since = self.heard
                 self._urgent.append(self._limit_frame(f.RESUME, stream))
             return
-        self._break(stream, code, bytes(payload).decode("utf-8", "replace"))
+        self._break(stream, code, shown(bytes(payload).decode("utf-8", "replace")))
 
     def _credit(self, header: f.Header, payload: memoryview, stream: LinkStream) -> None:
         kind = header.kind
@@ -156,6 +158,8 @@ class LinkStreams:
                 self._urgent.append(self._limit_frame(f.RESUME, stream, flags=f.REPLY))
         else:
             stream.acknowledge(header.offset)
+        if kind == f.ACCEPT:
+            stream.peer_rank = header.code
         if kind != f.WINDOW and not stream.accepted:
             stream.accepted = True
             self.accepted.append(stream)
@@ -167,7 +171,7 @@ class LinkStreams:
     def _opened(self, header: f.Header, payload: memoryview, stream: LinkStream | None) -> None:
         if stream is not None:  # the opener was cut off before it saw our answer
             stream.rewind(0 if not stream.acked else stream.acked)
-            self._urgent.append(self._limit_frame(f.ACCEPT, stream))
+            self._urgent.append(self._limit_frame(f.ACCEPT, stream, code=self.rank))
             self._queue(stream)
             return
         request = f.parse_json(payload)
@@ -178,6 +182,7 @@ class LinkStreams:
             header.stream, header.destination, header.source, peer, self.window, opened_here=False
         )
         stream.target = target
+        stream.peer_rank = header.code
         stream.send_limit = header.offset
         self.streams[stream.key] = stream
         self.opened.append(stream)
@@ -237,7 +242,7 @@ class LinkStreams:
         self._urgent.append(
             f.serialize_json(
                 f.OPEN, request, source=stream.local_id, destination=stream.peer_id, stream=stream.number,
-                offset=stream.granted, flags=f.OPENER,
+                offset=stream.granted, flags=f.OPENER, code=self.rank,
             )
         )  # fmt: skip
 
@@ -246,13 +251,15 @@ class LinkStreams:
             return  # the relay may not know the stream yet, and resuming says all this
         self._urgent.append(self._limit_frame(f.WINDOW, stream))
 
-    def _limit_frame(self, kind: int, stream: LinkStream, *, flags: int = 0) -> bytes:
+    def _limit_frame(
+        self, kind: int, stream: LinkStream, *, flags: int = 0, code: int = 0
+    ) -> bytes:
         stream.tells_finish = stream.tells_finish or kind == f.RESUME
         stream.acked_received = stream.received
         stream.granted = max(stream.granted, stream.consumed + stream.window)
         limit = f.LIMIT.pack(stream.granted)
         offset = stream.received + stream.end_received
-        return self._frame(kind, stream, payload=limit, offset=offset, flags=flags)
+        return self._frame(kind, stream, payload=limit, offset=offset, flags=flags, code=code)
 
     def _frame(
         self,

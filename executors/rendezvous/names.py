@@ -23,9 +23,13 @@ def check_name(name: str) -> str:
     return name
 
 
-@lru_cache(maxsize=65536)
 def peer_id(name: str) -> int:
-    """The 64-bit number of a name in frame headers: the head of its SHA-256, never 0."""
+    """The 64-bit number of a name in frame headers: the head of its SHA-256, never 0. Raises InvalidAddress."""
+    return _id(check_name(name))
+
+
+@lru_cache(maxsize=16384)
+def _id(name: str) -> int:
     digest = hashlib.sha256(b"rdv peer " + name.encode()).digest()
     return int.from_bytes(digest[:8], "big") or 1
 

@@ -25,13 +25,20 @@ class RelayProcess:
     """A running relay; make one with `await RelayProcess.start(authority)`."""
 
     def __init__(
-        self, authority: Authority, host: str, port: int, advertise: str, limits: Limits
+        self,
+        authority: Authority,
+        host: str,
+        port: int,
+        advertise: str,
+        limits: Limits,
+        workers: int = 0,
     ) -> None:
         self._authority = authority
         self._host = host
         self._port = port
         self._advertise = advertise
         self._limits = limits
+        self._workers = workers
         self._process: asyncio.subprocess.Process | None = None
         self.address = ""
 
@@ -44,9 +51,14 @@ class RelayProcess:
         port: int = 0,
         advertise: str | None = None,
         limits: Limits | None = None,
+        workers: int = 0,
     ) -> Self:
-        """Start a relay that listens on `host`; `advertise` is the host that peers are told. Raises RendezvousError."""
-        relay = cls(authority, host, port, advertise or reachable_host(host), limits or Limits())
+        """Start a relay that listens on `host`; `advertise` is the host that peers are told.
+
+        workers: for so many it must have room. Raises RendezvousError.
+        """
+        told = advertise or reachable_host(host)
+        relay = cls(authority, host, port, told, limits or Limits(), workers)
         await relay._launch()
         return relay
 
@@ -102,7 +114,12 @@ class RelayProcess:
         )
         try:
             async with asyncio.timeout(START_TIMEOUT):
-                order = {"host": self._host, "port": self._port, "limits": asdict(self._limits)}
+                order = {
+                    "host": self._host,
+                    "port": self._port,
+                    "limits": asdict(self._limits),
+                    "workers": self._workers,
+                }
                 request = await self._ask(order)
                 answer = {
                     "certificate": self._authority.certify_relay(request["request"]),

@@ -36,7 +36,7 @@ class RelayCore(RelaySwitch):
 
     def connect(self, identity: Identity, now: float, token: bytes = b"") -> Connection:
         """A connection whose certificate TLS has verified; `token`, which nobody can guess, is for its bulk connection."""
-        connection = Connection(identity, now, token)
+        connection = Connection(identity, now, token, self.budget)
         self.connections.add(connection)
         self.strangers += 1
         return connection
@@ -47,7 +47,7 @@ class RelayCore(RelaySwitch):
         if main is None or len(self.bulks) >= self.limits.bulk_connections:
             self.stats.refused["BULK"] += 1
             return None
-        bulk = Connection(main.identity, now)
+        bulk = Connection(main.identity, now, budget=self.budget)
         bulk.main, bulk.peer = main, main.peer
         main.bulk = bulk
         self.bulks.add(bulk)
@@ -101,9 +101,7 @@ class RelayCore(RelaySwitch):
         if connection.close_reason is not None:
             return
         connection.heard = now
-        length, kind, flags, _code, source, destination, stream, offset = f.HEADER.unpack_from(
-            frame
-        )
+        length, kind, flags, code, source, destination, stream, offset = f.HEADER.unpack_from(frame)
         peer = connection.peer
         try:
             if connection.main is not None:
@@ -126,7 +124,7 @@ class RelayCore(RelaySwitch):
                 if source not in peer.ids:
                     raise ProtocolError("a frame in the name of another")
                 self._stream_frame(
-                    peer, kind, flags, frame, source, destination, stream, offset, now
+                    peer, kind, flags, code, frame, source, destination, stream, offset, now
                 )
             else:
                 self._control(connection, peer, kind, frame, now)
@@ -141,6 +139,7 @@ class RelayCore(RelaySwitch):
     def tick(self, now: float) -> None:
         """Let time pass: pings, silent and expired links, late hellos, links that did not return, held streams."""
         limits = self.limits
+        self._relieve(now)
         for connection in list(self.connections):
             self._check_connection(connection, now)
         for bulk in list(self.bulks):
@@ -176,6 +175,7 @@ class RelayCore(RelaySwitch):
             "names": len(self.peers),
             "streams": len(self.streams),
             "held_bytes": self.held_bytes,
+            "queued_bytes": self.budget.used,
         }
 
     # Connections and peers
@@ -203,6 +203,21 @@ class RelayCore(RelaySwitch):
         """True where what waits for a connection would keep its senders from sending, perhaps to everybody."""
         since = connection.blocked_since
         return since is not None and now - since >= self.limits.stuck
+
+    def _relieve(self, now: float) -> None:
+        """Where too much waits in all, who takes nothing and has the most to take must go first."""
+        limits = self.limits
+        if self.budget.used <= limits.queued_bytes:
+            return
+        since = now - limits.pressed
+        stuck = [
+            each
+            for each in (*self.connections, *self.bulks)
+            if each.blocked_since is not None and each.blocked_since <= since
+        ]
+        if stuck:
+            worst = max(stuck, key=lambda each: each.out.size)
+            self._close(worst.main or worst, "stuck")
 
     def _ping(self, connection: Connection, now: float) -> None:
         self._send(connection, f.serialize_frame(f.PING))

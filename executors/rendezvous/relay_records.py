@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
-from executors.rendezvous.credentials import CONTROLLER, Identity
+from executors.rendezvous.credentials import CONTROLLER, ROLES, Identity
 from executors.rendezvous.errors import ProtocolError
-from executors.rendezvous.fair_queue import FairQueue
+from executors.rendezvous.fair_queue import Budget, FairQueue
 from executors.rendezvous.frames import EARLY_CREDIT, OPENER
 from executors.rendezvous.limits import Limits
 
@@ -40,13 +40,15 @@ class Connection:
         "token",
     )  # fmt: skip
 
-    def __init__(self, identity: Identity, now: float, token: bytes = b"") -> None:
+    def __init__(
+        self, identity: Identity, now: float, token: bytes = b"", budget: Budget | None = None
+    ) -> None:
         self.identity = identity
         self.token = token  # shows whose a bulk connection is; good for one
         self.bulk: Connection | None = None
         self.main: Connection | None = None
         self.peer: Peer | None = None
-        self.out: FairQueue[Peer] = FairQueue()
+        self.out: FairQueue[Peer] = FairQueue(budget)
         self.since = self.heard = self.said = now
         self.close_reason: str | None = None
         self.muted = False  # the relay has stopped reading from it
@@ -74,7 +76,7 @@ class Peer:
         self.connection: Connection | None = None
         self.suspended: float | None = None  # since when it has had no connection
         self.streams: set[int] = set()
-        self.queued = 0  # bytes of its data that wait in the relay
+        self.queued = 0  # bytes of memory that what it has sent takes while it waits
         self.pending = 0  # its streams that nobody has accepted
         self.held_bytes = 0
         self.opens = Bucket(limits.opens_per_second, now)
@@ -87,6 +89,11 @@ class Peer:
         if main is None:
             return ()
         return (main,) if main.bulk is None else (main, main.bulk)
+
+    @property
+    def rank(self) -> int:
+        """The number of its role."""
+        return ROLES.index(self.identity.role)
 
     @property
     def is_controller(self) -> bool:

@@ -6,11 +6,13 @@ from collections import OrderedDict
 
 from executors.rendezvous import frames as f
 from executors.rendezvous.errors import ProtocolError
+from executors.rendezvous.fair_queue import Budget, cost
 from executors.rendezvous.limits import Limits
 from executors.rendezvous.names import peer_id
 from executors.rendezvous.relay_records import Connection, Peer, Stats, Stream
 
 COPY_BELOW = 64 * 1024
+COPY_FROM = 16 << 20  # bytes that wait in all, from which on no view of a larger buffer is kept
 
 
 def _sender(flags: int) -> int:
@@ -28,6 +30,7 @@ class RelaySwitch:
         self.streams: dict[int, Stream] = {}
         self.held: dict[int, dict[int, Stream]] = {}  # destination id -> its waiting streams
         self.held_bytes = 0
+        self.budget = Budget()  # of all that waits for somebody who is there
         self.dirty: set[Connection] = set()
         self.flow_changed: set[Connection] = set()
         self.stats = Stats()
@@ -99,7 +102,9 @@ class RelaySwitch:
 
     def _pass_on(self, connection: Connection, number: int, frame: f.Buffer, peer: Peer) -> None:
         """Queue a frame of `peer`; if too much of what it sent waits here, nothing more is read from it."""
-        if connection.blocked_since is not None and len(frame) < COPY_BELOW:
+        if connection.blocked_since is not None and (
+            len(frame) < COPY_BELOW or self.budget.used > COPY_FROM
+        ):
             frame = bytes(frame)  # a small view would keep a large buffer alive
         connection.out.push(number, frame, peer)
         self._account(connection, frame, peer)
@@ -111,12 +116,19 @@ class RelaySwitch:
 
     def _account(self, connection: Connection, frame: f.Buffer, peer: Peer) -> None:
         self.dirty.add(connection)
-        peer.queued += len(frame)
-        if peer.queued > self.limits.queued_bytes_per_link:
+        peer.queued += cost(frame)
+        if peer.queued > self._most_queued():
             for own in peer.connections:
                 if not own.muted:
                     own.muted = True
                     self.flow_changed.add(own)
+
+    def _most_queued(self) -> int:
+        """What one link may have queued here: its limit, or its share where too much is queued in all."""
+        limits = self.limits
+        if self.budget.used <= limits.queued_bytes:
+            return limits.queued_bytes_per_link
+        return min(limits.queued_bytes_per_link, limits.queued_bytes // max(1, len(self.peers)))
 
     def _ended(self, number: int, stream: Stream, flags: int) -> None:
         stream.ends |= _sender(flags)
@@ -124,9 +136,11 @@ class RelaySwitch:
             self._forget(number, stream, keep_queued=True)
 
     def _stream_frame(
-        self, peer: Peer, kind: int, flags: int, frame: f.Buffer, source: int, destination: int, number: int,
-        offset: int, now: float,
+        self, peer: Peer, kind: int, flags: int, code: int, frame: f.Buffer, source: int, destination: int,
+        number: int, offset: int, now: float,
     ) -> None:  # fmt: skip
+        if code > peer.rank and kind in (f.OPEN, f.ACCEPT):
+            raise ProtocolError("a frame that claims a role which its sender lacks")
         stream = self.streams.get(number)
         if kind == f.KEY:
             f.check_key(frame)
@@ -236,6 +250,7 @@ class RelaySwitch:
         limits = self.limits
         if (
             len(peer.streams) >= limits.streams_per_link
+            or len(self.streams) >= limits.streams
             or peer.pending >= limits.pending_opens_per_link
             or not peer.opens.take(now)
         ):
@@ -258,7 +273,11 @@ class RelaySwitch:
         if other is None and gone is not None:
             self._tell_gone(peer, destination, gone[0], gone[1])
             return None
-        if other is None or len(peer.streams) >= self.limits.streams_per_link:
+        if (
+            other is None
+            or len(peer.streams) >= self.limits.streams_per_link
+            or len(self.streams) >= self.limits.streams
+        ):
             return None
         if flags & f.OPENER:
             stream = Stream(peer, source, destination)
@@ -279,15 +298,15 @@ class RelaySwitch:
         if stream.held is None or peer is None:
             return
         if (
-            peer.held_bytes + len(frame) > limits.held_bytes_per_link
-            or self.held_bytes + len(frame) > limits.held_bytes
+            peer.held_bytes + cost(frame) > limits.held_bytes_per_link
+            or self.held_bytes + cost(frame) > limits.held_bytes
         ):
             text = "too much is stored for peers that are not there"
             self._reset(number, stream, f.Code.LIMIT, text)
             return
         stream.held.append(frame)
-        peer.held_bytes += len(frame)
-        self.held_bytes += len(frame)
+        peer.held_bytes += cost(frame)
+        self.held_bytes += cost(frame)
 
     def _deliver(self, number: int, stream: Stream, peer: Peer) -> None:
         """The destination has registered: hand over what was stored for it."""
@@ -312,7 +331,7 @@ class RelaySwitch:
 
     def _unhold(self, number: int, stream: Stream) -> list[bytes]:
         frames, stream.held = stream.held or [], None
-        size = sum(map(len, frames))
+        size = sum(map(cost, frames))
         if stream.opener is not None:
             stream.opener.held_bytes -= size
         self.held_bytes -= size
@@ -336,7 +355,7 @@ class RelaySwitch:
 
     def _release(self, left: list[tuple[int, Peer]]) -> None:
         """Bytes have left the queues: their senders may send more."""
-        low = self.limits.queued_bytes_per_link // 2
+        low = self._most_queued() // 2
         for size, owner in left:
             owner.queued -= size
             if owner.queued <= low:

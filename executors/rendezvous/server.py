@@ -8,6 +8,7 @@ import secrets
 import socket
 import ssl
 import time
+from collections.abc import Callable
 from typing import Any
 
 from executors.rendezvous import frames as f
@@ -16,6 +17,7 @@ from executors.rendezvous.credentials import read_identity
 from executors.rendezvous.errors import InvalidCredential
 from executors.rendezvous.limits import Limits
 from executors.rendezvous.relay_core import Connection, RelayCore
+from executors.rendezvous.strangers import Strangers
 
 logger = logging.getLogger(__name__)
 
@@ -23,6 +25,7 @@ WRITE_BATCH = 256 * 1024
 JOIN = 32 * 1024
 TICK = 0.25
 BACKLOG = 4096
+SOON = 0.05
 ACCEPTS = 64  # connections accepted before others get their turn
 _EXPIRED = 10  # OpenSSL's X509_V_ERR_CERT_HAS_EXPIRED
 
@@ -37,6 +40,9 @@ class RelayServer:
         self.by_connection: dict[Connection, _Connected] = {}
         self._context = context
         self._shaking: set[asyncio.Task[None]] = set()
+        self._strangers: Strangers[_Stranger] = Strangers(
+            self.limits.pending_connections, self.limits.pending_per_address
+        )
         self._socket: socket.socket | None = None
         self._ticker: asyncio.TimerHandle | None = None
 
@@ -72,8 +78,8 @@ class RelayServer:
         return {**self.core.counts(), "handshaking": len(self._shaking)}
 
     def _accept(self) -> None:
-        """Greet the connections that wait, unless there are too many."""
-        listening, limits, core = self._socket, self.limits, self.core
+        """Greet the connections that wait; where there are too many, strangers who have said nothing go for them."""
+        listening = self._socket
         assert listening is not None
         for _ in range(ACCEPTS):
             try:
@@ -83,32 +89,66 @@ class RelayServer:
             except OSError as error:  # out of file descriptors: let some go first
                 logger.error("cannot accept: %s", error)
                 self.loop.remove_reader(listening)
-                self.loop.call_later(1.0, self._accept_again)
+                self.loop.call_later(SOON if self._turn_away_oldest() else 1.0, self._accept_again)
                 return
-            shaking = len(self._shaking)
-            if (
-                shaking + core.strangers >= limits.pending_connections
-                or shaking + len(core.connections) >= limits.connections
-            ):
-                core.stats.refused["CONNECTIONS"] += 1
+            if not self._has_room():
+                self.core.stats.refused["CONNECTIONS"] += 1
                 accepted.close()
                 continue
             accepted.setblocking(False)
             accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            task = self.loop.create_task(self._greet(accepted, address))
-            self._shaking.add(task)
-            task.add_done_callback(self._shaking.discard)
+            self._receive(accepted, address)
+
+    def _has_room(self) -> bool:
+        """For one connection more, if a stranger has to go for it."""
+        core = self.core
+        registered = len(core.connections) - core.strangers
+        if registered + len(self._strangers) < self.limits.connections:
+            return True
+        return registered < self.limits.connections and self._turn_away_oldest()
+
+    def _receive(self, accepted: socket.socket, address: Any) -> None:
+        stranger = _Stranger()
+        task = self.loop.create_task(self._greet(accepted, address, stranger))
+        stranger.drop = task.cancel
+
+        def greeted(done: asyncio.Task[None]) -> None:
+            self._shaking.discard(done)
+            if done.cancelled():
+                accepted.close()
+            if stranger.drop == task.cancel:  # it came to no connection
+                self._strangers.leave(stranger)
+
+        self._shaking.add(task)
+        task.add_done_callback(greeted)
+        self._turn_away(self._strangers.come(stranger, str(address[0])))
+
+    def _turn_away_oldest(self) -> bool:
+        return self._turn_away(self._strangers.oldest())
+
+    def _turn_away(self, stranger: _Stranger | None) -> bool:
+        if stranger is None:
+            return False
+        self.core.stats.refused["CONNECTIONS"] += 1
+        self._strangers.leave(stranger)
+        stranger.drop()
+        return True
+
+    def known(self, stranger: _Stranger) -> None:
+        """It has shown who it is, or has gone."""
+        self._strangers.leave(stranger)
 
     def _accept_again(self) -> None:
         if self._socket is not None and self._socket.fileno() >= 0:
             self.loop.add_reader(self._socket, self._accept)
 
-    async def _greet(self, accepted: socket.socket, address: Any) -> None:
+    async def _greet(self, accepted: socket.socket, address: Any, stranger: _Stranger) -> None:
         """A connection begins with TLS, or as a bulk connection does."""
         deadline = self.loop.time() + self.limits.handshake_timeout
         try:
             async with asyncio.timeout_at(deadline):
                 await self._readable(accepted)
+                self._strangers.speaks(stranger)
                 if accepted.recv(1, socket.MSG_PEEK) == f.BULK_MAGIC[:1]:
                     await self._attach_bulk(accepted, address)
                     return
@@ -119,12 +159,14 @@ class RelayServer:
         except asyncio.CancelledError:
             accepted.close()
             raise
-        await self._shake_hands(accepted, address, deadline)
+        await self._shake_hands(accepted, address, deadline, stranger)
 
-    async def _shake_hands(self, accepted: socket.socket, address: Any, deadline: float) -> None:
+    async def _shake_hands(
+        self, accepted: socket.socket, address: Any, deadline: float, stranger: _Stranger
+    ) -> None:
         try:
             await self.loop.connect_accepted_socket(
-                lambda: _Connected(self),
+                lambda: _Connected(self, stranger=stranger),
                 accepted,
                 ssl=self._context,
                 ssl_handshake_timeout=max(0.001, deadline - self.loop.time()),
@@ -196,6 +238,14 @@ class RelayServer:
         self.flush()
 
 
+class _Stranger:
+    """A connection that has shown no credential yet; `drop` ends it."""
+
+    __slots__ = ("drop",)
+
+    drop: Callable[[], Any]
+
+
 def _wake(waiting: asyncio.Future[None]) -> None:
     if not waiting.done():
         waiting.set_result(None)
@@ -204,10 +254,16 @@ def _wake(waiting: asyncio.Future[None]) -> None:
 class _Connected(asyncio.BufferedProtocol):
     """A connection after the TLS handshake, or the bulk connection that the core knows as `bulk`."""
 
-    __slots__ = ("_tail", "_view", "connection", "server", "transport", "writable")
+    __slots__ = ("_tail", "_view", "connection", "server", "stranger", "transport", "writable")
 
-    def __init__(self, server: RelayServer, bulk: Connection | None = None) -> None:
+    def __init__(
+        self,
+        server: RelayServer,
+        bulk: Connection | None = None,
+        stranger: _Stranger | None = None,
+    ) -> None:
         self.server = server
+        self.stranger = stranger  # until its hello
         self.transport: Any = None
         self.connection = bulk
         self.writable = True
@@ -226,6 +282,8 @@ class _Connected(asyncio.BufferedProtocol):
             self.mute(self.connection.muted)
             self.send()
             return
+        if self.stranger is not None:
+            self.stranger.drop = transport.abort
         try:
             identity = read_identity(transport.get_extra_info("peercert") or {})
         except InvalidCredential as error:
@@ -250,7 +308,14 @@ class _Connected(asyncio.BufferedProtocol):
         self.server.arena.keep(size)
         self._cut(view)
         del view
+        if self.stranger is not None and self.connection is not None and self.connection.greeted:
+            self._is_known()
         self.server.flush()
+
+    def _is_known(self) -> None:
+        stranger, self.stranger = self.stranger, None
+        if stranger is not None:
+            self.server.known(stranger)
 
     def _cut(self, view: memoryview) -> None:
         """Give the whole frames in `view` to the core, and keep the rest."""
@@ -315,6 +380,7 @@ class _Connected(asyncio.BufferedProtocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         server = self.server
+        self._is_known()
         connection, self.connection = self.connection, None
         if connection is not None:
             server.by_connection.pop(connection, None)

@@ -26,8 +26,10 @@ from executors.rendezvous.credentials import (
     make_relay_key,
     write_private,
 )
-from executors.rendezvous.errors import InvalidCredential, RendezvousError
+from executors.rendezvous.descriptors import check_limit, fitted, raise_limit
+from executors.rendezvous.errors import InvalidAddress, InvalidCredential, RendezvousError
 from executors.rendezvous.limits import Limits
+from executors.rendezvous.metrics import MetricsServer
 from executors.rendezvous.names import RelayAddress
 from executors.rendezvous.process import reachable_host
 from executors.rendezvous.server import RelayServer
@@ -42,7 +44,10 @@ RENEW_BEFORE = timedelta(days=1)
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What a standalone relay is told; `advertise` is the host under which peers reach it."""
+    """What a standalone relay is told; `advertise` is the host under which peers reach it.
+
+    workers: for so many it must have room; metrics: `host:port` of its health and figures, None for nowhere.
+    """
 
     folder: Path
     host: str = "0.0.0.0"
@@ -50,30 +55,66 @@ class Settings:
     advertise: str | None = None
     limits: Limits = field(default_factory=Limits)
     interval: float = 10.0  # seconds between two lines of statistics
+    workers: int = 0
+    metrics: str | None = None
 
 
 def serve(settings: Settings, say: Callable[[dict[str, Any]], None]) -> None:
-    """Serve until SIGINT or SIGTERM; `say` gets the address, then statistics. Raises RendezvousError."""
+    """Serve until SIGINT or SIGTERM; `say` gets the address, then statistics. Raises RendezvousError.
+
+    Where `say` fails, nothing more is said, and the relay goes on: peers depend on it, not on who reads of it.
+    """
     import uvloop
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve(settings, say))
+        runner.run(_serve(settings, _Teller(say)))
+
+
+class _Teller:
+    """Says what there is to say until nobody listens any more."""
+
+    def __init__(self, say: Callable[[dict[str, Any]], None]) -> None:
+        self._say: Callable[[dict[str, Any]], None] | None = say
+
+    def __call__(self, value: dict[str, Any]) -> None:
+        if self._say is None:
+            return
+        try:
+            self._say(value)
+        except Exception as error:  # a closed pipe, a full disk
+            self._say = None
+            logger.warning("nobody takes the statistics any more: %s", error)
 
 
 async def _serve(settings: Settings, say: Callable[[dict[str, Any]], None]) -> None:
-    server = RelayServer(relay_context(*load_relay(settings.folder)), settings.limits)
+    allowed = raise_limit()
+    check_limit(settings.workers, allowed)
+    watched = _metrics_address(settings.metrics)
+    server = RelayServer(
+        relay_context(*load_relay(settings.folder)), fitted(settings.limits, allowed)
+    )
     try:
         host, port = await server.start(settings.host, settings.port)
     except OSError as error:
         raise RendezvousError(
             f"cannot listen on {settings.host}:{settings.port}: {error.strerror or error}"
         ) from error
+    metrics = MetricsServer(server.stats)
+    if watched is not None:
+        try:
+            where = RelayAddress(*await metrics.start(watched.host, watched.port))
+        except OSError as error:
+            await server.stop()
+            raise RendezvousError(
+                f"cannot listen on {watched} for metrics: {error.strerror or error}"
+            ) from error
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
     address = RelayAddress(settings.advertise or reachable_host(host), port)
-    say({"event": "listening", "address": str(address), "authority": str(settings.folder)})
+    told = {"event": "listening", "address": str(address), "authority": str(settings.folder)}
+    say(told if watched is None else {**told, "metrics": f"http://{where}/metrics"})
     while not stop.is_set():
         try:
             async with asyncio.timeout(settings.interval):
@@ -81,7 +122,20 @@ async def _serve(settings: Settings, say: Callable[[dict[str, Any]], None]) -> N
         except TimeoutError:
             say({"event": "stats", **server.stats()})
     say({"event": "stopped", **server.stats()})
+    await metrics.stop()
     await server.stop()
+
+
+def _metrics_address(text: str | None) -> RelayAddress | None:
+    """`host:port`, or a port of loopback alone."""
+    if text is None:
+        return None
+    try:
+        return RelayAddress.parse(f"127.0.0.1:{text}" if text.isdecimal() else text)
+    except InvalidAddress as error:
+        raise RendezvousError(
+            f"{text!r} is no place for metrics: give port or host:port"
+        ) from error
 
 
 def load_relay(folder: Path) -> tuple[str, str, str]:

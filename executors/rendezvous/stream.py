@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from executors.rendezvous import frames as f
+from executors.rendezvous.credentials import ROLES
 from executors.rendezvous.errors import (
     LinkClosed,
     PeerGone,
@@ -37,6 +38,11 @@ class Stream:
     def peer(self) -> str:
         """The name of the other end."""
         return self.core.peer
+
+    @property
+    def peer_role(self) -> str:
+        """The role in the credential of the other end: `worker` until it has said more, which relays check."""
+        return ROLES[self.core.peer_rank] if self.core.peer_rank < len(ROLES) else ROLES[0]
 
     @property
     def closed(self) -> bool:

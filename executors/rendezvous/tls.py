@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import ssl
 import tempfile
+from typing import Any
 
-from executors.rendezvous.credentials import Credential
+from executors.rendezvous.credentials import CLIENT, CONTROLLER, Credential, read_identity
 from executors.rendezvous.errors import InvalidCredential
 
 
@@ -27,11 +28,35 @@ def link_context(credential: Credential) -> ssl.SSLContext:
 
 
 def listen_context(credential: Credential) -> ssl.SSLContext:
-    """The context of a plain tls:// listener of a controller, which talks to holders of our credentials only."""
+    """The context of a plain tls:// listener of a controller, which talks to controllers and clients: workers come by relays."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     _finish(context, credential.certificate, credential.key, credential.authority)
     context.verify_mode = ssl.CERT_REQUIRED
+    context.sslsocket_class = _TrustedSocket
+    context.sslobject_class = _TrustedObject
     return context
+
+
+def _check_role(certificate: Any) -> None:
+    """Raise SSLError for whoever has a credential of our authority, but of a worker."""
+    try:
+        role = read_identity(certificate or {}).role
+    except InvalidCredential as error:
+        raise ssl.SSLError(str(error)) from error
+    if role not in (CLIENT, CONTROLLER):
+        raise ssl.SSLError(f"a {role} may not connect here")
+
+
+class _TrustedSocket(ssl.SSLSocket):
+    def do_handshake(self, block: bool = False) -> None:
+        super().do_handshake(block)
+        _check_role(self.getpeercert())
+
+
+class _TrustedObject(ssl.SSLObject):
+    def do_handshake(self) -> None:
+        super().do_handshake()
+        _check_role(self.getpeercert())
 
 
 def _finish(context: ssl.SSLContext, certificate: str, key: str, authority: str) -> None:

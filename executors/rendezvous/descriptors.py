@@ -1,0 +1,46 @@
+"""How many connections a process may have open: its limit of file descriptors, raised as far as it goes."""
+
+from __future__ import annotations
+
+import resource
+from dataclasses import replace
+
+from executors.rendezvous.errors import RendezvousError
+from executors.rendezvous.limits import Limits
+
+RESERVE = 64
+"""Descriptors for what is no connection of a peer."""
+A_WORKER = 2
+"""Connections of a worker: its link, and one for large amounts."""
+
+
+def raise_limit() -> int:
+    """Raise this process's soft limit to its hard one; returns how many descriptors it may have."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        except (OSError, ValueError):  # some systems say "unlimited" and mean less
+            return soft
+    return hard if hard != resource.RLIM_INFINITY else 1 << 20
+
+
+def check_limit(workers: int, allowed: int) -> None:
+    """Raise RendezvousError, in one line, where a relay for so many workers may not open enough connections."""
+    needed = A_WORKER * workers + RESERVE
+    if needed > allowed:
+        raise RendezvousError(
+            f"{workers} workers need {needed} file descriptors, and this process may have {allowed}: raise its limit "
+            f"(ulimit -Hn {needed}, LimitNOFILE={needed} of a service, --ulimit nofile={needed} of a container)"
+        )
+
+
+def fitted(limits: Limits, allowed: int) -> Limits:
+    """Limits of a relay that has so many descriptors: whoever comes too late is refused rather than left waiting."""
+    room = max(1, allowed - RESERVE)
+    return replace(
+        limits,
+        connections=min(limits.connections, room),
+        pending_connections=min(limits.pending_connections, max(1, room // 2)),
+        bulk_connections=min(limits.bulk_connections, room // 2),
+    )
