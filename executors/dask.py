@@ -27,6 +27,7 @@ from executors.base import (
     WorkerLost,
     kind_of,
 )
+from executors.dask_config import require_usable
 from executors.same_install import CURE, Question, lacking, require_same
 from executors.tries import TRIES, TryElsewhere, told
 from executors.waiting import LOOK_INTERVAL, Patience
@@ -101,6 +102,7 @@ class DaskExecutor(Executor):
         **options: Any,
     ) -> Self:
         """Connect to the scheduler at `address` (tcp:// or tls://); closing closes the connection only."""
+        require_usable()
         try:
             _check_address(address, options.get("security"))
             client = Client(address, timeout=timeout, set_as_default=False, **options)

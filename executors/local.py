@@ -31,11 +31,13 @@ from executors.base import (
     OnResult,
     kind_of,
 )
+from executors.dask_config import unless_configured
 from executors.own_cluster import OwnClusterExecutor, interrupts_wait
 from executors.semaphores import processes_refused
 from executors.tries import tried_in_place
 
-ALLOWED_FAILURES = 10  # workers that may die under one task before it is given up
+DASK_CONFIG = {"distributed.admin.log-length": 0, "distributed.admin.low-level-log-length": 0}
+"""What Dask is told where the user's configuration says nothing."""
 CLOSE_GRACE = 0.5  # seconds that busy workers are given to end by themselves
 THREADS_A_PROCESS = 4  # kernels run without the interpreter's lock, what is between them does not
 _TEMPORARY = "temporary directory"
@@ -185,13 +187,7 @@ def _system_reason(error: BaseException | None) -> str | None:
 
 def _make_cluster(workers: int, memory: int, dashboard_address: str | None) -> LocalCluster:
     threads = _threads(workers)
-    with dask.config.set(
-        {
-            "distributed.scheduler.allowed-failures": ALLOWED_FAILURES,
-            "distributed.admin.log-length": 0,
-            "distributed.admin.low-level-log-length": 0,
-        }
-    ):
+    with dask.config.set(unless_configured(DASK_CONFIG)):
         return LocalCluster(
             n_workers=workers // threads,
             threads_per_worker=threads,

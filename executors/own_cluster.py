@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import signal
 from collections.abc import Callable, Iterator
 from multiprocessing import resource_tracker
 from typing import Any
 
+import dask.config
 from distributed import Client
 
 from executors.dask import DaskExecutor
+from executors.dask_config import require_usable
+
+logger = logging.getLogger("excamera")
+
+IDLE_TIMEOUT = "distributed.scheduler.idle-timeout"
+"""The one setting of the user's that is not followed: it would end the cluster of a job before its first task."""
 
 
 @contextlib.contextmanager
@@ -38,9 +46,13 @@ class OwnClusterExecutor(DaskExecutor):
         warm_up: Callable[[], None] | None = None,
     ) -> None:
         self._cluster: Any = None
+        require_usable()
+        if dask.config.get(IDLE_TIMEOUT, None) is not None:
+            logger.warning("%s is not followed by this cluster, which ends with its job", IDLE_TIMEOUT)
         try:
             with interrupts_wait():
-                self._cluster = start()
+                with dask.config.set({IDLE_TIMEOUT: None}):
+                    self._cluster = start()
                 if check is not None:
                     check(self._cluster)
                 super().__init__(Client(self._cluster, set_as_default=False), warm_up=warm_up)
