@@ -48,7 +48,9 @@ class OwnClusterExecutor(DaskExecutor):
         self._cluster: Any = None
         require_usable()
         if dask.config.get(IDLE_TIMEOUT, None) is not None:
-            logger.warning("%s is not followed by this cluster, which ends with its job", IDLE_TIMEOUT)
+            logger.warning(
+                "%s is not followed by this cluster, which ends with its job", IDLE_TIMEOUT
+            )
         try:
             with interrupts_wait():
                 with dask.config.set({IDLE_TIMEOUT: None}):
