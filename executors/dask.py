@@ -28,7 +28,7 @@ from executors.base import (
     kind_of,
 )
 from executors.dask_config import require_usable
-from executors.same_install import CURE, Question, lacking, require_same
+from executors.same_install import BLOCKED, CURE, Question, is_blocked, lacking, require_same
 from executors.tries import TRIES, TryElsewhere, told
 from executors.waiting import LOOK_INTERVAL, Patience
 
@@ -102,11 +102,11 @@ class DaskExecutor(Executor):
         **options: Any,
     ) -> Self:
         """Connect to the scheduler at `address` (tcp:// or tls://); closing closes the connection only."""
-        require_usable()
+        require_usable("client", tls=address.startswith("tls:") and not options.get("security"))
         try:
             _check_address(address, options.get("security"))
             client = Client(address, timeout=timeout, set_as_default=False, **options)
-        except (OSError, ValueError, TypeError) as error:
+        except Exception as error:
             raise InvalidExecutor(
                 f"no Dask scheduler answers at {address}: {_first_line(error)}"
             ) from error
@@ -166,9 +166,13 @@ class DaskExecutor(Executor):
             self._forget(list(futures.values()))
 
     def _ask(self, question: Callable[..., Any], **arguments: Any) -> Any:
-        """Run a function on the scheduler. Raises WorkerLost where that has gone."""
+        """Run a function on the scheduler. Raises WorkerLost where that has gone, InvalidExecutor where it runs none."""
         try:
             return self.client.run_on_scheduler(question, **arguments)
+        except ValueError as error:
+            if not is_blocked(error):
+                raise
+            raise InvalidExecutor(f"the scheduler at {self.name}: {BLOCKED}") from error
         except OSError as error:
             raise WorkerLost(
                 f"the scheduler at {self.name} does not answer any more ({_first_line(error)})"
@@ -390,6 +394,15 @@ def _check_address(address: str, security: Any) -> None:
             "tls:// needs certificates: set ca-file, client.cert and client.key under distributed.comm.tls in "
             "Dask's configuration"
         )
+
+
+def cause(error: BaseException) -> str:
+    """What is at the bottom of an error, in one line."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror + (f": {error.filename}" if error.filename else "")
+    return f"{type(error).__name__}: {_first_line(error)}"
 
 
 def _first_line(error: BaseException) -> str:

@@ -12,7 +12,8 @@ from typing import Any
 import dask.config
 from distributed import Client
 
-from executors.dask import DaskExecutor
+from executors.base import InvalidExecutor
+from executors.dask import DaskExecutor, cause
 from executors.dask_config import require_usable
 
 logger = logging.getLogger("excamera")
@@ -46,7 +47,7 @@ class OwnClusterExecutor(DaskExecutor):
         warm_up: Callable[[], None] | None = None,
     ) -> None:
         self._cluster: Any = None
-        require_usable()
+        require_usable("client")
         if dask.config.get(IDLE_TIMEOUT, None) is not None:
             logger.warning(
                 "%s is not followed by this cluster, which ends with its job", IDLE_TIMEOUT
@@ -57,13 +58,21 @@ class OwnClusterExecutor(DaskExecutor):
                     self._cluster = start()
                 if check is not None:
                     check(self._cluster)
-                super().__init__(Client(self._cluster, set_as_default=False), warm_up=warm_up)
+                super().__init__(self._connect(), warm_up=warm_up)
         except BaseException:
             if self._cluster is not None:
                 with interrupts_wait():
                     self._cluster.close()
             raise
         self._owns_client = True
+
+    def _connect(self) -> Client:
+        try:
+            return Client(self._cluster, set_as_default=False)
+        except Exception as error:
+            raise InvalidExecutor(
+                f"the cluster runs, but nothing can connect to it: {cause(error)}"
+            ) from error
 
     def close(self) -> None:
         with interrupts_wait():

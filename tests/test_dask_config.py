@@ -12,8 +12,9 @@ from typing import Any
 
 import dask
 import pytest
+from distributed import Client, LocalCluster
 
-from executors import InvalidExecutor, open_executor
+from executors import ExecutorError, InvalidExecutor, open_executor
 from executors.aws_lambda.config import WORKER_CONFIG, links_config, workers_config
 from executors.aws_lambda.life import MAX_SPILL, _most_spilled
 from executors.dask_config import unless_configured, users_configuration
@@ -78,6 +79,81 @@ def test_a_compression_that_is_not_there_is_refused_at_once(spec: str, name: str
         open_executor(spec, **options)
     assert "\n" not in str(caught.value)
     assert time.monotonic() - began < 5
+
+
+FAULTS = {
+    "a scheduler's preload": {"distributed.scheduler.preload": ["not_there"]},
+    "a worker's preload": {"distributed.worker.preload": "not_there.at_all"},
+    "a nanny's preload": {"distributed.nanny.preload": ["/not/there.py"]},
+    "a client's preload": {"distributed.client.preload": ["not_there"]},
+    "a certificate": {
+        "distributed.comm.default-scheme": "tls",
+        "distributed.comm.tls.worker.cert": "/not/there.pem",
+    },
+    "a temporary folder": {"temporary-directory": "/proc/not-there"},
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_what_is_not_there_is_named(fault: str) -> None:
+    """Rather than a script without a guard, or too many workers."""
+    name, value = list(FAULTS[fault].items())[-1]
+    value = value[0] if isinstance(value, list) else value
+    with dask.config.set(FAULTS[fault]), pytest.raises(InvalidExecutor) as caught:
+        open_executor("local", workers=1)
+    assert f"{name} is {value!r}" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_processes_that_say_why_they_end_are_believed(tmp_path: Path) -> None:
+    preload = tmp_path / "bad_preload.py"
+    preload.write_text("raise ValueError('no film today')\n")
+    with (
+        dask.config.set({"distributed.worker.preload": [str(preload)]}),
+        pytest.raises(InvalidExecutor, match=r"cannot start \(ValueError: no film today\)"),
+    ):
+        open_executor("local", workers=1)
+
+
+def test_a_folder_that_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "gone"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    folder.rmdir()
+    with pytest.raises(InvalidExecutor, match="the current folder does not exist any more"):
+        open_executor("local", workers=1)
+
+
+def test_a_scheduler_that_runs_no_functions() -> None:
+    with (
+        dask.config.set({"distributed.scheduler.blocked-handlers": ["run_function"]}),
+        LocalCluster(n_workers=1, processes=False, dashboard_address=None) as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
+        graph = {("a", 1): (abs, -1)}
+        with pytest.raises(InvalidExecutor, match=r"blocked-handlers"):
+            open_executor(client).run(graph, [("a", 1)], lambda key, value: None, print)
+        with pytest.raises(InvalidExecutor, match=r"the scheduler at .*blocked-handlers"):
+            open_executor(client, same=dict)
+
+
+@pytest.mark.parametrize(
+    ("told", "says"),
+    [
+        ({"distributed.comm.rdv.window": "5 B"}, r"distributed\.comm\.rdv: a window of 5 bytes"),
+        ({"distributed.comm.rdv.silence": "soon"}, r"distributed\.comm\.rdv: .*soon"),
+        ({"distributed.scheduler.preload": ["{bad}"]}, "cannot start: ValueError: no film today"),
+    ],
+)
+def test_a_lambda_cluster_that_cannot_start_says_why(
+    told: dict[str, Any], says: str, tmp_path: Path
+) -> None:
+    preload = tmp_path / "bad_preload_2.py"
+    preload.write_text("raise ValueError('no film today')\n")
+    told = json.loads(json.dumps(told).replace("{bad}", str(preload)))
+    pytest.importorskip("awslambdaric", reason="needs AWS's runtime client")
+    with dask.config.set(told), pytest.raises(ExecutorError, match=says):
+        open_executor("lambda", backend="local")
 
 
 def test_the_cluster_of_a_job_does_not_end_before_it(

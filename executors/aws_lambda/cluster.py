@@ -22,6 +22,7 @@ from executors.aws_lambda.attached import AttachedCluster, remove_access, write_
 from executors.aws_lambda.backend import Backend, open_backend
 from executors.aws_lambda.config import SCHEDULER_CONFIG, setting, workers_config
 from executors.aws_lambda.coordinator import Coordinator
+from executors.aws_lambda.errors import InvalidOption, LambdaError
 from executors.aws_lambda.fleet import Fleet
 from executors.aws_lambda.fleet.clusters import ClusterFolder
 from executors.aws_lambda.invitations import COORDINATOR, SCHEDULER, Invitations, at_relay
@@ -31,6 +32,7 @@ from executors.aws_lambda.options import ClusterOptions
 from executors.aws_lambda.post_mortem import PostMortem
 from executors.aws_lambda.relays import Relays
 from executors.aws_lambda.scaling import ScalableCluster
+from executors.dask import cause
 from executors.dask_config import require_usable, unless_configured
 from executors.rendezvous import Authority, RelayProcess, RendezvousSecurity
 from executors.rendezvous.credentials import CONTROLLER
@@ -109,7 +111,7 @@ class LambdaCluster(ScalableCluster):
         quiet: bool = True,
         silence_logs: int | str | None = logging.WARNING,
     ) -> None:
-        require_usable()
+        require_usable("scheduler")
         self._options = ClusterOptions.read(locals())
         self._wanted = setting("n-workers", n_workers)
         self._silence_logs = silence_logs
@@ -206,7 +208,10 @@ class LambdaCluster(ScalableCluster):
             role=CONTROLLER,
         )
         first, *others = self._relays.addresses
-        self.security = RendezvousSecurity(first, credential, also=others)
+        try:
+            self.security = RendezvousSecurity(first, credential, also=others)
+        except (ValueError, LookupError, TypeError) as error:
+            raise InvalidOption(f"Dask's configuration distributed.comm.rdv: {error}") from error
         enter.push_async_callback(self.security.close)
         await self._relays.reach(self.security)
         self.scheduler = await self._start_scheduler()
@@ -243,7 +248,10 @@ class LambdaCluster(ScalableCluster):
                 "host": ["", "127.0.0.1"],
                 "port": [None, 0],
             }
-            scheduler = await Scheduler(security=self.security, **places, **options)
+            try:
+                scheduler = await Scheduler(security=self.security, **places, **options)
+            except Exception as error:  # a preload, a port, an option of Dask's own
+                raise LambdaError(f"Dask's scheduler cannot start: {cause(error)}") from error
         arguments = self.security.get_listen_args("scheduler")
         for relay in self._relays.addresses[1:]:
             await scheduler.listen(f"rdv://{relay}/{at_relay(self.name, SCHEDULER)}", **arguments)
