@@ -188,7 +188,8 @@ class _Life:
         from executors.aws_lambda.activity import Activity
 
         await self.worker
-        await self.worker.plugin_add(Activity(self._messages.put_nowait), name="activity")
+        later = asyncio.get_running_loop().call_later
+        await self.worker.plugin_add(Activity(self._messages.put_nowait, later), name="activity")
         self._messages.put_nowait({"op": "ready", "worker_address": self.worker.address})
 
     def _closed_by_dask(self, reason: str = "", **_: Any) -> None:
