@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from distributed import Client, SchedulerPlugin, WorkerPlugin
+from distributed.diagnostics.plugin import Environ
 from distributed.scheduler import NoWorkerError
 from wires import Wire
 
@@ -187,6 +188,11 @@ def test_scale_up_and_down() -> None:
         cluster.scale(0)
         eventually(lambda: not client.scheduler_info(n_workers=-1)["workers"])
     assert cluster.coordinator.fleet.snapshot().counts["finished"] == 3
+
+
+def test_plugins_of_nannies_are_refused(client: Client) -> None:
+    with pytest.raises(LambdaError, match="have no nanny"):
+        client.register_plugin(Environ({"FILM": "1"}))
 
 
 def test_several_relays() -> None:

@@ -279,6 +279,7 @@ class LambdaCluster(ScalableCluster):
         self._stack.callback(remove_access, self._folder.path)
         self.scheduler.handlers["lambda_scale"] = lambda n: self._want(setting("n-workers", n))
         self.scheduler.handlers["lambda_let_go"] = lambda names: self._want_fewer(set(names))
+        self.scheduler.handlers["register_nanny_plugin"] = _no_nanny
         self.scheduler.handlers["lambda_snapshot"] = lambda: fleet.snapshot().to_dict()
         versions = self._options.function.versions
         self._payload = Invitations(
@@ -408,6 +409,14 @@ class LambdaCluster(ScalableCluster):
             self.scheduler.no_workers_timeout = NO_WORKERS_AFTER_STOP
         self._tell(f"stopped: {reason}")
         _call(self._on_stop, reason)
+
+
+def _no_nanny(**_: Any) -> None:
+    """Dask would keep such a plugin for nannies that never come."""
+    raise LambdaError(
+        "Lambda's workers have no nanny, so a NannyPlugin does nothing: give a WorkerPlugin, upload_file, or what the "
+        "function itself has (its image, its environment variables)"
+    )
 
 
 def _call(listeners: list[Callable[[str], None]], text: str) -> None:
