@@ -340,7 +340,8 @@ class LambdaCluster(ScalableCluster):
     @property
     def worker_memory(self) -> int:
         """Bytes of memory of one worker."""
-        assert self.backend is not None
+        if self.backend is None:
+            raise LambdaError(f"{self.name} has not started: await it first")
         return self.backend.memory << 20
 
     @property

@@ -69,8 +69,9 @@ class ScalableCluster(Cluster):  # type: ignore[misc]
             wanted = max(wanted, math.ceil(_positive("cores", cores) / self.worker_threads))
         return self._at_once(self._want, setting("n-workers", wanted))
 
-    scale_up = scale
-    """As Dask's adaptive scaling calls it."""
+    def scale_up(self, n: int) -> Any:
+        """Dask's older name for it."""
+        return self.scale(n)
 
     def scale_down(self, workers: Iterable[str]) -> Any:
         """Want fewer workers by those of these names."""
@@ -95,16 +96,17 @@ class ScalableCluster(Cluster):  # type: ignore[misc]
         configured = dask.config.get("distributed.adaptive")
         least: int = setting("n-workers", configured["minimum"] if minimum is None else minimum)
         most = _maximum(configured["maximum"] if maximum is None else maximum)
-        threads, memory = self.worker_threads, self.worker_memory
         if minimum_cores is not None:
-            least = max(least, math.ceil(_positive("minimum_cores", minimum_cores) / threads))
+            cores = _positive("minimum_cores", minimum_cores)
+            least = max(least, math.ceil(cores / self.worker_threads))
         if minimum_memory is not None:
-            least = max(least, math.ceil(_bytes("minimum_memory", minimum_memory) / memory))
+            memory = _bytes("minimum_memory", minimum_memory)
+            least = max(least, math.ceil(memory / self.worker_memory))
         if maximum_cores is not None:
-            most = min(most, _some("maximum_cores", maximum_cores, threads, "cores"))
+            most = min(most, _some("maximum_cores", maximum_cores, self.worker_threads, "cores"))
         if maximum_memory is not None:
-            wanted = _bytes("maximum_memory", maximum_memory)
-            most = min(most, _some("maximum_memory", wanted, memory, "bytes"))
+            memory = _bytes("maximum_memory", maximum_memory)
+            most = min(most, _some("maximum_memory", memory, self.worker_memory, "bytes"))
         if least > most:
             raise InvalidOption(f"at least {least} and at most {most:g} workers: that cannot be")
         return super().adapt(Adaptive=Adaptive, minimum=least, maximum=most, **options)
