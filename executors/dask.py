@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import queue
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Self
 
 from distributed import Client, Future, KilledWorker, Security, WorkerPlugin
@@ -19,6 +20,7 @@ from executors.base import (
     Cancelled,
     Counts,
     Executor,
+    ExecutorError,
     Graph,
     InvalidExecutor,
     Key,
@@ -144,7 +146,9 @@ class DaskExecutor(Executor):
         self._done = done
         futures: dict[Key, Future] = {}
         try:
-            futures = dict(zip(keys, self.client.get(graph, list(keys), sync=False), strict=True))
+            with self._connected():
+                wanted = self.client.get(graph, list(keys), sync=False)
+            futures = dict(zip(keys, wanted, strict=True))
             for future in futures.values():
                 future.add_done_callback(done.put)
             watch = _Watch(self._ask, graph, on_counts)
@@ -167,13 +171,24 @@ class DaskExecutor(Executor):
 
     def _ask(self, question: Callable[..., Any], **arguments: Any) -> Any:
         """Run a function on the scheduler. Raises WorkerLost where that has gone, InvalidExecutor where it runs none."""
+        with self._connected():
+            try:
+                return self.client.run_on_scheduler(question, **arguments)
+            except ValueError as error:
+                if not is_blocked(error):
+                    raise
+                raise InvalidExecutor(f"the scheduler at {self.name}: {BLOCKED}") from error
+
+    @contextlib.contextmanager
+    def _connected(self) -> Iterator[None]:
+        """Whatever Dask raises when its connections are closed while it uses them is WorkerLost."""
         try:
-            return self.client.run_on_scheduler(question, **arguments)
-        except ValueError as error:
-            if not is_blocked(error):
+            yield
+        except (Exception, asyncio.CancelledError) as error:
+            if isinstance(error, ExecutorError | KilledWorker) or not (
+                isinstance(error, OSError) or self.client.status != "running"
+            ):
                 raise
-            raise InvalidExecutor(f"the scheduler at {self.name}: {BLOCKED}") from error
-        except OSError as error:
             raise WorkerLost(
                 f"the scheduler at {self.name} does not answer any more ({_first_line(error)})"
             ) from error
@@ -211,7 +226,8 @@ class DaskExecutor(Executor):
             if future.status != "finished":
                 raise _failure(future, self.name)
         try:
-            values = self.client.gather(finished)
+            with self._connected():
+                values = self.client.gather(finished)
         except KilledWorker as error:
             raise _killed(error) from error
         return [(future.key, value) for future, value in zip(finished, values, strict=True)]

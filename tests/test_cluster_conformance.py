@@ -284,7 +284,7 @@ def test_closing_in_the_middle_of_a_job(make: Make) -> None:
         graph = {("wait", number): (wait, 0.3) for number in range(100)}
         began = time.monotonic()
         with pytest.raises(ExecutorError) as caught:
-            executor.run(graph, list(graph), lambda key, value: None)
+            executor.run(graph, list(graph), lambda key, value: None, lambda counts: None)
         assert isinstance(caught.value, WorkerLost) and not isinstance(caught.value, Cancelled)
         assert time.monotonic() - began < 20
         client.close(timeout=1)
