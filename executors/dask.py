@@ -189,6 +189,10 @@ class DaskExecutor(Executor):
                 isinstance(error, OSError) or self.client.status != "running"
             ):
                 raise
+            if not isinstance(error, OSError):
+                raise WorkerLost(
+                    f"the connection to the scheduler at {self.name} was closed"
+                ) from error
             raise WorkerLost(
                 f"the scheduler at {self.name} does not answer any more ({_first_line(error)})"
             ) from error
