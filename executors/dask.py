@@ -383,6 +383,8 @@ def _wanted(ended: Future | BaseException) -> Future:
 
 
 def _failure(future: Future, cluster: str) -> BaseException:
+    if future.status == "cancelled" and future.client.status == "running":
+        return WorkerLost(f"{cluster} was restarted, or the job's tasks were cancelled there")
     if future.status in ("cancelled", "lost"):
         return WorkerLost(f"the connection to the scheduler at {cluster} was lost")
     error = future.exception()

@@ -280,13 +280,15 @@ def test_closing_in_the_middle_of_a_job(make: Make) -> None:
         client = Client(cluster, set_as_default=False)
         client.wait_for_workers(1, timeout=60)
         executor = open_executor(client)
-        threading.Timer(1.0, cluster.close).start()
+        closing = threading.Timer(1.0, cluster.close)
+        closing.start()
         graph = {("wait", number): (wait, 0.3) for number in range(100)}
         began = time.monotonic()
         with pytest.raises(ExecutorError) as caught:
             executor.run(graph, list(graph), lambda key, value: None, lambda counts: None)
         assert isinstance(caught.value, WorkerLost) and not isinstance(caught.value, Cancelled)
         assert time.monotonic() - began < 20
+        closing.join()
         client.close(timeout=1)
 
 
