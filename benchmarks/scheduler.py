@@ -19,7 +19,7 @@ from distributed import Client, LocalCluster
 from excamera_dask.first_pass import FirstPassSettings
 from excamera_dask.graph import Job, build_graph, window_spans, with_priorities
 from excamera_dask.planning import make_plan
-from executors.aws_lambda.config import DASK_CONFIG
+from executors.aws_lambda.config import SCHEDULER_CONFIG
 from executors.dask import DaskExecutor
 
 FRAME_BYTES = 1_382_400  # 720p
@@ -46,7 +46,7 @@ def _arguments(task: Any, graph: Any) -> list[Any]:
 def measure(chunks: int, workers: int) -> dict[str, Any]:
     graph, keys = idle_graph(chunks, workers)
     with (
-        dask.config.set(DASK_CONFIG),
+        dask.config.set(SCHEDULER_CONFIG),
         LocalCluster(
             n_workers=workers, threads_per_worker=1, dashboard_address=None, silence_logs=50
         ) as cluster,

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import queue
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Self
 
 from distributed import Client, Future, KilledWorker, Security, WorkerPlugin
@@ -19,6 +20,7 @@ from executors.base import (
     Cancelled,
     Counts,
     Executor,
+    ExecutorError,
     Graph,
     InvalidExecutor,
     Key,
@@ -27,7 +29,8 @@ from executors.base import (
     WorkerLost,
     kind_of,
 )
-from executors.same_install import CURE, Question, lacking, require_same
+from executors.dask_config import require_usable
+from executors.same_install import BLOCKED, CURE, Question, is_blocked, lacking, require_same
 from executors.tries import TRIES, TryElsewhere, told
 from executors.waiting import LOOK_INTERVAL, Patience
 
@@ -101,10 +104,11 @@ class DaskExecutor(Executor):
         **options: Any,
     ) -> Self:
         """Connect to the scheduler at `address` (tcp:// or tls://); closing closes the connection only."""
+        require_usable("client", tls=address.startswith("tls:") and not options.get("security"))
         try:
             _check_address(address, options.get("security"))
             client = Client(address, timeout=timeout, set_as_default=False, **options)
-        except (OSError, ValueError, TypeError) as error:
+        except Exception as error:
             raise InvalidExecutor(
                 f"no Dask scheduler answers at {address}: {_first_line(error)}"
             ) from error
@@ -142,7 +146,9 @@ class DaskExecutor(Executor):
         self._done = done
         futures: dict[Key, Future] = {}
         try:
-            futures = dict(zip(keys, self.client.get(graph, list(keys), sync=False), strict=True))
+            with self._connected():
+                wanted = self.client.get(graph, list(keys), sync=False)
+            futures = dict(zip(keys, wanted, strict=True))
             for future in futures.values():
                 future.add_done_callback(done.put)
             watch = _Watch(self._ask, graph, on_counts)
@@ -164,10 +170,29 @@ class DaskExecutor(Executor):
             self._forget(list(futures.values()))
 
     def _ask(self, question: Callable[..., Any], **arguments: Any) -> Any:
-        """Run a function on the scheduler. Raises WorkerLost where that has gone."""
+        """Run a function on the scheduler. Raises WorkerLost where that has gone, InvalidExecutor where it runs none."""
+        with self._connected():
+            try:
+                return self.client.run_on_scheduler(question, **arguments)
+            except ValueError as error:
+                if not is_blocked(error):
+                    raise
+                raise InvalidExecutor(f"the scheduler at {self.name}: {BLOCKED}") from error
+
+    @contextlib.contextmanager
+    def _connected(self) -> Iterator[None]:
+        """Whatever Dask raises when its connections are closed while it uses them is WorkerLost."""
         try:
-            return self.client.run_on_scheduler(question, **arguments)
-        except OSError as error:
+            yield
+        except (Exception, asyncio.CancelledError) as error:
+            if isinstance(error, ExecutorError | KilledWorker) or not (
+                isinstance(error, OSError) or self.client.status != "running"
+            ):
+                raise
+            if not isinstance(error, OSError):
+                raise WorkerLost(
+                    f"the connection to the scheduler at {self.name} was closed"
+                ) from error
             raise WorkerLost(
                 f"the scheduler at {self.name} does not answer any more ({_first_line(error)})"
             ) from error
@@ -209,7 +234,8 @@ class DaskExecutor(Executor):
         for future in finished:
             self._check(future)
         try:
-            values = self.client.gather(finished)
+            with self._connected():
+                values = self.client.gather(finished)
         except KilledWorker as error:
             raise _killed(error) from error
         return [(future.key, value) for future, value in zip(finished, values, strict=True)]
@@ -361,6 +387,8 @@ def _wanted(ended: Future | BaseException) -> Future:
 
 
 def _failure(future: Future, cluster: str) -> BaseException:
+    if future.status == "cancelled" and future.client.status == "running":
+        return WorkerLost(f"{cluster} was restarted, or the job's tasks were cancelled there")
     if future.status in ("cancelled", "lost"):
         return WorkerLost(f"the connection to the scheduler at {cluster} was lost")
     error = future.exception()
@@ -392,6 +420,15 @@ def _check_address(address: str, security: Any) -> None:
             "tls:// needs certificates: set ca-file, client.cert and client.key under distributed.comm.tls in "
             "Dask's configuration"
         )
+
+
+def cause(error: BaseException) -> str:
+    """What is at the bottom of an error, in one line."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror + (f": {error.filename}" if error.filename else "")
+    return f"{type(error).__name__}: {_first_line(error)}"
 
 
 def _first_line(error: BaseException) -> str:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
+import sys
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import dask
@@ -31,15 +34,21 @@ from executors.base import (
     OnResult,
     kind_of,
 )
+from executors.dask import cause
+from executors.dask_config import require_usable, unless_configured
 from executors.own_cluster import OwnClusterExecutor, interrupts_wait
 from executors.semaphores import processes_refused
 from executors.tries import tried_in_place
 
-ALLOWED_FAILURES = 10  # workers that may die under one task before it is given up
+DASK_CONFIG = {"distributed.admin.log-length": 0, "distributed.admin.low-level-log-length": 0}
+"""What Dask is told where the user's configuration says nothing."""
 CLOSE_GRACE = 0.5  # seconds that busy workers are given to end by themselves
 THREADS_A_PROCESS = 4  # kernels run without the interpreter's lock, what is between them does not
 _TEMPORARY = "temporary directory"
 """Part of what `tempfile` says where it finds none."""
+_DIED = "failed to start worker process"
+"""Part of what Dask says of a process that ended before it said why."""
+_TOO_MANY = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.ENOSPC)
 MEMORY_SHARE = 0.8  # of what is free when the cluster starts
 
 
@@ -155,43 +164,46 @@ def _start_cluster(workers: int, memory: int, dashboard_address: str | None) -> 
     refused = processes_refused()
     if refused is not None:
         raise InvalidExecutor(refused)
+    require_usable("scheduler", "nanny", "worker", tls=_wants_tls())
     try:
         return _make_cluster(workers, memory, dashboard_address)
-    except (RuntimeError, OSError) as error:
-        reason = _system_reason(error)
-        if reason is not None:
-            cure = (
-                "set TMPDIR to a folder that can be written"
-                if _TEMPORARY in reason
-                else "give them fewer --workers"
-            )
+    except Exception as error:
+        reason = cause(error)
+        if _DIED in reason and _is_unguarded():
             raise InvalidExecutor(
-                f"worker processes cannot start ({reason}): {cure}, or use --executor sync"
+                'worker processes cannot start: put what a script does under `if __name__ == "__main__":`, or use '
+                'executor="sync"'
             ) from error
         raise InvalidExecutor(
-            'worker processes cannot start: put what a script does under `if __name__ == "__main__":`, or use '
-            f'executor="sync" ({error})'
+            f"worker processes cannot start ({reason}): {_cure(reason)}use --executor sync"
         ) from error
 
 
-def _system_reason(error: BaseException | None) -> str | None:
-    """What the system refused, if that is at the bottom of an error: processes import the caller's script, which may fail too."""
-    while error is not None:
-        if isinstance(error, OSError) and error.strerror:
-            return error.strerror
-        error = error.__cause__ or error.__context__
-    return None
+def _wants_tls() -> bool:
+    comm = dask.config.get("distributed.comm", {})
+    return comm.get("default-scheme") == "tls" or bool(comm.get("require-encryption"))
+
+
+def _is_unguarded() -> bool:
+    """Whether processes, which import the caller's script, would come to where it starts processes."""
+    script = getattr(sys.modules.get("__main__"), "__file__", None)
+    try:
+        return script is not None and "__main__" not in Path(script).read_text(errors="replace")
+    except OSError:
+        return False
+
+
+def _cure(reason: str) -> str:
+    if _TEMPORARY in reason:
+        return "set TMPDIR to a folder that can be written, or "
+    if any(os.strerror(number) in reason for number in _TOO_MANY):
+        return "give them fewer --workers, or "
+    return ""
 
 
 def _make_cluster(workers: int, memory: int, dashboard_address: str | None) -> LocalCluster:
     threads = _threads(workers)
-    with dask.config.set(
-        {
-            "distributed.scheduler.allowed-failures": ALLOWED_FAILURES,
-            "distributed.admin.log-length": 0,
-            "distributed.admin.low-level-log-length": 0,
-        }
-    ):
+    with dask.config.set(unless_configured(DASK_CONFIG)):
         return LocalCluster(
             n_workers=workers // threads,
             threads_per_worker=threads,

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import signal
 from collections.abc import Callable, Iterator
 from multiprocessing import resource_tracker
 from typing import Any
 
+import dask.config
 from distributed import Client
 
-from executors.dask import DaskExecutor
+from executors.base import InvalidExecutor
+from executors.dask import DaskExecutor, cause
+from executors.dask_config import require_usable
+
+logger = logging.getLogger("excamera")
+
+IDLE_TIMEOUT = "distributed.scheduler.idle-timeout"
+"""The one setting of the user's that is not followed: it would end the cluster of a job before its first task."""
 
 
 @contextlib.contextmanager
@@ -38,18 +47,32 @@ class OwnClusterExecutor(DaskExecutor):
         warm_up: Callable[[], None] | None = None,
     ) -> None:
         self._cluster: Any = None
+        require_usable("client")
+        if dask.config.get(IDLE_TIMEOUT, None) is not None:
+            logger.warning(
+                "%s is not followed by this cluster, which ends with its job", IDLE_TIMEOUT
+            )
         try:
             with interrupts_wait():
-                self._cluster = start()
+                with dask.config.set({IDLE_TIMEOUT: None}):
+                    self._cluster = start()
                 if check is not None:
                     check(self._cluster)
-                super().__init__(Client(self._cluster, set_as_default=False), warm_up=warm_up)
+                super().__init__(self._connect(), warm_up=warm_up)
         except BaseException:
             if self._cluster is not None:
                 with interrupts_wait():
                     self._cluster.close()
             raise
         self._owns_client = True
+
+    def _connect(self) -> Client:
+        try:
+            return Client(self._cluster, set_as_default=False)
+        except Exception as error:
+            raise InvalidExecutor(
+                f"the cluster runs, but nothing can connect to it: {cause(error)}"
+            ) from error
 
     def close(self) -> None:
         with interrupts_wait():

@@ -17,6 +17,17 @@ Question = Callable[[], Mapping[str, str]]
 CURE = "install there what is installed here (pip install excamera-dask)"
 
 
+BLOCKED = (
+    "it refuses to run functions: take run_function and run out of distributed.scheduler.blocked-handlers "
+    "and distributed.worker.blocked-handlers in its Dask configuration"
+)
+
+
+def is_blocked(error: BaseException) -> bool:
+    """Whether Dask says that a handler is blocked."""
+    return isinstance(error, ValueError) and "explicitly disallowed" in str(error)
+
+
 def require_same(client: Client, question: Question) -> None:
     """Ask the scheduler, and the workers that it has. Raises InvalidExecutor with what differs, and where."""
     ours = question()
@@ -34,6 +45,8 @@ def _on_scheduler(client: Client, question: Question) -> Any:
 
 
 def _compare(who: str, theirs: Any, ours: Mapping[str, str]) -> None:
+    if isinstance(theirs, BaseException) and is_blocked(theirs):
+        raise InvalidExecutor(f"{who}: {BLOCKED}")
     if isinstance(theirs, BaseException):
         name = lacking(theirs)
         raise InvalidExecutor(f"{who}: {theirs}" if name is None else f"{who} lacks {name}: {CURE}")

@@ -19,6 +19,7 @@ from dask.highlevelgraph import HighLevelGraph
 from distributed import Client, SchedulerPlugin, WorkerPlugin, get_client, get_worker
 from distributed.comm import CommClosedError, connect
 from distributed.core import Status
+from distributed.diagnostics.plugin import Environ
 from distributed.protocol.serialize import ToPickle, to_serialize
 from distributed.scheduler import NoWorkerError
 from wires import Wire
@@ -248,6 +249,11 @@ def test_scale_up_and_down() -> None:
     assert cluster.coordinator.fleet.snapshot().counts["finished"] == 3
 
 
+def test_plugins_of_nannies_are_refused(client: Client) -> None:
+    with pytest.raises(LambdaError, match="have no nanny"):
+        client.register_plugin(Environ({"FILM": "1"}))
+
+
 def test_several_relays() -> None:
     with local_cluster(3, relays=2) as cluster, cluster.get_client() as client:
         client.wait_for_workers(3, timeout=30)
@@ -260,29 +266,11 @@ def test_several_relays() -> None:
         assert sizes.result(timeout=30) == 3_000_000
 
 
-def test_adapt() -> None:
-    with local_cluster() as cluster, cluster.get_client() as client:
-        cluster.adapt(minimum=0, maximum=2, interval="200ms", wait_count=2, target_duration="1s")
-        assert client.gather(client.map(sleep_and_return, [0.3] * 8, pure=False)) == [0.3] * 8
-        eventually(lambda: not client.scheduler_info(n_workers=-1)["workers"], 30)
-
-
 def test_idle_workers_go_home_and_come_back_when_needed() -> None:
     with local_cluster(2, idle_timeout=1.0) as cluster, cluster.get_client() as client:
         client.wait_for_workers(2, timeout=30)
         eventually(lambda: not client.scheduler_info(n_workers=-1)["workers"])
         assert client.submit(square, 5, pure=False).result(timeout=30) == 25
-
-
-def test_asynchronous() -> None:
-    async def use() -> int:
-        async with (
-            local_cluster(1, asynchronous=True) as cluster,
-            Client(cluster, asynchronous=True, set_as_default=False) as client,
-        ):
-            return await client.submit(square, 6)
-
-    assert asyncio.run(use()) == 36
 
 
 def test_workers_of_other_versions_are_refused() -> None:

@@ -6,7 +6,7 @@ import json
 import logging
 import math
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
 from typing import Any
@@ -332,17 +332,40 @@ def test_garbage_is_refused_or_harmless(messages: list[Any]) -> None:
 
 def test_activity_tells_only_what_is_new() -> None:
     told: list[dict[str, Any]] = []
-    activity = Activity(told.append)
-    activity.transition(("rebase-1f", 7), "released", "waiting")
-    activity.transition(("rebase-1f", 8), "released", "waiting")
-    activity.transition(("rebase-1f", 7), "waiting", "executing")
-    activity.transition(("rebase-1f", 7), "executing", "memory")
-    activity.transition(("rebase-1f", 8), "waiting", "released")
-    activity.transition("total", "ready", "executing")
+    pauses: list[Callable[[], None]] = []
+    activity = Activity(told.append, lambda seconds, speak: pauses.append(speak))
+
+    def change(key: Any, start: str, finish: str) -> None:
+        activity.transition(key, start, finish)
+        while pauses:
+            pauses.pop()()
+
+    change(("rebase-1f", 7), "released", "waiting")
+    change(("rebase-1f", 8), "released", "waiting")
+    change(("rebase-1f", 7), "waiting", "executing")
+    change(("rebase-1f", 7), "executing", "memory")
+    change(("rebase-1f", 8), "waiting", "released")
+    change("total", "ready", "executing")
     assert [(m["op"], m.get("stage"), m.get("number")) for m in told] == [
         ("waiting", "rebase", 7), ("running", "rebase", 7), ("waiting", "rebase", 8), ("idle", None, None),
         ("running", "total", None),
     ]  # fmt: skip
+
+
+def test_activity_does_not_tell_of_each_of_a_thousand_moments() -> None:
+    told: list[dict[str, Any]] = []
+    pauses: list[Callable[[], None]] = []
+    activity = Activity(told.append, lambda seconds, speak: pauses.append(speak))
+    for number in range(1000):
+        activity.transition(("square-1f", number), "ready", "executing")
+        activity.transition(("square-1f", number), "executing", "memory")
+    assert [one["op"] for one in told] == ["running"] and len(pauses) == 1
+    pauses.pop()()
+    assert [one["op"] for one in told] == ["running", "idle"], "the last word is as things are"
+    pauses.pop()()
+    assert len(told) == 2 and not pauses
+    activity.transition("long", "ready", "executing")
+    assert told[-1] == {"op": "running", "key": "long", "stage": "long", "number": None}
 
 
 def test_a_record_that_cannot_be_formatted_harms_nobody(

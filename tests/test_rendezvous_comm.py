@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import pickle
+import tracemalloc
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
 
 import dask.config
+import numpy
 import pytest
 from distributed.comm import CommClosedError, connect, get_address_host, listen, resolve_address
 from distributed.comm.core import FatalCommClosedError
@@ -126,6 +129,67 @@ def test_hundreds_of_megabytes_in_one_message() -> None:
                 assert await comm.read() == "done"
                 assert sizes == [400_000_000]
                 await comm.close()
+
+    run(story)
+
+
+def test_what_is_received_is_held_once() -> None:
+    """Also where it is larger than Dask's shards."""
+
+    async def story() -> None:
+        with dask.config.set({"distributed.comm.shard": "1 MiB"}):
+            size = 24 << 20
+            peaks: list[int] = []
+
+            async def measure(comm: Any) -> None:
+                tracemalloc.start()
+                try:
+                    got = await comm.read()
+                    peaks.append(tracemalloc.get_traced_memory()[1])
+                finally:
+                    tracemalloc.stop()
+                got["x"][0] = 1  # it can be written to
+                await comm.write(int(got["x"].sum()))
+                await comm.close()
+
+            async with pair() as both, both.listen(measure):
+                comm = await both.connect()
+                await comm.write({"x": to_serialize(numpy.zeros(size, numpy.uint8))})
+                assert await comm.read() == 1
+                assert size <= peaks[0] < 1.5 * size
+                await comm.close()
+
+    run(story)
+
+
+@pytest.mark.parametrize("each", [2_000, 32 * 1024 - 1])
+def test_small_things_do_not_keep_each_other(each: int) -> None:
+    async def story() -> None:
+        count = 2_000_000 // each
+        message = [to_serialize(numpy.zeros(each, numpy.uint8)) for _ in range(count)]
+
+        written = asyncio.Event()
+
+        async def send(comm: Any) -> None:
+            await comm.write(message)
+            written.set()
+            with pytest.raises(CommClosedError):
+                await comm.read()
+
+        async with pair() as both, both.listen(send):
+            comm = await both.connect()
+            await written.wait()  # what the sender holds is not counted
+            tracemalloc.start()
+            try:
+                got = await comm.read()
+                kept = [got[count // 2], got[-1]]
+                del got
+                gc.collect()
+                assert tracemalloc.get_traced_memory()[0] < 400_000
+            finally:
+                tracemalloc.stop()
+            assert [array.nbytes for array in kept] == [each, each]
+            await comm.close()
 
     run(story)
 

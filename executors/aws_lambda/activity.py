@@ -10,15 +10,25 @@ from distributed import Worker, WorkerPlugin
 from executors.base import Key, kind_of
 
 Tell = Callable[[dict[str, Any]], None]
+Later = Callable[[float, Callable[[], None]], Any]
+"""`call_later` of an event loop."""
+
+PAUSE = 0.05
+"""Seconds between two messages at the least: of tasks that are over sooner nobody needs to hear one by one."""
 
 
 class Activity(WorkerPlugin):
-    """Turns transitions of the worker's tasks into messages, each only when it says something new."""
+    """Turns transitions of the worker's tasks into messages, each only when it says something new.
+
+    The first is told at once; what changes within PAUSE after one is told when that is over, as it is then.
+    """
 
     name = "activity"
 
-    def __init__(self, tell: Tell) -> None:
+    def __init__(self, tell: Tell, later: Later) -> None:
         self._tell = tell
+        self._later = later
+        self._pauses = False
         self._running: dict[Key, None] = {}
         self._waiting: dict[Key, None] = {}
         self._told: Any = None
@@ -29,10 +39,17 @@ class Activity(WorkerPlugin):
     def transition(self, key: Key, start: str, finish: str, **kwargs: Any) -> None:
         self._keep(self._running, key, finish in ("executing", "long-running"))
         self._keep(self._waiting, key, finish in ("waiting", "fetch", "flight", "missing"))
+        if not self._pauses:
+            self._speak()
+
+    def _speak(self) -> None:
+        self._pauses = False
         message = self._message()
         if message != self._told:
             self._told = message
             self._tell(message)
+            self._pauses = True
+            self._later(PAUSE, self._speak)
 
     @staticmethod
     def _keep(keys: dict[Key, None], key: Key, present: bool) -> None:

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from distributed.core import Status, rpc
-from distributed.deploy.cluster import Cluster
 from distributed.objects import SchedulerInfo
 from tornado.ioloop import PeriodicCallback
 
 from executors.aws_lambda.errors import LambdaError
 from executors.aws_lambda.fleet.clusters import ClusterFolder
+from executors.aws_lambda.scaling import ScalableCluster
 from executors.rendezvous import Authority, Credential, RendezvousSecurity
 from executors.rendezvous.credentials import CLIENT
 
@@ -24,7 +24,7 @@ LOOK = 1.0
 GONE = "the cluster does not run any more"
 
 
-class AttachedCluster(Cluster):  # type: ignore[misc]
+class AttachedCluster(ScalableCluster):
     """The interface of a LambdaCluster that somebody else runs; closing it only lets go of it."""
 
     far_apart = True
@@ -34,6 +34,7 @@ class AttachedCluster(Cluster):  # type: ignore[misc]
         if not folder.is_alive():
             raise LambdaError(f"{name}: {GONE} (excamera cluster list shows those that do)")
         self._scheduler_address, self.security = _read_access(folder)
+        self._settings = folder.card.settings
         super().__init__(asynchronous=asynchronous, loop=loop, name=name, quiet=True)
         if not self.called_from_running_loop:
             self._loop_runner.start()
@@ -64,13 +65,23 @@ class AttachedCluster(Cluster):  # type: ignore[misc]
         assert self.scheduler_comm is not None
         self.scheduler_info = SchedulerInfo(await self.scheduler_comm.identity(n_workers=-1))
 
-    def scale(self, n: int) -> Any:
-        """Have its coordinator want `n` workers."""
-        return self.sync(self._scale, n)
+    @property
+    def worker_threads(self) -> int:
+        """Tasks that one worker runs at once."""
+        return int(self._settings["threads"])
 
-    async def _scale(self, n: int) -> None:
+    @property
+    def worker_memory(self) -> int:
+        """Bytes of memory of one worker."""
+        return int(self._settings["memory"]) << 20
+
+    async def _want(self, workers: int) -> None:
         assert self.scheduler_comm is not None
-        await self.scheduler_comm.lambda_scale(n=int(n))
+        await self.scheduler_comm.lambda_scale(n=workers)
+
+    async def _want_fewer(self, names: set[str]) -> None:
+        assert self.scheduler_comm is not None
+        await self.scheduler_comm.lambda_let_go(names=sorted(names))
 
     def snapshot(self) -> Any:
         """What its coordinator sees: counts of states, spending, invocations; plain values."""

@@ -14,15 +14,15 @@ from typing import Any
 import dask
 from distributed import Scheduler
 from distributed.core import Status, rpc
-from distributed.deploy.cluster import Cluster
 from distributed.utils import silence_logging_cmgr
 
 from executors.aws_lambda import registration
 from executors.aws_lambda.at_exit import close_at_exit
 from executors.aws_lambda.attached import AttachedCluster, remove_access, write_access
 from executors.aws_lambda.backend import Backend, open_backend
-from executors.aws_lambda.config import DASK_CONFIG, setting
+from executors.aws_lambda.config import SCHEDULER_CONFIG, setting, workers_config
 from executors.aws_lambda.coordinator import Coordinator
+from executors.aws_lambda.errors import InvalidOption, LambdaError
 from executors.aws_lambda.fleet import Fleet
 from executors.aws_lambda.fleet.clusters import ClusterFolder
 from executors.aws_lambda.invitations import COORDINATOR, SCHEDULER, Invitations, at_relay
@@ -31,6 +31,9 @@ from executors.aws_lambda.option_values import cluster_name
 from executors.aws_lambda.options import ClusterOptions
 from executors.aws_lambda.post_mortem import PostMortem
 from executors.aws_lambda.relays import Relays
+from executors.aws_lambda.scaling import ScalableCluster
+from executors.dask import cause
+from executors.dask_config import require_usable, unless_configured
 from executors.rendezvous import Authority, RelayProcess, RendezvousSecurity
 from executors.rendezvous.credentials import CONTROLLER
 from executors.rendezvous.texts import shown
@@ -42,7 +45,7 @@ CLOCK_SKEW = 60.0
 NO_WORKERS_AFTER_STOP = 1.0
 
 
-class LambdaCluster(Cluster):  # type: ignore[misc]
+class LambdaCluster(ScalableCluster):
     """Lambda functions as Dask workers, behind a rendezvous; an interface like that of Dask's other cluster managers.
 
     n_workers: invocations wanted.
@@ -109,6 +112,7 @@ class LambdaCluster(Cluster):  # type: ignore[misc]
         quiet: bool = True,
         silence_logs: int | str | None = logging.WARNING,
     ) -> None:
+        require_usable("scheduler")
         self._options = ClusterOptions.read(locals())
         self._wanted = setting("n-workers", n_workers)
         self._silence_logs = silence_logs
@@ -205,7 +209,10 @@ class LambdaCluster(Cluster):  # type: ignore[misc]
             role=CONTROLLER,
         )
         first, *others = self._relays.addresses
-        self.security = RendezvousSecurity(first, credential, also=others)
+        try:
+            self.security = RendezvousSecurity(first, credential, also=others)
+        except (ValueError, LookupError, TypeError) as error:
+            raise InvalidOption(f"Dask's configuration distributed.comm.rdv: {error}") from error
         enter.push_async_callback(self.security.close)
         await self._relays.reach(self.security)
         self.scheduler = await self._start_scheduler()
@@ -235,14 +242,17 @@ class LambdaCluster(Cluster):  # type: ignore[misc]
 
     async def _start_scheduler(self) -> Scheduler:
         registration.install()
-        with dask.config.set(DASK_CONFIG):
+        with dask.config.set(unless_configured(SCHEDULER_CONFIG)):
             options = {"dashboard_address": "127.0.0.1:0", **self._options.scheduler_options}
             places: dict[str, Any] = {
                 "protocol": ["rdv", "tls"],
                 "host": ["", "127.0.0.1"],
                 "port": [None, 0],
             }
-            scheduler = await Scheduler(security=self.security, **places, **options)
+            try:
+                scheduler = await Scheduler(security=self.security, **places, **options)
+            except Exception as error:  # a preload, a port, an option of Dask's own
+                raise LambdaError(f"Dask's scheduler cannot start: {cause(error)}") from error
         arguments = self.security.get_listen_args("scheduler")
         for relay in self._relays.addresses[1:]:
             await scheduler.listen(f"rdv://{relay}/{at_relay(self.name, SCHEDULER)}", **arguments)
@@ -268,7 +278,9 @@ class LambdaCluster(Cluster):  # type: ignore[misc]
         relays = self._relays
         write_access(self._folder.path, self._local_address, relays.addresses[0], relays.authority)
         self._stack.callback(remove_access, self._folder.path)
-        self.scheduler.handlers["lambda_scale"] = self._scale
+        self.scheduler.handlers["lambda_scale"] = lambda n: self._want(setting("n-workers", n))
+        self.scheduler.handlers["lambda_let_go"] = lambda names: self._want_fewer(set(names))
+        self.scheduler.handlers["register_nanny_plugin"] = _no_nanny
         self.scheduler.handlers["lambda_snapshot"] = lambda: fleet.snapshot().to_dict()
         versions = self._options.function.versions
         self._payload = Invitations(
@@ -329,31 +341,40 @@ class LambdaCluster(Cluster):  # type: ignore[misc]
     @property
     def worker_memory(self) -> int:
         """Bytes of memory of one worker."""
-        assert self.backend is not None
+        if self.backend is None:
+            raise LambdaError(f"{self.name} has not started: await it first")
         return self.backend.memory << 20
 
-    def scale(self, n: int) -> Any:
-        """Want `n` workers; they come as Lambda allows, and surplus ones leave when their results are elsewhere."""
-        return self.sync(self._scale, n)
+    @property
+    def worker_threads(self) -> int:
+        """Tasks that one worker runs at once."""
+        return int(self._options.worker_options.get("nthreads") or 1)
 
-    async def _scale(self, n: int) -> None:
-        self._wanted = setting("n-workers", n)
+    def scale(self, n: int = 0, memory: str | int | None = None, cores: int | None = None) -> Any:
+        """As ScalableCluster's; workers get Dask's configuration as it is now."""
+        if self.coordinator is not None:
+            self.coordinator.workers_config = workers_config()
+        return super().scale(n, memory, cores)
+
+    def _want(self, workers: int) -> None:
+        if self.status in (Status.closing, Status.closed):
+            return
+        self._wanted = workers
+        if self.coordinator is not None:  # else it will be told when it begins
+            self.coordinator.scale(workers)
+
+    def _want_fewer(self, names: set[str]) -> None:
+        """Those that leave already do not count any more."""
         assert self.coordinator is not None
-        self.coordinator.scale(self._wanted)
-
-    def scale_up(self, n: int) -> Any:
-        """Dask's name for `scale`, as its adaptive scaling calls it."""
-        return self.scale(n)
-
-    async def scale_down(self, workers: Any) -> None:
-        """Want fewer workers by those named, which the scheduler has retired already."""
-        await self._scale(max(0, self._wanted - len(set(workers))))
+        gone = {name for name in names if name not in self.coordinator.fleet.roster.draining}
+        self._wanted = max(0, self._wanted - len(gone))
+        self.coordinator.let_go(gone, self._wanted)
 
     @property
     def plan(self) -> set[str]:
-        """Names of the workers that there are or will be."""
+        """Names of the workers that there are or will be; those that leave are not among them."""
         assert self.coordinator is not None
-        known = self.coordinator.fleet.roster.live_names
+        known = {name for pool in self.coordinator.fleet.roster.held.values() for name in pool}
         missing = self._wanted - len(known)
         return known | {f"to-come-{number}" for number in range(max(0, missing))}
 
@@ -391,6 +412,14 @@ class LambdaCluster(Cluster):  # type: ignore[misc]
             self.scheduler.no_workers_timeout = NO_WORKERS_AFTER_STOP
         self._tell(f"stopped: {reason}")
         _call(self._on_stop, reason)
+
+
+def _no_nanny(**_: Any) -> None:
+    """Dask would keep such a plugin for nannies that never come."""
+    raise LambdaError(
+        "Lambda's workers have no nanny, so a NannyPlugin does nothing: give a WorkerPlugin, upload_file, or what the "
+        "function itself has (its image, its environment variables)"
+    )
 
 
 def _call(listeners: list[Callable[[str], None]], text: str) -> None:

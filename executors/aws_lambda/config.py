@@ -9,6 +9,7 @@ import dask.config
 import yaml
 
 from executors.aws_lambda import option_values
+from executors.dask_config import unless_configured, users_configuration
 
 SECTION = "excamera.lambda"
 
@@ -16,21 +17,36 @@ with (Path(__file__).parent / "lambda.yaml").open() as _file:
     _DEFAULTS = yaml.safe_load(_file)
 dask.config.update_defaults(_DEFAULTS)
 
-DASK_CONFIG: dict[str, Any] = {
-    "distributed.scheduler.allowed-failures": 10,
-    "distributed.scheduler.work-stealing": False,
+SCHEDULER_CONFIG: dict[str, Any] = {
     "distributed.scheduler.bandwidth": 10_000_000,
-    "distributed.scheduler.worker-ttl": "5 minutes",
+    "distributed.admin.log-length": 1000,
+}
+"""What Dask's scheduler is told where the user's configuration says nothing.
+
+The low bandwidth keeps the tasks of a chunk where its pictures are."""
+
+WORKER_CONFIG: dict[str, Any] = {
     "distributed.admin.log-length": 1000,
     "distributed.admin.low-level-log-length": 0,
-    "distributed.comm.timeouts.connect": "30s",
-    "distributed.worker.multiprocessing-method": "spawn",
     "distributed.worker.profile.enabled": False,
     "distributed.worker.http.routes": [],
 }
-"""What Dask must be told of workers that live for minutes, see each other through a relay, and may be lost at any time.
+"""The same of workers, which live for minutes and are paid for."""
 
-The low bandwidth keeps the tasks of a chunk where its pictures are."""
+LINKS = "distributed.comm.rdv"
+"""What links are told; a worker needs it before it can be told anything else."""
+
+
+def workers_config() -> dict[str, Any]:
+    """Dask's configuration for workers as it is now, nested: the user's, and ours below it."""
+    ours: dict[str, Any] = {}
+    dask.config.set(unless_configured(WORKER_CONFIG), config=ours)
+    return dask.config.merge(ours, users_configuration())  # type: ignore[no-any-return]
+
+
+def links_config() -> dict[str, Any]:
+    """The part of it that concerns links, by full names."""
+    return {LINKS: dask.config.get(LINKS)} if dask.config.get(LINKS, None) else {}
 
 
 def setting(name: str, given: Any = None) -> Any:
@@ -49,11 +65,3 @@ def _configured(name: str) -> Any:
 
 def _as_it_is(name: str, value: Any) -> Any:
     return value
-
-
-WORKER_CONFIG: dict[str, Any] = {
-    name: value
-    for name, value in DASK_CONFIG.items()
-    if not name.startswith("distributed.scheduler")
-}
-"""What a worker is told of it."""

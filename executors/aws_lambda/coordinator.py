@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import logging
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import Any
 
-from distributed import Scheduler
+from distributed import Scheduler, SchedulerPlugin
 from distributed.comm import Comm, listen
 
 from executors.aws_lambda import invoker as lambda_answers
+from executors.aws_lambda.config import workers_config
 from executors.aws_lambda.deploy.versions import mismatch
 from executors.aws_lambda.fleet import Fleet, actions, events
 from executors.aws_lambda.fleet.states import LIVE
@@ -75,6 +77,10 @@ class Coordinator:
         self._versions = versions
         self._on_log, self._on_notice, self._on_stop = on_log, on_notice, on_stop
         self._post_mortem = post_mortem
+        self.workers_config: dict[str, Any] = workers_config()
+        """Dask's configuration for those that come from now on."""
+        self.generation = 0
+        """Times that Dask was told to restart its workers: environments that served before are not used again."""
         self._inquests = 0
         self._controls: dict[str, Comm] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -86,6 +92,7 @@ class Coordinator:
     async def start(self) -> None:
         """Begin to watch; `listen_at` lets workers in."""
         self._loop = asyncio.get_running_loop()
+        self._scheduler.add_plugin(_Restarts(self), name="excamera-restarts")
         self._spawn(self._watch_work())
         self._spawn(self._probe())
 
@@ -100,6 +107,14 @@ class Coordinator:
     def scale(self, workers: int) -> None:
         """Want so many workers from now on."""
         self.feed(events.TargetChanged(at=now(), workers=workers))
+
+    def let_go(self, names: Iterable[str], workers: int) -> None:
+        """Drain these, and want no more than so many workers from now on."""
+        for name in names:
+            one = self.fleet.get(name)
+            if one is not None and one.state in LIVE:
+                self.feed(events.Retire(name, "scaled down", lower_target=True, at=now()))
+        self.scale(workers)
 
     async def close(self, reason: str, grace: float) -> None:
         """Tell all workers to exit and wait for them to be gone, `grace` seconds at most."""
@@ -157,7 +172,7 @@ class Coordinator:
             self._check_versions(name, read_versions(told))
             one = self.fleet.get(name)
             if one is not None and one.state in LIVE:
-                self._send(name, {"op": "work"})  # others have been told to leave
+                self._send(name, self._work())  # others have been told to leave
             while True:
                 self.feed(read_message(await comm.read(), name, now()))
         except OSError:
@@ -168,6 +183,15 @@ class Coordinator:
             if self._controls.get(name) is comm:
                 del self._controls[name]
             comm.abort()
+
+    def _work(self) -> dict[str, Any]:
+        """What kind of worker to be; the configuration as text, for lists must stay lists."""
+        return {
+            "op": "work",
+            "config": json.dumps(self.workers_config),
+            "storage": self.fleet.settings.ephemeral_storage << 20,
+            "generation": self.generation,
+        }
 
     def _take_control(self, name: str, comm: Comm) -> None:
         """The latest control stream of a worker is the one that counts."""
@@ -334,6 +358,16 @@ class Coordinator:
 
     def _repr_html_(self) -> str:
         return self.fleet.snapshot()._repr_html_()
+
+
+class _Restarts(SchedulerPlugin):  # type: ignore[misc]
+    """Dask lets its workers go when it restarts; here it is seen to that none comes back as it was."""
+
+    def __init__(self, coordinator: Coordinator) -> None:
+        self._coordinator = coordinator
+
+    def restart(self, scheduler: Scheduler) -> None:
+        self._coordinator.generation += 1
 
 
 async def _write(comm: Comm, message: dict[str, Any]) -> None:

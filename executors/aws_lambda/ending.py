@@ -20,16 +20,21 @@ TASK_GRACE = 2.0
 """Seconds that a task may take to end after its worker has gone; they are paid for."""
 API = "AWS_LAMBDA_RUNTIME_API"
 API_TIMEOUT = 5.0
+FRESH = "fresh"
+"""In an answer: the next invocation shall find nothing of this one."""
 
 
 def leave_no_task(request_id: str, answer: dict[str, Any]) -> None:
-    """Wait for tasks to end; where one does not, answer Lambda and end this process.
+    """Wait for tasks to end; where one does not, or the answer is FRESH, answer Lambda and end this process.
 
     Off Lambda (no Runtime API) the process goes on.
     """
-    if tasks_end(TASK_GRACE) or API not in os.environ:
+    fresh = answer.pop(FRESH, False)
+    if API not in os.environ or (not fresh and tasks_end(TASK_GRACE)):
         return
-    print("a task still runs: this environment ends", flush=True)
+    print(
+        f"{answer['reason'] if fresh else 'a task still runs'}: this environment ends", flush=True
+    )
     with contextlib.suppress(OSError, http.client.HTTPException):
         _answer(os.environ[API], request_id, answer)
     sys.stdout.flush()

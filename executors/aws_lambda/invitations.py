@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
-from executors.aws_lambda.config import WORKER_CONFIG
+from executors.aws_lambda.config import links_config
 from executors.aws_lambda.payload import Payload
 from executors.aws_lambda.relays import Relays
 
@@ -53,5 +53,5 @@ class Invitations:
             coordinator=f"rdv://{relay}/{at_relay(self._cluster, COORDINATOR)}",
             margin=self._margin,
             worker_options=self._worker_options,
-            config=WORKER_CONFIG,
+            config=links_config(),
         ).to_json()

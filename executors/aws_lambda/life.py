@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import logging
 import os
 import shutil
@@ -13,11 +14,15 @@ import traceback
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import dask.config
 import psutil
+from dask.utils import parse_bytes
 
+from executors.aws_lambda.ending import FRESH
 from executors.aws_lambda.handler import Facts
 from executors.aws_lambda.log_tail import LogTail
 from executors.aws_lambda.payload import Payload
+from executors.dask_config import require_usable
 from executors.rendezvous import NameTaken, Refused, RendezvousSecurity
 
 LINK_TIMEOUT = 20.0
@@ -27,12 +32,23 @@ LAST_MOMENT = 3.0
 MEMORY_ALARM = 0.95
 MEMORY_LOOK = 0.25
 EXIT_GRACE = 2.0
+MAX_SPILL = "distributed.worker.memory.max-spill"
+SPILL_SHARE = 0.8
+"""Of the room that the function's storage has, the rest being left to tasks."""
+
+_served: dict[str, int] = {}
+"""Coordinators that this environment had work from, and how often their workers had been restarted when it first did."""
 
 logger = logging.getLogger("distributed.excamera")
 
 
 async def live(payload: Payload, facts: Facts) -> dict[str, Any]:
     """Connect, work, leave; returns how it ended: {"outcome": ..., "reason": ...}."""
+    with dask.config.set(payload.config):
+        return await _live(payload, facts)
+
+
+async def _live(payload: Payload, facts: Facts) -> dict[str, Any]:
     from executors.rendezvous import Credential
 
     security = RendezvousSecurity(payload.relay, Credential.from_dict(payload.credential))
@@ -61,7 +77,10 @@ class _Life:
         self.control: Any = None
         self.worker: Any = None
         self.reason = "the worker closed"
+        self._told: dict[str, Any] = {}
+        self._let_go: asyncio.Event = asyncio.Event()
         self._draining: asyncio.Task[None] | None = None
+        self._hands_over = False
         self._welcome = asyncio.Event()
         self._messages: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
 
@@ -78,7 +97,8 @@ class _Life:
             await self._work(watchers)
             return await self._finish("finished", reason=self.reason)
         except _Leave as leave:
-            return await self._finish("finished", reason=str(leave))
+            answer = await self._finish("finished", reason=str(leave))
+            return {**answer, FRESH: True} if leave.fresh else answer
         except Exception as error:
             logger.exception("worker failed")
             return await self._finish("failed", error=_one_line(error), log_tail=self.tail.text())
@@ -115,15 +135,23 @@ class _Life:
             await _first_of([welcome, *watchers])
         finally:
             welcome.cancel()
+        cluster = self.payload.coordinator.rpartition("/")[2]
+        generation = self._told.get("generation", 0)
+        if _served.setdefault(cluster, generation) < generation:
+            raise _Leave("it served before the workers were restarted", fresh=True)
 
     async def _work(self, watchers: list[asyncio.Task[None]]) -> None:
         """Be a Dask worker until it is closed, whoever closes it; watchers may end it at any time."""
-        import dask
         from distributed import Worker
 
         folder = tempfile.mkdtemp(prefix="excamera-worker-")
         try:
-            with dask.config.set(self.payload.config):
+            config = json.loads(self._told.get("config", "{}"))
+            with (
+                dask.config.set(dask.config.merge(dask.config.config, config)),
+                dask.config.set({MAX_SPILL: _most_spilled(folder, self._told.get("storage"))}),
+            ):
+                require_usable()
                 options: dict[str, Any] = {
                     "nthreads": 1,
                     "memory_limit": self.facts.memory or "auto",
@@ -139,6 +167,7 @@ class _Life:
                     local_directory=folder,
                     **options,
                 )
+                self.worker.stream_handlers["close"] = self._closed_by_dask
                 starting = asyncio.create_task(self._start_worker())
                 watchers.append(starting)
                 await _first_of(watchers)
@@ -147,8 +176,10 @@ class _Life:
                     asyncio.create_task(f())
                     for f in (self._beat, self._watch_memory, self._watch_deadline)
                 ]
-                closed = asyncio.create_task(self.worker.finished())
-                await _first_of([closed, *watchers])
+                closed = [self.worker.finished(), self._let_go.wait()]
+                await _first_of([*map(asyncio.ensure_future, closed), *watchers])
+                if not self._hands_over:
+                    raise _Leave(self.reason, fresh=True)
         finally:
             await self._close_worker()
             shutil.rmtree(folder, ignore_errors=True)
@@ -157,8 +188,14 @@ class _Life:
         from executors.aws_lambda.activity import Activity
 
         await self.worker
-        await self.worker.plugin_add(Activity(self._messages.put_nowait), name="activity")
+        later = asyncio.get_running_loop().call_later
+        await self.worker.plugin_add(Activity(self._messages.put_nowait, later), name="activity")
         self._messages.put_nowait({"op": "ready", "worker_address": self.worker.address})
+
+    def _closed_by_dask(self, reason: str = "", **_: Any) -> None:
+        """It is not asked to come back as it was: a task that runs is not waited for, and the environment ends."""
+        self.reason = reason or self.reason
+        self._let_go.set()
 
     async def _close_worker(self) -> None:
         if self.worker is None:
@@ -183,6 +220,7 @@ class _Life:
                 raise _Leave("the coordinator has gone") from None
             op = message.get("op")
             if op == "work":
+                self._told = message
                 self._welcome.set()
             if op == "exit":
                 raise _Leave(message.get("reason", "told to exit"))
@@ -193,6 +231,7 @@ class _Life:
     async def _drain(self, reason: str) -> None:
         """Hand over results to other workers, then close."""
         self.reason = reason
+        self._hands_over = True
         self._messages.put_nowait({"op": "draining"})
         if self.worker is not None:
             await self.worker.close_gracefully(reason=reason)
@@ -229,7 +268,11 @@ class _Life:
 
 
 class _Leave(Exception):
-    """Leave now; the message says why."""
+    """Leave now; the message says why. fresh: what the tasks left in this environment is to go too."""
+
+    def __init__(self, reason: str, *, fresh: bool = False) -> None:
+        super().__init__(reason)
+        self.fresh = fresh
 
 
 async def _first_of(tasks: list[asyncio.Task[Any]]) -> None:
@@ -237,6 +280,14 @@ async def _first_of(tasks: list[asyncio.Task[Any]]) -> None:
     done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     for task in done:
         task.result()
+
+
+def _most_spilled(folder: str, storage: int | None) -> int:
+    """Bytes that Dask may write into `folder`: what the user allows, and what the function's storage has room for."""
+    free = shutil.disk_usage(folder).free
+    room = int(SPILL_SHARE * (free if storage is None else min(free, storage)))
+    wanted = dask.config.get(MAX_SPILL)
+    return room if wanted in (None, False) else min(room, parse_bytes(wanted))
 
 
 def _memory_used() -> int:

@@ -23,7 +23,7 @@ class Payload:
 
     invocation: the name that its credential lets it claim; relay: "host:port"; credential: short-lived, as
     `Credential.to_dict` gives it; scheduler, coordinator: rdv:// addresses; worker_options: keywords of
-    `distributed.Worker`; config: Dask configuration to set;
+    `distributed.Worker`; config: Dask configuration of links, by full names (the rest comes by the control stream);
     margin: seconds before the function's time limit at which a worker leaves by itself.
     """
 

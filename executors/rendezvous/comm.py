@@ -1,8 +1,9 @@
 """The comm backend `rdv://` of `distributed`: comms are streams of a link.
 
 A message on a stream is the number of its frames (8 bytes), their sizes (8 bytes each), then the frames; all numbers
-little-endian. Frames of 32 KiB or more arrive in a buffer each, since the objects made of them live on their own;
-runs of smaller ones share one.
+little-endian. Each frame arrives in a buffer of its own, since the objects made of them live on their own; runs of frames
+under 32 KiB are read together first. A frame is not cut into shards unless it may be compressed: who receives them would
+hold it twice while he joins them.
 """
 
 from __future__ import annotations
@@ -10,8 +11,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import struct
+import sys
 import weakref
 from collections.abc import Callable, Sequence
+from itertools import accumulate
 from typing import Any
 
 import dask.config
@@ -42,6 +45,9 @@ logger = logging.getLogger(__name__)
 PREFIX = "rdv://"
 COUNT = struct.Struct("<Q")
 OWN_BUFFER = 32 * 1024
+SHARED = 4 * 1024
+"""Bytes of small frames that may share a buffer for good."""
+WHOLE = sys.maxsize
 MAX_FRAMES = 1 << 24
 MAX_REQUEST = 64 << 20
 """Bytes that a worker may say to a server at once; what it answers may be a result, and larger."""
@@ -62,6 +68,10 @@ class RendezvousComm(Comm):
         self._shard = parse_bytes(dask.config.get("distributed.comm.shard"))
         self._finalizer = weakref.finalize(self, _drop, stream, repr(self))
         self._finalizer.atexit = False  # type: ignore[misc]
+
+    @property
+    def _compresses(self) -> bool:
+        return bool(self.handshake_options.get("compression"))
 
     @property
     def local_address(self) -> str:
@@ -148,10 +158,7 @@ class RendezvousComm(Comm):
             block = host_array(size)
             if size:
                 await stream.read_into(block)
-            offset = 0
-            for each in sizes[start:stop]:
-                frames.append(block[offset : offset + each])
-                offset += each
+            frames += [block] if stop == start + 1 else _apart(block, sizes[start:stop])
         return frames
 
     async def write(self, msg: Any, serializers: Any = None, on_error: str = "message") -> int:
@@ -168,7 +175,7 @@ class RendezvousComm(Comm):
                 "recipient": self.remote_info,
                 **self.handshake_options,
             },
-            frame_split_size=self._shard,
+            frame_split_size=self._shard if self._compresses else WHOLE,
         )
         sizes = [nbytes(frame) for frame in frames]
         buffers: list[memoryview] = []
@@ -241,6 +248,15 @@ def _blocks(sizes: Sequence[int]) -> list[tuple[int, int]]:
     if start < len(sizes):
         blocks.append((start, len(sizes)))
     return blocks
+
+
+def _apart(block: memoryview, sizes: Sequence[int]) -> list[memoryview]:
+    """The frames of a block: copies, or whoever keeps one of them would keep them all, but for a few bytes."""
+    ends = list(accumulate(sizes))
+    views = [block[end - size : end] for end, size in zip(ends, sizes, strict=True)]
+    if block.nbytes <= SHARED:
+        return views
+    return [memoryview(bytearray(view)) for view in views]
 
 
 def _drop(stream: Stream, what: str) -> None:

@@ -1,0 +1,186 @@
+"""The user's Dask configuration: above ours, shipped, refused where nothing could work with it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import dask
+import pytest
+from distributed import Client, LocalCluster
+
+from executors import ExecutorError, InvalidExecutor, open_executor
+from executors.aws_lambda.config import WORKER_CONFIG, links_config, workers_config
+from executors.aws_lambda.life import MAX_SPILL, _most_spilled
+from executors.dask_config import unless_configured, users_configuration
+
+
+def test_what_the_user_says_counts() -> None:
+    ours = {"distributed.scheduler.bandwidth": 1, "distributed.worker.profile.enabled": False}
+    assert unless_configured(ours) == ours
+    with dask.config.set({"distributed.scheduler.bandwidth": 5}):
+        assert unless_configured(ours) == {"distributed.worker.profile.enabled": False}
+
+
+def test_it_counts_too_where_it_repeats_dasks_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED", "True")
+    assert unless_configured({"distributed.worker.profile.enabled": False}) == {}
+
+
+def test_what_is_shipped() -> None:
+    told = {
+        "distributed.worker.memory.target": 0.5,
+        "distributed.admin.low-level-log-length": 7,
+        "films.names": ["a", {"b": None}],
+        "films.empty": {},
+        "temporary-directory": "/home/me",
+        "distributed.comm.tls.ca-file": "/home/me/ca.pem",
+        "excamera.lambda.budget": 5,
+    }
+    assert users_configuration().get("films") is None
+    with dask.config.set(told):
+        found = json.loads(json.dumps(workers_config()))
+        assert found["films"] == {"names": ["a", {"b": None}], "empty": {}}
+        assert "excamera" not in found and "temporary-directory" not in found
+        assert "comm" not in found["distributed"]
+    merged = dask.config.merge(dask.config.config, found)
+    for name, value in {**WORKER_CONFIG, "distributed.admin.low-level-log-length": 7}.items():
+        assert dask.config.get(name, config=merged) == value
+    assert merged["distributed"]["worker"]["memory"]["target"] == 0.5
+    assert merged["distributed"]["worker"]["memory"]["spill"] == 0.7, "what he left alone"
+
+
+def test_what_cannot_be_shipped_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    with dask.config.set({"films.length": timedelta(1)}), caplog.at_level(logging.WARNING):
+        assert "films" not in users_configuration()
+    assert "films.length is no plain value: workers do not get it" in caplog.text
+
+
+def test_links_are_told_before_all_else() -> None:
+    assert links_config() == {}
+    with dask.config.set({"distributed.comm.rdv.bulk-from": 0}):
+        assert links_config() == {"distributed.comm.rdv": {"bulk-from": 0}}
+
+
+@pytest.mark.parametrize("spec", ["local", "lambda", "tcp://127.0.0.1:9"])
+@pytest.mark.parametrize("name", ["comm.compression", "worker.memory.spill-compression"])
+def test_a_compression_that_is_not_there_is_refused_at_once(spec: str, name: str) -> None:
+    options = {"backend": "local"} if spec == "lambda" else {}
+    began = time.monotonic()
+    with (
+        dask.config.set({f"distributed.{name}": "shrink"}),
+        pytest.raises(InvalidExecutor, match=rf"distributed\.{name} is 'shrink'") as caught,
+    ):
+        open_executor(spec, **options)
+    assert "\n" not in str(caught.value)
+    assert time.monotonic() - began < 5
+
+
+FAULTS = {
+    "a scheduler's preload": {"distributed.scheduler.preload": ["not_there"]},
+    "a worker's preload": {"distributed.worker.preload": "not_there.at_all"},
+    "a nanny's preload": {"distributed.nanny.preload": ["/not/there.py"]},
+    "a client's preload": {"distributed.client.preload": ["not_there"]},
+    "a certificate": {
+        "distributed.comm.default-scheme": "tls",
+        "distributed.comm.tls.worker.cert": "/not/there.pem",
+    },
+    "a temporary folder": {"temporary-directory": "/proc/not-there"},
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_what_is_not_there_is_named(fault: str) -> None:
+    """Rather than a script without a guard, or too many workers."""
+    name, value = list(FAULTS[fault].items())[-1]
+    value = value[0] if isinstance(value, list) else value
+    with dask.config.set(FAULTS[fault]), pytest.raises(InvalidExecutor) as caught:
+        open_executor("local", workers=1)
+    assert f"{name} is {value!r}" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_processes_that_say_why_they_end_are_believed(tmp_path: Path) -> None:
+    preload = tmp_path / "bad_preload.py"
+    preload.write_text("raise ValueError('no film today')\n")
+    with (
+        dask.config.set({"distributed.worker.preload": [str(preload)]}),
+        pytest.raises(InvalidExecutor, match=r"cannot start \(ValueError: no film today\)"),
+    ):
+        open_executor("local", workers=1)
+
+
+def test_a_folder_that_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "gone"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    folder.rmdir()
+    with pytest.raises(InvalidExecutor, match="the current folder does not exist any more"):
+        open_executor("local", workers=1)
+
+
+def test_a_scheduler_that_runs_no_functions() -> None:
+    with (
+        dask.config.set({"distributed.scheduler.blocked-handlers": ["run_function"]}),
+        LocalCluster(n_workers=1, processes=False, dashboard_address=None) as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
+        graph = {("a", 1): (abs, -1)}
+        with pytest.raises(InvalidExecutor, match=r"blocked-handlers"):
+            open_executor(client).run(graph, [("a", 1)], lambda key, value: None, print)
+        with pytest.raises(InvalidExecutor, match=r"the scheduler at .*blocked-handlers"):
+            open_executor(client, same=dict)
+
+
+@pytest.mark.parametrize(
+    ("told", "says"),
+    [
+        ({"distributed.comm.rdv.window": "5 B"}, r"distributed\.comm\.rdv: a window of 5 bytes"),
+        ({"distributed.comm.rdv.silence": "soon"}, r"distributed\.comm\.rdv: .*soon"),
+        ({"distributed.scheduler.preload": ["{bad}"]}, "cannot start: ValueError: no film today"),
+    ],
+)
+def test_a_lambda_cluster_that_cannot_start_says_why(
+    told: dict[str, Any], says: str, tmp_path: Path
+) -> None:
+    preload = tmp_path / "bad_preload_2.py"
+    preload.write_text("raise ValueError('no film today')\n")
+    told = json.loads(json.dumps(told).replace("{bad}", str(preload)))
+    pytest.importorskip("awslambdaric", reason="needs AWS's runtime client")
+    with dask.config.set(told), pytest.raises(ExecutorError, match=says):
+        open_executor("lambda", backend="local")
+
+
+def test_the_cluster_of_a_job_does_not_end_before_it(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with (
+        dask.config.set({"distributed.scheduler.idle-timeout": "300ms"}),
+        open_executor("local", workers=1) as executor,
+    ):
+        time.sleep(1)
+        done: list[int] = []
+        executor.run({("a", 1): (abs, -1)}, [("a", 1)], lambda key, value: done.append(value))
+    assert done == [1]
+    assert "distributed.scheduler.idle-timeout is not followed" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("allowed", "storage", "right"),
+    [
+        (False, 100 << 20, lambda room: room == int(0.8 * (100 << 20))),
+        ("1 MiB", 100 << 20, lambda room: room == 1 << 20),
+        ("1 PiB", 100 << 20, lambda room: room == int(0.8 * (100 << 20))),
+        (False, None, lambda room: room > 0),
+    ],
+)
+def test_no_more_is_spilled_than_there_is_room_for(
+    allowed: Any, storage: int | None, right: Callable[[int], bool], tmp_path: Path
+) -> None:
+    with dask.config.set({MAX_SPILL: allowed}):
+        assert right(_most_spilled(str(tmp_path), storage))
