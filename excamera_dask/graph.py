@@ -26,6 +26,7 @@ from excamera_dask.first_pass import FirstPassSettings
 from excamera_dask.planning import Chunk, LoadSpan, Plan
 from excamera_dask.sources import SourceInfo
 from executors import Graph, Key
+from executors.base import REPEATABLE
 
 RANKS = {
     "load": 0,
@@ -91,6 +92,14 @@ class Priority:
     def __call__(self, key: Any) -> int:
         name, number = key
         return RANKS[name.split("-")[0]] * RANK_STEP - int(number)
+
+
+@dataclass(frozen=True)
+class Repeatable:
+    """Whether a task by its key may be run twice at once: any but the one that writes the output."""
+
+    def __call__(self, key: Any) -> bool:
+        return not key[0].startswith("mux-")
 
 
 def window_spans(plan: Plan, workers: int, memory: int) -> int:
@@ -245,7 +254,7 @@ def with_priorities(
     name: str, tasks: Mapping[Key, Any], homes: Mapping[Key, str] | None = None
 ) -> Graph:
     """Tasks as one layer of Dask's, with a priority for each, and for some the worker where they should run."""
-    annotations: dict[str, Any] = {"priority": Priority()}
+    annotations: dict[str, Any] = {"priority": Priority(), REPEATABLE: Repeatable()}
     if homes:
         annotations |= {"workers": Homes(homes), "allow_other_workers": NotOnlyAtHome(homes)}
     layer = MaterializedLayer(dict(tasks), annotations=annotations)

@@ -14,6 +14,9 @@ from dask.typing import Key
 Graph = HighLevelGraph
 """Annotations of its layers (`priority`, `retries`, `workers`) are Dask's own."""
 
+REPEATABLE = "repeatable"
+"""Annotation of tasks that may be run twice at once: always the same result, and nothing done but that."""
+
 COUNTS_INTERVAL = 0.5
 """Seconds between two looks at how far a graph is."""
 

@@ -72,6 +72,7 @@ class Task:
     stage: str
     number: int
     seconds: float
+    repeatable: bool = True
 
 
 class World:
@@ -91,6 +92,8 @@ class World:
         self.now = START
         self.tasks: deque[Task] = deque(tasks)
         self.done: list[str] = []
+        self.second_runs: list[str] = []
+        """Workers that were given a second run of a slow task."""
         self.actions: list[act.Action] = []
         self.entries: list[act.LogEntry] = []
         self.executions: list[Execution] = []
@@ -182,6 +185,8 @@ class World:
                 self._to_worker(name, lambda one: self._end(one, ev.Finished, "told to exit"))
             case act.RetireFromScheduler(name=name):
                 self.later(0.05, lambda: self._retire(name))
+            case act.Speculate(name=name, key=key):
+                self.later(0.05, lambda: self._run_too(name, key))
             case act.Cut(name=name):
                 self.barred.add(name)
                 one = self.links.pop(name, None)
@@ -331,8 +336,28 @@ class World:
         if not self.tasks or one.task is not None:
             return
         task = one.task = self.tasks.popleft()
-        self._say(one, ev.Running(one.name, task.key, task.stage, task.number, at=self.now))
+        self._run(one, task)
+
+    def _run(self, one: Execution, task: Task) -> None:
+        told = (task.key, task.stage, task.number, task.repeatable)
+        self._say(one, ev.Running(one.name, *told, at=self.now))
         self.later(task.seconds * one.slowness, lambda: self._finish_task(one, task))
+
+    def _run_too(self, name: str, key: str) -> None:
+        """An idle worker, if there is one, takes a second run of a slow task; what nobody waits for is let go."""
+        first = self.links.get(name)
+        task = None if first is None else first.task
+        if first is None or task is None or task.key != key:
+            return
+        if key in self.done:
+            self.tell(ev.Retire(name, "slow", at=self.now))
+            return
+        for one in self.links.values():
+            if one.ready and one.task is None and not one.draining and not one.hung:
+                one.task = task
+                self.second_runs.append(one.name)
+                self._run(one, task)
+                return
 
     def _wake_one(self) -> None:
         """A task came back: an idle worker takes it."""
@@ -345,7 +370,11 @@ class World:
         if one.ended is not None or one.hung or one.task is not task:
             return
         one.task = None
-        self.done.append(task.key)
+        if task.key not in self.done:
+            self.done.append(task.key)
+            for other in list(self.links.values()):
+                if other.task is task and other.name not in self.second_runs:
+                    self.tell(ev.Retire(other.name, "slow", at=self.now))
         if not self.tasks or one.draining:
             self._say(one, ev.Idle(one.name, at=self.now))
         self.work(one)

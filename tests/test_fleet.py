@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
+import math
+from collections import Counter
 
 import pytest
-from fleet_simulation import START, Execution, Weather, World, tasks
+from fleet_simulation import START, Execution, Task, Weather, World, tasks
 from rich.console import Console
 
 from executors.aws_lambda.fleet import (
@@ -414,15 +417,93 @@ def test_a_hanging_worker_that_ends_is_paid_for_until_then_only() -> None:
     assert world.estimate() == pytest.approx(spent, rel=0.2)
 
 
-def test_a_slow_task_is_run_elsewhere_too_once() -> None:
+def dismissed(world: World) -> list[str]:
+    """Workers that were told to leave because they were slow."""
+    return [action.name for action in world.of(act.Drain) if action.reason == "slow"]
+
+
+def test_a_slow_worker_is_let_go_once_another_has_done_its_task() -> None:
     world = up(World(FleetSettings(straggler_factor=4.0), Weather(slow=0.0), tasks=tasks(200)), 20)
     world.run(10)
     slow = world.running()[0]
     slow.slowness = 50.0
-    world.run(40)
-    (found,) = world.of(act.Speculate)
+    world.run(60)
+    assert dismissed(world) == [slow.name]
+    found, *again = world.of(act.Speculate)
     assert found.name == slow.name and found.median == pytest.approx(2.0)
     assert found.seconds == pytest.approx(8.0) and found.stage == "encode"
+    assert len(again) <= 2, "nobody was idle at first"
+    assert len(world.done) == len(set(world.done)) == 400
+
+
+@pytest.mark.parametrize("workers", [1, 2, 6])
+@pytest.mark.parametrize("seconds", [12.0, 100.0, 700.0])
+@pytest.mark.parametrize("long", [1, 5, 40])
+def test_tasks_that_take_longer_than_usual_end(workers: int, seconds: float, long: int) -> None:
+    """As where a film turns from black to noise: nobody is at fault, so nobody is let go, and no work is lost."""
+    short = tasks(30, {"encode": 0.3})
+    later = [Task(f"('encode', {n})", "encode", n, seconds) for n in range(100, 100 + long)]
+    world = up(World(FleetSettings(timeout=1e6), tasks=[*short, *later]), workers)
+    alone = 30 * 0.3 + seconds * math.ceil(long / workers)
+    assert world.run(1.5 * alone + 10, lambda: len(world.done) == 30 + long)
+    assert not [one for one in dismissed(world) if one not in world.second_runs]
+    assert len(world.second_runs) <= 4 * workers + long
+    assert len(world.of(act.Invoke)) <= workers + len(world.second_runs)
+    assert world.fleet.stragglers.patience("encode") > 5.0 or long < 20
+
+
+def test_patience_with_a_task_doubles_whoever_runs_it() -> None:
+    world = up(World(FleetSettings(timeout=1e6), tasks=tasks(30, {"encode": 0.1})), 4)
+    world.run(20)
+    world.weather.slow, asked = 1.0, []
+    world.on_action = lambda action: (
+        asked.append(world.now) if isinstance(action, act.Speculate) else None
+    )
+    first = world.running()[0]
+    first.task = Task("('encode', 99)", "encode", 99, 1e5)
+    world._run(first, first.task)
+    began = world.now
+    world.run(1000)
+    waits = [later - earlier for earlier, later in itertools.pairwise([began, *asked])]
+    assert waits[0] == pytest.approx(5.0)
+    rounds = sorted({round(math.log2(wait / 5.0)) for wait in waits if wait > 1})
+    assert rounds == list(range(len(rounds))) and len(rounds) > 4
+    assert len(asked) < 20
+
+
+def test_what_was_cut_off_counts_as_a_sample_of_its_stage() -> None:
+    world = up(
+        World(FleetSettings(timeout=1e6, retries_per_slot=99), tasks=tasks(9, {"encode": 1.0})), 3
+    )
+    world.run(20)
+    times = world.fleet.stragglers
+    before = times.median("encode")
+    for number in range(20):
+        one = next(each for each in world.running() if each.ready and each.task is None)
+        one.task = Task(f"('encode', {100 + number})", "encode", number, 50.0)
+        world._run(one, one.task)
+        world.run(3.0)
+        one.task = None  # nobody gives it to another
+        world.kill(one)
+        world.run(5.0, world.settled)
+    assert before < times.median("encode") == pytest.approx(3.0)
+
+
+def test_what_ends_early_says_nothing_of_the_time_that_its_stage_takes() -> None:
+    world = up(World(tasks=tasks(30, {"encode": 2.0})), 3)
+    world.run(60)
+    times = world.fleet.stragglers
+    for _ in range(100):
+        times.add_cut("encode", 0.1)
+    assert times.median("encode") == pytest.approx(2.0)
+
+
+def test_what_nobody_allowed_to_be_repeated_is_left_alone() -> None:
+    free = [dataclasses.replace(one, repeatable=False) for one in tasks(60, {"mine": 0.5})]
+    last = Task("mine-99", "mine", 99, 500.0, repeatable=False)
+    world = up(World(tasks=[*free, last]), 3)
+    world.run(400)
+    assert not world.of(act.Speculate) and not world.of(act.Drain)
 
 
 def test_waiting_is_not_slowness() -> None:
@@ -607,16 +688,80 @@ def test_what_was_dismissed_is_recalled_when_it_is_wanted_again() -> None:
 
 def test_retries_are_bounded_for_one_place_and_for_the_fleet() -> None:
     world = up(World(FleetSettings(retries_per_slot=2, retries_per_window=5)), 4)
+    kept = world.running()[0]
     for _ in range(30):
         for one in world.running():
-            world.kill(one)
+            if one is not kept:
+                world.kill(one)
         world.run(10)
     lost = len(world.invocations(State.LOST))
-    assert lost == 4 + 5, "each of the four, and five replacements"
+    assert lost == 3 + 5, "each of the three, and five replacements"
     (told,) = world.of(act.Notice)
     assert "too many invocations went wrong, the last one: connection reset" in told.text
     world.run(600)
     assert world.run(60, world.settled), "a new window gives new retries"
+
+
+def test_where_no_worker_is_left_and_none_may_come_it_ends() -> None:
+    world = up(World(FleetSettings(retries_per_slot=1)), 2)
+    while world.fleet.stopping is None and world.now < START + 300:
+        for one in world.running():
+            world.kill(one)
+        world.run(5)
+    assert world.fleet.stopping == (
+        "too many invocations went wrong and no worker is left: connection reset"
+    )
+
+
+@pytest.mark.parametrize("way", ["killed", "killed at once", "out of memory"])
+@pytest.mark.parametrize("crashing", [2, 30])
+def test_tasks_that_end_their_worker_hold_up_no_other(way: str, crashing: int) -> None:
+    """The scheduler gives each up after as many workers as Dask allows; all others are done meanwhile."""
+    bad = [Task(f"bad-{n}", "bad", n, 0.2, repeatable=False) for n in range(crashing)]
+    world = up(World(FleetSettings(), tasks=[]), 3)
+    deaths: Counter[str] = Counter()
+    finish = world._finish_task
+
+    def end_or_finish(one: Execution, task: Task) -> None:
+        if task not in bad or one.ended is not None or one.task is not task:
+            finish(one, task)
+            return
+        deaths[task.key] += 1
+        if deaths[task.key] > 3:
+            one.task = None  # Dask's allowed-failures
+        if way == "out of memory":
+            world._end(one, ev.Failed, "out of memory: 1700 of 1769 MB in use")
+        else:
+            world.kill(one)
+
+    world._finish_task = end_or_finish  # type: ignore[method-assign]
+    if (
+        way == "killed at once"
+    ):  # nothing of the task was heard from the worker; the scheduler knows
+        say, tell = world._say, world.tell
+
+        def told_nothing(one: Execution, event: ev.InvocationEvent) -> None:
+            if not (isinstance(event, ev.Running) and event.key.startswith("bad")):
+                say(one, event)
+
+        def blaming(event: ev.Event) -> None:
+            if isinstance(event, ev.LinkDown) and event.why == "connection reset":
+                latest = next(key for key in reversed(order) if key.startswith("bad"))
+                event = dataclasses.replace(event, task=latest)
+            tell(event)
+
+        order: list[str] = []
+        note = world._run
+        world._run = lambda one, task: (order.append(task.key), note(one, task))[1]  # type: ignore
+        world._say, world.tell = told_nothing, blaming  # type: ignore[method-assign]
+    world.tasks.extend([*bad, *tasks(60, {"good": 1.0})])
+    for one in world.running():
+        world.work(one)
+    good = 60 * 1.0 / 3
+    assert world.run(good + 4 * crashing * 4.0 + 30, lambda: len(world.done) == 60), world.fleet
+    assert set(deaths.values()) == {4} and len(deaths) == crashing
+    assert world.fleet.stopping is None and not world.of(act.Notice)
+    assert world.run(30, world.settled), "nobody waits for a place"
 
 
 def test_stopping_drains_and_leaves_nothing_running() -> None:

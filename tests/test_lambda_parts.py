@@ -46,6 +46,7 @@ from executors.aws_lambda.messages import (
 )
 from executors.aws_lambda.payload import InvalidPayload, Payload
 from executors.aws_lambda.post_mortem import judge
+from executors.base import REPEATABLE
 
 # Payload and handler
 
@@ -342,6 +343,25 @@ def test_activity_tells_only_what_is_new() -> None:
     assert [(m["op"], m.get("stage"), m.get("number")) for m in told] == [
         ("waiting", "rebase", 7), ("running", "rebase", 7), ("waiting", "rebase", 8), ("idle", None, None),
         ("running", "total", None),
+    ]  # fmt: skip
+
+
+def test_a_repeated_run_that_is_not_needed_any_more_still_keeps_its_worker_busy() -> None:
+    marked, unmarked = (SimpleNamespace(annotations=one) for one in ({REPEATABLE: True}, None))
+    told: list[dict[str, Any]] = []
+    activity = Activity(told.append)
+    tasks = {"encode": marked, "mine": unmarked}
+    activity.setup(SimpleNamespace(state=SimpleNamespace(tasks=tasks)))
+    seen = []
+    for key in tasks:
+        for start, finish in (("ready", "executing"), ("executing", "cancelled")):
+            activity.transition(key, start, finish)
+            seen.append((told[-1]["op"], told[-1].get("repeatable", False)))
+        activity.transition(key, "cancelled", "released")
+        seen.append((told[-1]["op"], len(told)))
+    assert seen == [
+        ("running", True), ("running", True), ("idle", 2),
+        ("running", False), ("idle", False), ("idle", 4),
     ]  # fmt: skip
 
 

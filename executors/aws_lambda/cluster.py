@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import dask
-from distributed import Scheduler
 from distributed.core import Status, rpc
 from distributed.deploy.cluster import Cluster
 from distributed.utils import silence_logging_cmgr
@@ -21,6 +20,7 @@ from executors.aws_lambda import registration
 from executors.aws_lambda.at_exit import close_at_exit
 from executors.aws_lambda.attached import AttachedCluster, remove_access, write_access
 from executors.aws_lambda.backend import Backend, open_backend
+from executors.aws_lambda.blame import BlamingScheduler
 from executors.aws_lambda.config import DASK_CONFIG, setting
 from executors.aws_lambda.coordinator import Coordinator
 from executors.aws_lambda.fleet import Fleet
@@ -118,7 +118,7 @@ class LambdaCluster(Cluster):  # type: ignore[misc]
         self._starting: asyncio.Task[Any] | None = None
         self._closing: asyncio.Task[None] | None = None
         self.backend: Backend | None = None
-        self.scheduler: Scheduler | None = None
+        self.scheduler: BlamingScheduler | None = None
         self.coordinator: Coordinator | None = None
         super().__init__(
             asynchronous=asynchronous,
@@ -232,7 +232,7 @@ class LambdaCluster(Cluster):  # type: ignore[misc]
         self._stack.push_async_callback(loop.run_in_executor, None, backend.close)
         return backend
 
-    async def _start_scheduler(self) -> Scheduler:
+    async def _start_scheduler(self) -> BlamingScheduler:
         registration.install()
         with dask.config.set(DASK_CONFIG):
             options = {"dashboard_address": "127.0.0.1:0", **self._options.scheduler_options}
@@ -241,7 +241,7 @@ class LambdaCluster(Cluster):  # type: ignore[misc]
                 "host": ["", "127.0.0.1"],
                 "port": [None, 0],
             }
-            scheduler = await Scheduler(security=self.security, **places, **options)
+            scheduler = await BlamingScheduler(security=self.security, **places, **options)
         arguments = self.security.get_listen_args("scheduler")
         for relay in self._relays.addresses[1:]:
             await scheduler.listen(f"rdv://{relay}/{at_relay(self.name, SCHEDULER)}", **arguments)

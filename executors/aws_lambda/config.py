@@ -17,7 +17,6 @@ with (Path(__file__).parent / "lambda.yaml").open() as _file:
 dask.config.update_defaults(_DEFAULTS)
 
 DASK_CONFIG: dict[str, Any] = {
-    "distributed.scheduler.allowed-failures": 10,
     "distributed.scheduler.work-stealing": False,
     "distributed.scheduler.bandwidth": 10_000_000,
     "distributed.scheduler.worker-ttl": "5 minutes",

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import logging
 import time
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
-from distributed import Scheduler
 from distributed.comm import Comm, listen
 
 from executors.aws_lambda import invoker as lambda_answers
+from executors.aws_lambda.blame import BlamingScheduler
 from executors.aws_lambda.deploy.versions import mismatch
 from executors.aws_lambda.fleet import Fleet, actions, events
-from executors.aws_lambda.fleet.states import LIVE
+from executors.aws_lambda.fleet.states import LIVE, State
 from executors.aws_lambda.fleet.views import headline
 from executors.aws_lambda.invoker import Invoker
 from executors.aws_lambda.messages import (
@@ -25,6 +26,7 @@ from executors.aws_lambda.messages import (
     read_versions,
 )
 from executors.aws_lambda.post_mortem import PostMortem
+from executors.aws_lambda.second_runs import SecondRuns
 from executors.rendezvous import Notice, RendezvousSecurity
 
 logger = logging.getLogger("distributed.excamera.coordinator")
@@ -59,7 +61,7 @@ class Coordinator:
         self,
         fleet: Fleet,
         *,
-        scheduler: Scheduler,
+        scheduler: BlamingScheduler,
         invoker: Invoker,
         make_payload: MAKE_PAYLOAD,
         versions: Mapping[str, str],
@@ -70,11 +72,13 @@ class Coordinator:
     ) -> None:
         self.fleet = fleet
         self._scheduler = scheduler
+        scheduler.seen_running = self._seen_running
         self._invoker = invoker
         self._make_payload = make_payload
         self._versions = versions
         self._on_log, self._on_notice, self._on_stop = on_log, on_notice, on_stop
         self._post_mortem = post_mortem
+        self._second_runs = SecondRuns(scheduler, self._is_idle, self._beaten)
         self._inquests = 0
         self._controls: dict[str, Comm] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -142,7 +146,8 @@ class Coordinator:
         if notice.event == "registered":
             self.feed(events.LinkUp(at=now(), name=name))
         elif notice.event == "gone":
-            self.feed(events.LinkDown(at=now(), name=name, why=notice.why))
+            task = self._scheduler.died_of(name)
+            self.feed(events.LinkDown(at=now(), name=name, why=notice.why, task=task))
         elif notice.event == "refused":
             self.feed(events.Refused(at=now(), name=name, why=notice.why))
 
@@ -159,7 +164,11 @@ class Coordinator:
             if one is not None and one.state in LIVE:
                 self._send(name, {"op": "work"})  # others have been told to leave
             while True:
-                self.feed(read_message(await comm.read(), name, now()))
+                event = read_message(await comm.read(), name, now())
+                if isinstance(event, events.Failed):
+                    event = dataclasses.replace(event, task=self._scheduler.died_of(name))
+                self.feed(event)
+                self._second_runs.look()
         except OSError:
             pass  # the relay says why
         except InvalidMessage as error:
@@ -195,9 +204,10 @@ class Coordinator:
         elif isinstance(action, actions.RetireFromScheduler):
             self._spawn(self._retire(action.name))
         elif isinstance(action, actions.RemoveFromScheduler):
-            self._spawn(self._remove(action.name))
+            self._spawn(self._remove(action.name, action.blame))
         elif isinstance(action, actions.Speculate):
-            self._spawn(self._replace_straggler(action))
+            logger.info("%s is slow at %s", action.name, action.key)
+            self._second_runs.want(action.name, action.key)
         elif isinstance(action, actions.Notice):
             self._on_notice(action.text)
         elif isinstance(action, actions.StopAll):
@@ -239,7 +249,7 @@ class Coordinator:
         comm = self._controls.pop(name, None)
         if comm is not None:
             comm.abort()
-        self._spawn(self._remove(name))
+        self._spawn(self._remove(name, False))
 
     async def _retire(self, name: str) -> None:
         """Have results moved to other workers; then the worker may go. When all go there are none to move to."""
@@ -254,20 +264,30 @@ class Coordinator:
             )
         self.feed(events.Drained(at=now(), name=name))
 
-    async def _remove(self, name: str) -> None:
-        """Have the scheduler run a worker's tasks elsewhere, without counting it as their fault."""
+    def _seen_running(self, name: str) -> list[str]:
+        """Keys of the tasks that a worker said last that it runs."""
+        one = self.fleet.get(name)
+        return [] if one is None else [task.key for task in one.tasks.values() if not task.waiting]
+
+    async def _remove(self, name: str, blame: bool) -> None:
+        """Have the scheduler run a worker's tasks elsewhere; blame: it may be the fault of one of them."""
         address = self._scheduler.aliases.get(name)
         if address is not None:
             await self._scheduler.remove_worker(
-                address, stimulus_id=f"remove-{name}", expected=True, close=False
+                address, stimulus_id=f"remove-{name}", expected=not blame, close=False
             )
 
-    async def _replace_straggler(self, slow: actions.Speculate) -> None:
-        """Another worker takes over: results move away if they can, then the slow one is let go."""
-        logger.info("%s is slow at %s: another worker takes over", slow.name, slow.key)
-        await self._retire(slow.name)
-        await self._remove(slow.name)
-        self._send(slow.name, {"op": "exit", "reason": "slow"})
+    def _is_idle(self, name: str) -> bool:
+        """Whether a worker stays, and its thread is free."""
+        one = self.fleet.get(name)
+        return one is not None and one.state is State.READY and not one.leaving
+
+    def _beaten(self, name: str, key: str) -> None:
+        """What a worker still does is done already: it goes when its results are elsewhere, and another comes."""
+        one = self.fleet.get(name)
+        task = None if one is None else one.tasks.get(key)
+        if task is not None and not task.waiting:
+            self.feed(events.Retire(at=now(), name=name, reason="slow"))
 
     async def _inquire(self, name: str) -> None:
         """Ask Lambda's logs why a worker is gone that did not say so itself; of many only the first are asked for."""

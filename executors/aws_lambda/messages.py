@@ -82,6 +82,13 @@ def _number(told: Told, field: str) -> float:
 
 
 def _task(told: Told) -> dict[str, Any]:
+    repeatable = told.get("repeatable", False)
+    if not isinstance(repeatable, bool):
+        raise InvalidMessage("repeatable is no truth value")
+    return {**_piece(told), "repeatable": repeatable}
+
+
+def _piece(told: Told) -> dict[str, Any]:
     number = told.get("number")
     return {
         "key": _text(told, "key", LONGEST_TEXT)[:LONGEST_NAME],  # users' keys may be long
@@ -102,7 +109,7 @@ _READERS: dict[str, Callable[[Told, str, float], events.Event]] = {
         at=at, name=name, address=_text(told, "worker_address", LONGEST_NAME)
     ),
     "running": lambda told, name, at: events.Running(at=at, name=name, **_task(told)),
-    "waiting": lambda told, name, at: events.Waiting(at=at, name=name, **_task(told)),
+    "waiting": lambda told, name, at: events.Waiting(at=at, name=name, **_piece(told)),
     "idle": lambda told, name, at: events.Idle(at=at, name=name),
     "heartbeat": lambda told, name, at: events.Heartbeat(
         at=at, name=name, rss=int(_number(told, "rss"))

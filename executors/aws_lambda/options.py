@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from executors.aws_lambda.backend import Backend, FunctionSpec
-from executors.aws_lambda.config import DASK_CONFIG, setting
+from executors.aws_lambda.config import setting
 from executors.aws_lambda.deploy.versions import installed
 from executors.aws_lambda.fleet import FleetSettings
 from executors.aws_lambda.relays import RelaySpec
@@ -82,8 +82,6 @@ class ClusterOptions:
             "budget": self.budget,
             "appear_timeout": setting("start-timeout"),
             "deadline_margin": setting("margin"),
-            # so that Dask gives up a task that kills its workers before we give up a place for workers
-            "retries_per_slot": DASK_CONFIG["distributed.scheduler.allowed-failures"] + 2,
             "threads": int(self.worker_options.get("nthreads", 1)),
             "prefix": prefix,
         }

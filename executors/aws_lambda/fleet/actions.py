@@ -42,11 +42,15 @@ class RetireFromScheduler(Action):
 
 @dataclass(frozen=True, slots=True)
 class RemoveFromScheduler(Action):
-    """The worker is gone: have the scheduler forget it now and run its tasks elsewhere."""
+    """The worker is gone: have the scheduler forget it now and run its tasks elsewhere.
+
+    `blame`: what it ran may have been the cause, and counts among the workers that a task may lose.
+    """
 
     name: str
     address: str | None
     reason: str
+    blame: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +71,10 @@ class Cut(Action):
 
 @dataclass(frozen=True, slots=True)
 class Speculate(Action):
-    """Have the task `key` run on another worker as well: here it takes far longer than is usual for its stage."""
+    """Have the task `key` run on another worker as well: here it takes far longer than is usual for its stage.
+
+    It is said again of the same task, with twice the patience each time.
+    """
 
     name: str
     key: str

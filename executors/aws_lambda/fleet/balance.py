@@ -134,9 +134,11 @@ class Balance(Lifecycle):
         ended = reversed(self.roster.by_name.values())
         last = next((one for one in ended if one.error or one.reason), None)
         why = (last.error or last.reason) if last is not None else "no reason known"
-        if not self.roster.live and not self.ever_ready:
+        if not self.roster.live:
             count = sum(self.roster.ended.values())
-            self.give_up(f"none of {count} invocations got ready: {why}")
+            none_ready = f"none of {count} invocations got ready"
+            none_left = "too many invocations went wrong and no worker is left"
+            self.give_up(f"{none_left if self.ever_ready else none_ready}: {why}")
         elif self.ever_ready and not self._retries_told:
             self._retries_told = True
             self._tell(

@@ -6,7 +6,7 @@ from typing import Any
 
 from executors.aws_lambda.fleet import actions as act
 from executors.aws_lambda.fleet import events as ev
-from executors.aws_lambda.fleet.breaker import Breaker, RetryLimit
+from executors.aws_lambda.fleet.breaker import Breaker, Crashes, RetryLimit
 from executors.aws_lambda.fleet.details import detail_of
 from executors.aws_lambda.fleet.errors import UnknownPrice
 from executors.aws_lambda.fleet.invocation import Invocation, Roster, Task
@@ -49,6 +49,7 @@ class Books:
         )
         self.breaker = Breaker(settings.breaker)
         self.retries = RetryLimit(settings.retry_window)
+        self.crashes = Crashes()
         self.ghosts = 0
         """Invocations that were given up and may run on, unseen, until their time is up."""
         self.ghost_ends = 0.0
@@ -112,7 +113,10 @@ class Books:
             self._end_tasks(one)
         elif known is not None and not known.waiting:
             self._end_task(known)
-        one.tasks[event.key] = Task(event.key, event.stage, event.number, self.now, waiting)
+        repeatable = not waiting and event.repeatable
+        one.tasks[event.key] = Task(
+            event.key, event.stage, event.number, self.now, waiting, repeatable
+        )
 
     def _end_tasks(self, one: Invocation) -> None:
         for task in one.tasks.values():
@@ -120,7 +124,7 @@ class Books:
         one.tasks.clear()
 
     def _end_task(self, task: Task | None) -> None:
-        if task is not None and not task.waiting:
+        if task is not None and task.repeatable:
             self.stragglers.add(task.stage, self.now - task.since)
 
     def _drain(self, one: Invocation, reason: str, told: bool = False) -> Outcome:
@@ -155,7 +159,8 @@ class Books:
     def _cut_off(self, one: Invocation) -> None:
         """It does not answer. It may run on unseen until its time is up, and is paid for until then."""
         if one.address is not None or one.ready_at is not None:
-            self._do(act.RemoveFromScheduler(one.name, one.address, one.reason))
+            blame = one.state is not State.DRAINING and one.link_lost_at is None
+            self._do(act.RemoveFromScheduler(one.name, one.address, one.reason, blame))
         if one.exit_told is None:
             self._tell_exit(one, one.reason)
         self._do(act.Cut(one.name, one.reason))
@@ -200,6 +205,12 @@ class Books:
 
     def _close(self, one: Invocation, state: State) -> None:
         """It has just ended: its place is free, its costs end, and what went wrong is remembered."""
+        blamed = one.blamed
+        for task in one.tasks.values():
+            if not task.waiting:
+                blamed = blamed or task.key
+            if task.repeatable:
+                self.stragglers.add_cut(task.stage, self.now - task.since)
         one.tasks.clear()
         if one.started_at is not None and one.ended_at is None and one.ghost_until is None:
             one.ended_at = self.now
@@ -210,8 +221,11 @@ class Books:
         if not wrong:
             self._free_slot(one)
             return
-        self.slots.fail(one.slot, self.now)
-        again = self.slots.failures(one.slot, self.now) - (1 if state is State.LOST else 0)
+        if blamed is not None and one.ready_at is not None:
+            again = self.crashes.note(blamed) - 1  # how often is the scheduler's to bound
+        else:
+            self.slots.fail(one.slot, self.now)
+            again = self.slots.failures(one.slot, self.now) - (1 if state is State.LOST else 0)
         wait = 0.0
         if again > 0:
             share = jitter(self.settings.seed, one.name, again)

@@ -235,17 +235,16 @@ class Fleet(Balance):
 
     def _speculate(self, one: Invocation) -> None:
         for task in one.tasks.values():
-            patience = self.stragglers.patience(task.stage)
-            if patience is None or task.waiting or task.speculated:
+            at = self.stragglers.slow_at(task) if task.repeatable else None
+            if at is None or at > self.now:
                 continue
-            if task.since + patience <= self.now:
-                task.speculated = True
-                passed = self.now - task.since
-                median = self.stragglers.median(task.stage)
-                stage = task.stage or ""
-                self._do(act.Speculate(one.name, task.key, stage, passed, median))
-                detail = {"key": task.key, "stage": stage, "seconds": passed, "median": median}
-                self._log_own(one, "Speculate", detail)
+            self.stragglers.was_slow(task.key, self.now)
+            passed = self.now - task.since
+            median = self.stragglers.median(task.stage)
+            stage = task.stage or ""
+            self._do(act.Speculate(one.name, task.key, stage, passed, median))
+            detail = {"key": task.key, "stage": stage, "seconds": passed, "median": median}
+            self._log_own(one, "Speculate", detail)
 
     # The end
 

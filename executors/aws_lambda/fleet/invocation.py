@@ -11,24 +11,30 @@ from executors.aws_lambda.fleet.states import AT_WORK, LIVE, TERMINAL, UNSEEN, S
 class Task:
     """A task that a worker has in hand."""
 
-    __slots__ = ("key", "number", "since", "speculated", "stage", "waiting")
+    __slots__ = ("key", "number", "repeatable", "since", "stage", "waiting")
 
     def __init__(
-        self, key: str, stage: str | None, number: int | None, since: float, waiting: bool
+        self,
+        key: str,
+        stage: str | None,
+        number: int | None,
+        since: float,
+        waiting: bool,
+        repeatable: bool = False,
     ) -> None:
         self.key = key
         self.stage = stage
         self.number = number
         self.since = since
         self.waiting = waiting
-        self.speculated = False
+        self.repeatable = repeatable
 
 
 class Invocation:
     """One Lambda invocation. Times are the coordinator's; None is "not yet"."""
 
     __slots__ = (
-        "address", "attempts", "cold", "cut", "deadline", "dismissed", "drain_until", "ended_at", "error", "exit_told",
+        "address", "attempts", "blamed", "cold", "cut", "deadline", "dismissed", "drain_until", "ended_at", "error", "exit_told",
         "ghost_until", "idle_since", "invoked_at", "last_seen", "leaving", "link_lost_at", "linked_at", "log_stream",
         "log_tail", "memory", "name", "ready_at", "reason", "request_id", "requested_at", "retry_at", "rss", "serial",
         "since", "slot", "slot_held", "started_at", "state", "tasks", "timer_at", "twins", "unsent",
@@ -59,6 +65,8 @@ class Invocation:
         self.leaving = False
         self.dismissed = False
         self.cut = False
+        self.blamed: str | None = None
+        """Key of the task that it died of, as far as the scheduler knows."""
         self.tasks: dict[str, Task] = {}
         self.twins = 0
         self.request_id: str | None = None

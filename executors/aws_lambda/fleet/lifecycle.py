@@ -268,6 +268,7 @@ class Lifecycle(Books):
 
     def failed(self, one: Invocation, event: ev.Failed) -> Outcome:
         one.error = event.error
+        one.blamed = event.task
         one.log_tail = event.log_tail
         billed = event.billed
         if billed is None and one.started_at is None and one.invoked_at is not None:
@@ -281,6 +282,7 @@ class Lifecycle(Books):
             self._note(one, event)
             return None
         one.reason = event.why or "connection lost"
+        one.blamed = event.task
         return State.LOST
 
     def gone(self, one: Invocation, event: ev.LinkDown) -> Outcome:

@@ -67,13 +67,11 @@ def _slow(one: Invocation, fleet: Books) -> float:
     """When the first of its tasks will be slow, or when to look again if that cannot be said yet."""
     first = math.inf
     for task in one.tasks.values():
-        if task.waiting or task.speculated or task.stage is None:
-            continue
-        patience = fleet.stragglers.patience(task.stage)
-        if patience is None:
-            first = min(first, fleet.now + fleet.settings.straggler_seconds + 1)
-        else:
-            first = min(first, task.since + patience)
+        if task.repeatable:
+            at = fleet.stragglers.slow_at(task)
+            first = min(
+                first, fleet.now + fleet.settings.straggler_seconds + 1 if at is None else at
+            )
     return first
 
 

@@ -1,0 +1,54 @@
+"""Whom the death of a worker is held against: what ran there, not what waited there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from distributed import Scheduler
+from distributed.scheduler import TaskState, WorkerState
+
+
+class BlamingScheduler(Scheduler):  # type: ignore[misc]
+    """Dask's scheduler, but that a worker which dies counts against the tasks that ran on it.
+
+    Dask counts it against all tasks that it was given, so those that wait behind one that kills its workers fail with it.
+    seen_running: keys, as text, of what the worker of a name said last that it runs.
+    """
+
+    seen_running: Callable[[str], Sequence[str]] = staticmethod(lambda name: ())
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        self._died_of: dict[str, str] = {}
+        super().__init__(*arguments, **options)
+
+    async def remove_worker(
+        self, address: str, *, stimulus_id: str, expected: bool = False, close: bool = True
+    ) -> Any:
+        """As Dask's."""
+        ws = self.workers.get(self.coerce_address(address))
+        if ws is not None and not expected:
+            guilty = self._guilty(ws)
+            if guilty:
+                self._died_of[ws.name] = str(guilty[0].key)
+            for task in ws.processing:
+                if task not in guilty:  # of these it counts one more in a moment
+                    task.suspicious -= 1
+                    task.prefix.suspicious -= 1
+        return await super().remove_worker(
+            address, stimulus_id=stimulus_id, expected=expected, close=close
+        )
+
+    def died_of(self, name: str) -> str | None:
+        """Key, as text, of the task that a worker most likely ran when it died just now; None: it had none."""
+        address = self.aliases.get(name)
+        if address is None:
+            return self._died_of.pop(name, None)
+        guilty = self._guilty(self.workers[address])
+        return str(guilty[0].key) if guilty else None
+
+    def _guilty(self, ws: WorkerState) -> list[TaskState]:
+        """What it said that it runs, or else what a worker runs first; at least one, if it was given any."""
+        said = set(self.seen_running(ws.name))
+        ran = [task for task in ws.processing if str(task.key) in said]
+        return ran or sorted(ws.processing, key=lambda task: task.priority)[: ws.nthreads]

@@ -1,0 +1,35 @@
+"""Whom Dask's scheduler holds the death of a worker against."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from distributed import Client, Worker
+
+from executors.aws_lambda.blame import BlamingScheduler
+
+
+@pytest.mark.parametrize("said", [[], ["third"], ["a task that ended before"]])
+def test_what_ran_is_blamed_and_what_waited_is_not(said: list[str]) -> None:
+    async def go() -> None:
+        async with BlamingScheduler(dashboard_address=None, protocol="inproc") as scheduler:
+            scheduler.seen_running = lambda name: said
+            async with (
+                Worker(scheduler.address, nthreads=1, name="w") as worker,
+                Client(scheduler.address, asynchronous=True, set_as_default=False) as client,
+            ):
+                futures = [
+                    client.submit(asyncio.sleep, 60, key=key, workers=["w"], priority=-place)
+                    for place, key in enumerate(["first", "second", "third"])
+                ]
+                while len(scheduler.workers[worker.address].processing) < 3:
+                    await asyncio.sleep(0.01)
+                guilty = said[0] if said == ["third"] else "first"
+                assert scheduler.died_of("w") == guilty
+                await scheduler.remove_worker(worker.address, stimulus_id="test", close=False)
+                counts = {future.key: scheduler.tasks[future.key].suspicious for future in futures}
+                assert counts == {"first": 0, "second": 0, "third": 0} | {guilty: 1}
+                assert scheduler.died_of("w") == guilty and scheduler.died_of("w") is None
+
+    asyncio.run(go())
