@@ -46,6 +46,7 @@ class Weather:
     fails_when: str = "connected"
     heartbeat: float = 5.0
     deaf: bool = False
+    unreachable: bool = False
     clock_error: float = 0.0
 
 
@@ -258,6 +259,12 @@ class World:
         self.later(0.02, lambda: self._link(one))
 
     def _link(self, one: Execution) -> None:
+        if self.weather.unreachable:  # it tries for a while, and leaves
+            if self.now - one.started < 20:
+                self.later(0.5, lambda: self._link(one))
+            else:
+                self._vanish(one)
+            return
         if one.name in self.links or one.name in self.barred:
             self.tell(ev.Refused(one.name, "registered already", one.request_id, at=self.now))
             self._end(one, ev.Finished, "refused", silent=True)
@@ -395,6 +402,30 @@ class World:
             self._unlink(one, "connection reset")
             self._start_queued()
 
+    def _vanish(self, one: Execution) -> None:
+        """It ends, and nobody hears of it."""
+        if one.ended is None:
+            one.ended = self.now
+            self.seconds_billed += self.now - one.started
+            self._give_back(one)
+
+    def lose_relay_for(self, seconds: float) -> None:
+        """The coordinator hears nothing any more; workers stay for 30 s, and invocations that begin find no relay."""
+        links, self.links = self.links, {}
+        self.weather.unreachable = True
+        self.tell(ev.RelayLost(at=self.now))
+        for one in links.values():
+            one.linked = False
+            if seconds < 30:
+                self.later(seconds + 0.5, lambda one=one: self._come_back(one))
+            else:
+                self.later(30.0, lambda one=one: self._vanish(one))
+        self.later(seconds, self._regain_relay)
+
+    def _regain_relay(self) -> None:
+        self.weather.unreachable = False
+        self.tell(ev.RelayBack(at=self.now))
+
     def hang(self, one: Execution) -> None:
         """The worker says nothing any more, but its connection stays."""
         if one.ended is None:
@@ -414,8 +445,10 @@ class World:
         if one.ended is None and one.name not in self.barred:
             self.links[one.name] = one
             one.linked = True
-            self.tell(ev.LinkUp(one.name, at=self.now))
+            if self._chance(0.5):  # notices can be lost with the relay
+                self.tell(ev.LinkUp(one.name, at=self.now))
             self._beat(one)
+            self.work(one)
 
     def _say(self, one: Execution, event: ev.InvocationEvent) -> None:
         """A message of the worker's own, by its own clock."""

@@ -235,7 +235,7 @@ def test_while_lambda_cannot_be_reached_one_call_at_a_time_tries() -> None:
         [state for state in State if state is not State.THROTTLED], 0
     )
     told = [action.text for action in world.of(act.Notice)]  # type: ignore[attr-defined]
-    assert told == ["Lambda cannot be reached (Could not connect); trying again until it can be"]
+    assert told[0] == "Lambda cannot be reached (Could not connect); trying again until it can be"
     world.weather = Weather()
     assert world.run(10, world.settled), "it goes on as soon as a call gets through"
     assert not world.invocations(State.FAILED) and not world.invocations(State.EXPIRED)
@@ -247,7 +247,9 @@ def test_a_fleet_without_workers_gives_up_on_an_outage_without_end() -> None:
     world.run(299)
     assert world.fleet.stopping is None
     world.run(10)
-    assert (world.fleet.stopping or "").startswith("Lambda could not be reached for 30")
+    assert world.fleet.stopping == (
+        "no worker is there for 300 s (3 throttled); the last answer: Could not connect"
+    )
     assert world.fleet.is_over
 
 
@@ -579,6 +581,96 @@ def test_workers_that_do_not_come_back_after_their_relay_are_replaced() -> None:
     world.run(30)
     lost = len(world.invocations(State.LOST))
     assert 0 < lost < 20 and world.fleet.workers == 20
+
+
+@pytest.mark.parametrize("seconds", [2.0, 20.0, 45.0, 120.0])
+def test_after_an_outage_of_the_relay_the_work_goes_on(seconds: float) -> None:
+    world = up(World(tasks=tasks(120, {"encode": 10.0})), 10)
+    world.run(5)
+    before = len(world.of(act.Invoke))
+    world.lose_relay_for(seconds)
+    world.run(seconds - 0.01)
+    assert len(world.of(act.Invoke)) == before, "nobody could connect"
+    assert not world.invocations(State.LOST) and not world.invocations(State.EXPIRED)
+    told = [action.text for action in world.of(act.Notice)]  # type: ignore[attr-defined]
+    assert bool(told) == (seconds > 15)
+    assert world.run(400, lambda: len(set(world.done)) == 120)
+    assert world.run(60, world.settled)
+    if seconds < 30:
+        assert len(world.executions) == 10, "everybody came back"
+    assert world.real_dollars() * 0.999 <= world.estimate()
+    if told:
+        assert told[0].startswith("the rendezvous cannot be reached for 15 s; waiting")
+        assert "the rendezvous can be reached again" in [
+            action.text for action in world.of(act.Notice)  # type: ignore[attr-defined]
+        ]  # fmt: skip
+
+
+def test_an_outage_of_the_relay_without_end_ends_in_one_line_and_costs_no_more_than_is_told() -> (
+    None
+):
+    world = up(World(tasks=tasks(500, {"encode": 10.0})), 10)
+    world.lose_relay_for(1e6)
+    world.run(299)
+    assert world.fleet.stopping is None
+    world.run(5)
+    assert world.fleet.stopping == "the rendezvous cannot be reached for 300 s"
+    world.run(1000)
+    assert not world.running() and world.fleet.is_over
+    assert world.real_dollars() <= world.estimate()
+
+
+@pytest.mark.parametrize("budget", [None, 0.01])
+def test_invocations_that_never_answer_are_counted(budget: float | None) -> None:
+    """Each runs for as long as it looks for the relay; the estimate is no less than the bill, and the budget holds."""
+    world = World(FleetSettings(budget=budget), Weather(unreachable=True))
+    world.scale(5)
+    world.run(1000)
+    assert world.fleet.stopping is not None
+    assert len(world.executions) > 5
+    assert 0 < world.real_dollars() <= world.estimate() < 2 * world.real_dollars()
+    assert budget is None or world.estimate() <= budget
+
+
+# Nobody comes
+
+
+@pytest.mark.parametrize(
+    ("weather", "answer"),
+    [
+        (Weather(throttled=1.0), "throttled (Rate Exceeded)"),
+        (Weather(offline=True), "Could not connect"),
+        (Weather(never_run=1.0), "Lambda accepted the call"),
+        (Weather(never_run=1.0, unanswered=1.0), "read timeout"),
+        (Weather(unreachable=True), "Lambda accepted the call"),
+        (Weather(cold=(1e6, 1e6)), "Lambda accepted the call"),
+        (Weather(load=(1e6, 1e6)), "Lambda accepted the call"),
+    ],
+)
+def test_where_nobody_comes_it_is_told_with_the_last_answer_and_ends(
+    weather: Weather, answer: str
+) -> None:
+    world = World(weather=weather)
+    when: list[tuple[float, str]] = []
+    world.on_action = lambda action: (
+        when.append((world.now - START, action.text)) if isinstance(action, act.Notice) else None
+    )
+    world.scale(3)
+    world.run(310)
+    assert world.fleet.stopping is not None
+    told = [(at, text) for at, text in when if text.startswith("no worker is there")]
+    assert [round(at) for at, _ in told] in ([15, 45, 105, 225], [15, 45, 105], [15, 45], [15])
+    assert f"; the last answer: {answer}; waiting" in told[0][1]
+    assert "\n" not in world.fleet.stopping
+    world.run(1000)
+    assert world.fleet.is_over
+
+
+def test_where_somebody_comes_nothing_is_told() -> None:
+    world = World(weather=Weather(cold=(5.0, 14.0)))
+    world.scale(3)
+    world.run(400)
+    assert not world.of(act.Notice) and world.fleet.stopping is None
 
 
 def test_the_coordinators_own_pause_is_not_held_against_the_workers() -> None:

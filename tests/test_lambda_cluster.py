@@ -311,7 +311,8 @@ def test_nothing_is_said_that_was_not_asked_for() -> None:
     code = (
         "import time\n"
         "from executors.aws_lambda import LambdaCluster\n"
-        "with LambdaCluster(2, backend='local') as cluster, cluster.get_client() as client:\n"
+        "patience = {'notice_after': 100}\n"
+        "with LambdaCluster(2, backend='local', fleet_options=patience) as cluster, cluster.get_client() as client:\n"
         "    running = client.map(time.sleep, [0.01, 30, 60])\n"
         "    running[0].result(timeout=30)\n"
     )

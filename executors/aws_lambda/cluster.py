@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -204,7 +205,9 @@ class LambdaCluster(Cluster):  # type: ignore[misc]
             role=CONTROLLER,
         )
         first, *others = self._relays.addresses
-        self.security = RendezvousSecurity(first, credential, also=others)
+        self.security = RendezvousSecurity(
+            first, credential, also=others, reconnect_timeout=math.inf
+        )
         enter.push_async_callback(self.security.close)
         await self._relays.reach(self.security)
         self.scheduler = await self._start_scheduler()

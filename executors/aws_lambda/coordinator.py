@@ -27,7 +27,7 @@ from executors.aws_lambda.messages import (
 )
 from executors.aws_lambda.post_mortem import PostMortem
 from executors.aws_lambda.second_runs import SecondRuns
-from executors.rendezvous import Notice, RendezvousSecurity
+from executors.rendezvous import Notice, RendezvousError, RendezvousSecurity
 
 logger = logging.getLogger("distributed.excamera.coordinator")
 
@@ -83,6 +83,7 @@ class Coordinator:
         self._controls: dict[str, Comm] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._listeners: list[Any] = []
+        self._lost_relays: set[str] = set()
         self._closing = False
         self._timer: asyncio.TimerHandle | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -100,6 +101,8 @@ class Coordinator:
         self._listeners.append(await listener)
         link = await security.link_to(relay)
         link.on_notice.append(self.relay_notice)
+        link.on_state.append(lambda is_up: self._relay_state(relay, is_up))
+        link.closed.add_done_callback(self._relay_given_up)
 
     def scale(self, workers: int) -> None:
         """Want so many workers from now on."""
@@ -150,6 +153,23 @@ class Coordinator:
             self.feed(events.LinkDown(at=now(), name=name, why=notice.why, task=task))
         elif notice.event == "refused":
             self.feed(events.Refused(at=now(), name=name, why=notice.why))
+
+    def _relay_state(self, relay: str, is_up: bool) -> None:
+        """Our own link to a relay is lost, or back."""
+        before = bool(self._lost_relays)
+        (self._lost_relays.discard if is_up else self._lost_relays.add)(relay)
+        if bool(self._lost_relays) != before:
+            self.feed(events.RelayBack(at=now()) if before else events.RelayLost(at=now()))
+
+    def _relay_given_up(self, ended: asyncio.Future[RendezvousError | None]) -> None:
+        """It does not come back: without it nobody can be told anything."""
+        error = None if ended.cancelled() else ended.result()
+        if error is not None and not self._closing and self.fleet.stopping is None:
+            self._give_up(f"the connection to the rendezvous has ended: {error}")
+
+    def _give_up(self, reason: str) -> None:
+        self.feed(events.Stop(at=now(), reason=reason, drain=False))
+        self._on_stop(reason)
 
     async def _serve(self, comm: Comm) -> None:
         """One worker's control stream, from its first message to its end."""
@@ -313,8 +333,7 @@ class Coordinator:
         assert self._loop is not None
         wrong = await self._loop.run_in_executor(None, self._invoker.probe)
         if wrong is not None and self.fleet.stopping is None:
-            self.feed(events.Stop(at=now(), reason=wrong.reason, drain=False))
-            self._on_stop(wrong.reason)
+            self._give_up(wrong.reason)
 
     async def _watch_work(self) -> None:
         """A fleet that sent idle workers home grows again when tasks wait."""

@@ -28,7 +28,8 @@ WORKER = "worker"
 CONTROLLER = "controller"
 RELAY_ROLE = "relay"
 ROLES = (WORKER, CONTROLLER)
-CLOCK_SKEW = timedelta(minutes=5)
+CLOCK_SKEW = timedelta(days=1)
+"""How far back a clock may be set, here or elsewhere, and certificates still hold."""
 AUTHORITY_LIFETIME = timedelta(days=3650)
 RELAY_LIFETIME = timedelta(days=365)
 LIFETIMES = {WORKER: timedelta(minutes=20), CONTROLLER: timedelta(days=30)}

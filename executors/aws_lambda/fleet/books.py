@@ -21,6 +21,8 @@ from executors.aws_lambda.fleet.stragglers import Stragglers
 Outcome = State | None
 """The state that an effect leads to; None: the invocation stays where it is."""
 
+LEAVES_WITHIN = 60.0
+"""Seconds in which a worker that has lost its coordinator has left by itself, unless it hangs."""
 DUPLICATE_SECONDS = 1.0
 """What a second execution is taken to run before it has been turned away."""
 
@@ -54,12 +56,15 @@ class Books:
         """Invocations that were given up and may run on, unseen, until their time is up."""
         self.ghost_ends = 0.0
         """The sum of those times."""
+        self.relay_lost_at: float | None = None
         self.ever_connected = False
         self.ever_ready = False
         self.drain_timeout = settings.drain_timeout
         self.exit_grace = settings.exit_grace
         self._actions: list[act.Action] = []
         self._throttle_told = False
+        self._last_answer = "none"
+        """The latest that was heard of invocations that are to come, in words."""
 
     # What the fleet does for all
 
@@ -82,7 +87,8 @@ class Books:
     def cost_of(self, one: Invocation) -> float:
         """Estimated dollars of one invocation until now."""
         if one.started_at is None:
-            return 0.0
+            seconds = self.settings.unseen_seconds
+            return self.ledger.request + self.ledger.rate * seconds if one.presumed else 0.0
         end = one.ended_at if one.ended_at is not None else self.now
         return self.ledger.request + self.ledger.rate * max(0.0, end - one.started_at)
 
@@ -159,7 +165,7 @@ class Books:
     def _cut_off(self, one: Invocation) -> None:
         """It does not answer. It may run on unseen until its time is up, and is paid for until then."""
         if one.address is not None or one.ready_at is not None:
-            blame = one.state is not State.DRAINING and one.link_lost_at is None
+            blame = one.state is not State.DRAINING and not one.misses_relay
             self._do(act.RemoveFromScheduler(one.name, one.address, one.reason, blame))
         if one.exit_told is None:
             self._tell_exit(one, one.reason)
@@ -167,15 +173,29 @@ class Books:
         one.cut = True
         if one.started_at is not None and one.deadline is not None and one.deadline > self.now:
             one.ghost_until = one.deadline
+            if one.misses_relay:  # without a relay it leaves by itself
+                one.ghost_until = min(one.deadline, self.now + LEAVES_WITHIN)
             self.ghosts += 1
-            self.ghost_ends += one.deadline
+            self.ghost_ends += one.ghost_until
 
     def _free_slot(self, one: Invocation, at: float | None = None) -> None:
         if one.slot_held:
             one.slot_held = False
             self.slots.release(one.slot, at)
 
+    def _presume(self, one: Invocation) -> None:
+        """Nothing was ever heard of it; Lambda may have run it in vain, until it gave up."""
+        one.presumed = True
+        self.ledger.add(self.settings.unseen_seconds, 1)
+
+    def _unpresume(self, one: Invocation) -> None:
+        """What it really cost is known now, or will be."""
+        if one.presumed:
+            one.presumed = False
+            self.ledger.add(-self.settings.unseen_seconds, -1)
+
     def _start_billing(self, one: Invocation, at: float) -> None:
+        self._unpresume(one)
         if one.started_at is None:
             one.started_at = at
             self.ledger.start(at)
@@ -184,6 +204,7 @@ class Books:
         """Correct the costs of one that has ended, or ends now, by the seconds that Lambda bills."""
         if billed is None:
             return
+        self._unpresume(one)
         if one.started_at is None:  # it ended without having been seen
             self.ledger.add(billed, 1)
             one.started_at = self.now - billed

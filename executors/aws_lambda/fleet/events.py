@@ -49,6 +49,16 @@ class Stop(Event):
     drain: bool = True
 
 
+@dataclass(frozen=True, slots=True)
+class RelayLost(Event):
+    """The coordinator has no connection to a relay any more: it hears nothing of workers, and new ones could not connect."""
+
+
+@dataclass(frozen=True, slots=True)
+class RelayBack(Event):
+    """All relays can be reached again; workers come back by themselves, unless it took too long for them."""
+
+
 # To one invocation
 
 

@@ -69,6 +69,7 @@ class Fleet(Balance):
         else:
             self._handle_all(event)
         self._wake = None
+        self._watch_hopes()
         self._watch_budget()
         self._balance()
         done, self._actions = self._actions, []
@@ -119,6 +120,10 @@ class Fleet(Balance):
             case ev.WorkArrived(tasks=tasks):
                 busy = len(self.roster.held[State.RUNNING])
                 self.target = max(self.target, min(self.asked, busy + tasks))
+            case ev.RelayLost():
+                self._lose_relay(event)
+            case ev.RelayBack():
+                self._regain_relay(event)
             case ev.Stop(reason=reason, drain=drain):
                 self._stop(event, reason, drain)
             case ev.Tick():
@@ -174,6 +179,23 @@ class Fleet(Balance):
         """A name of another fleet, or one that was forgotten long ago."""
         if isinstance(event, ev.Connected):
             self._do(act.Exit(event.name, "not known here"))
+
+    def _lose_relay(self, event: ev.Event) -> None:
+        if self.relay_lost_at is None:
+            self.relay_lost_at = self.now
+            self._log(event, None, None, None, {})
+
+    def _regain_relay(self, event: ev.Event) -> None:
+        """Workers have some time to come back, from now on."""
+        if self.relay_lost_at is None:
+            return
+        self.relay_lost_at = None
+        self._log(event, None, None, None, {})
+        for pool in (*self.roster.held.values(), self.roster.leaving, self.roster.draining):
+            for one in pool.values():
+                if one.linked_at is not None:
+                    one.last_seen = one.link_lost_at = self.now
+                    self._arm(one)
 
     # Time
 

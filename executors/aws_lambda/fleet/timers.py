@@ -76,12 +76,15 @@ def _slow(one: Invocation, fleet: Books) -> float:
 
 
 def _silent(one: Invocation, fleet: Books) -> Due:
+    if fleet.relay_lost_at is not None:  # nobody can be heard
+        return math.inf, ""
     patience = fleet.settings.heartbeat_timeout
     when = one.last_seen + patience
     what = "no heartbeat for {:g} s"
-    if one.link_lost_at is not None and one.link_lost_at + fleet.settings.reconnect_grace < when:
+    lost = one.link_lost_at if one.misses_relay else None
+    if lost is not None and lost + fleet.settings.reconnect_grace < when:
         patience = fleet.settings.reconnect_grace
-        when = one.link_lost_at + patience
+        when = lost + patience
         what = "has not come back {:g} s after its relay was lost"
     if when > fleet.now:  # words only when they are needed
         return when, ""
