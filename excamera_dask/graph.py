@@ -25,7 +25,7 @@ from excamera_dask.errors import ExcameraError
 from excamera_dask.first_pass import FirstPassSettings
 from excamera_dask.planning import Chunk, LoadSpan, Plan
 from excamera_dask.sources import SourceInfo
-from executors import Graph, Key
+from executors import Executor, Graph, Key
 from executors.base import REPEATABLE
 
 RANKS = {
@@ -44,6 +44,8 @@ RANKS = {
 RANK_STEP = 1 << 24
 SMALLEST_WINDOW = 2
 CHUNKS_A_WORKER = 4
+MANY_WORKERS = 64
+"""As many are reckoned with where workers may come of which nobody knows."""
 MEMORY_SHARE = 0.4
 
 
@@ -105,8 +107,8 @@ class Repeatable:
 def window_spans(plan: Plan, workers: int, memory: int) -> int:
     """Load spans that may be in work at once: CHUNKS_A_WORKER chunks a worker, within MEMORY_SHARE.
 
-    memory: bytes that all workers have together, 0 if unknown. At least SMALLEST_WINDOW. The output does
-    not depend on it.
+    workers: that there may be while the job runs; memory: bytes that these have together, 0 if unknown. At least
+    SMALLEST_WINDOW. The output does not depend on it.
     """
     if not plan.spans:
         return SMALLEST_WINDOW
@@ -115,6 +117,20 @@ def window_spans(plan: Plan, workers: int, memory: int) -> int:
     if memory:
         wanted = min(wanted, int(MEMORY_SHARE * memory) // span_bytes(plan))
     return max(SMALLEST_WINDOW, wanted)
+
+
+def window_of(plan: Plan, executor: Executor) -> int:
+    """The window of a job whose workers may be yet to come: it is no larger than they need, nor than they can hold."""
+    there, foreseen, memory = executor.workers, executor.foreseen, executor.memory
+    if foreseen is None:  # within the memory that is there already
+        return window_spans(plan, max(there, MANY_WORKERS), memory)
+    return window_spans(plan, foreseen, memory * max(foreseen, there) // there)
+
+
+def homes_of(executor: Executor) -> list[str]:
+    """Workers that loads can be tied to: none while others are to come, who would get nothing."""
+    addresses, foreseen = executor.addresses, executor.foreseen
+    return addresses if foreseen is None or foreseen <= executor.workers else []
 
 
 def span_bytes(plan: Plan) -> int:

@@ -54,7 +54,7 @@ def find_scene_cuts(source: SourceInfo, executor: Executor) -> list[int]:
     name = f"scene_cuts-{secrets.token_hex(4)}"
     tasks: dict[Any, Any] = {
         (name, start): (changes, source, start, count)
-        for start, count in _parts(source, executor.workers)
+        for start, count in _parts(source, executor.foreseen or executor.workers)
     }
     graph = HighLevelGraph({"cuts": MaterializedLayer(tasks)}, {"cuts": set()})
     executor.run(graph, list(tasks), take)

@@ -65,6 +65,11 @@ class Executor(ABC):
         """Tasks that can run at the same time, at least 1."""
 
     @property
+    def foreseen(self) -> int | None:
+        """Tasks that may run at the same time later on, at least `workers`; None where nobody can tell."""
+        return self.workers
+
+    @property
     @abstractmethod
     def memory(self) -> int:
         """Bytes of memory that all workers have together; 0 if unknown."""

@@ -71,6 +71,11 @@ class AttachedCluster(Cluster):  # type: ignore[misc]
         assert self.scheduler_comm is not None
         await self.scheduler_comm.lambda_scale(n=int(n))
 
+    @property
+    def target(self) -> int:
+        """Workers that its coordinator wants."""
+        return int(self.snapshot()["asked"])
+
     def snapshot(self) -> Any:
         """What its coordinator sees: counts of states, spending, invocations; plain values."""
         return self.sync(self._snapshot)

@@ -198,7 +198,7 @@ class LambdaCluster(Cluster):  # type: ignore[misc]
             enter.enter_context(silence_logging_cmgr(self._silence_logs))
         self.backend = await self._open_backend()
         host = self.backend.relay_host
-        self._relays = await Relays.open(self._options.relays, host, enter, self._log)
+        self._relays = await Relays.open(self._options.relays, host, enter, self._tell)
         credential = self._relays.authority.issue(
             at_relay(self.name, SCHEDULER),
             names=(at_relay(self.name, COORDINATOR),),

@@ -9,6 +9,7 @@ from typing import Any
 from executors.aws_lambda.cluster import LambdaCluster
 from executors.aws_lambda.errors import ClusterStopped, NotDeployed
 from executors.base import Graph, Key, OnCounts, OnResult, WorkerLost
+from executors.growth import workers_to_come
 from executors.own_cluster import OwnClusterExecutor
 
 DEFAULT_WORKERS = 100
@@ -72,6 +73,10 @@ class LambdaExecutor(OwnClusterExecutor):
     def workers(self) -> int:
         """Invocations wanted; those that are on their way count as well."""
         return max(1, self.cluster.target)
+
+    @property
+    def foreseen(self) -> int | None:
+        return max(self.workers, workers_to_come(self.cluster))
 
     @property
     def memory(self) -> int:
