@@ -100,6 +100,8 @@ class World:
         self.executions: list[Execution] = []
         self.links: dict[str, Execution] = {}
         self.barred: set[str] = set()
+        self.holding: set[str] = set()
+        """Workers that hold the only copy of something."""
         self.queue: deque[tuple[str, str]] = deque()
         self.seconds_billed = 0.0
         self.requests = 0
@@ -186,6 +188,9 @@ class World:
                 self._to_worker(name, lambda one: self._end(one, ev.Finished, "told to exit"))
             case act.RetireFromScheduler(name=name):
                 self.later(0.05, lambda: self._retire(name))
+            case act.AskIdle(name=name):
+                if name not in self.holding:
+                    self.later(0.0, lambda: self.tell(ev.IdleMayGo(name, at=self.now)))
             case act.Speculate(name=name, key=key):
                 self.later(0.05, lambda: self._run_too(name, key))
             case act.Cut(name=name):

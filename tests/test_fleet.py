@@ -145,6 +145,20 @@ def test_idle_workers_go_down_to_the_minimum_and_come_back_for_work() -> None:
     assert world.run(20, world.settled) and world.fleet.workers == 4
 
 
+def test_an_idle_worker_that_holds_what_nobody_else_has_stays_and_is_asked_again() -> None:
+    world = up(World(FleetSettings(idle_timeout=20.0)), 3)
+    kept = world.running()[1].name
+    world.holding.add(kept)
+    world.run(300)
+    assert [one.name for one in world.running()] == [kept]
+    assert len(world.of(act.Invoke)) == 3, "nobody was invoked to compute anything again"
+    world.holding.clear()
+    world.run(40)
+    assert not world.running() and world.fleet.target == 0
+    world.tell(ev.IdleMayGo(kept, at=world.now))
+    assert world.fleet.target == 0
+
+
 def test_a_retired_worker_is_replaced_unless_the_target_is_lowered() -> None:
     world = up(World(), 5)
     first, second, *_ = names(world.of(act.Invoke))

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from distributed import Client, SchedulerPlugin, WorkerPlugin
+from distributed.core import Status
 from distributed.scheduler import NoWorkerError
 from wires import Wire
 
@@ -213,6 +214,54 @@ def test_idle_workers_go_home_and_come_back_when_needed() -> None:
         client.wait_for_workers(2, timeout=30)
         eventually(lambda: not client.scheduler_info(n_workers=-1)["workers"])
         assert client.submit(square, 5, pure=False).result(timeout=30) == 25
+
+
+class Counter:
+    """An actor."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def add(self) -> int:
+        self.count += 1
+        return self.count
+
+
+def test_idle_workers_take_nothing_with_them() -> None:
+    """Results go to one that stays, which goes when nobody holds them any more; nothing is computed or scattered again."""
+    with local_cluster(3, idle_timeout=1.0) as cluster, cluster.get_client() as client:
+        client.wait_for_workers(3, timeout=30)
+        addresses = list(client.scheduler_info(n_workers=-1)["workers"])
+        held = [
+            client.submit(os.urandom, 1000 + n, pure=False, workers=[address])
+            for n, address in enumerate(addresses)
+        ]
+        contents = client.gather(held)
+        (scattered,) = client.scatter([b"only here"])
+        eventually(lambda: len(cluster.scheduler.workers) == 1)
+        time.sleep(2)
+        assert len(cluster.scheduler.workers) == 1
+        assert client.gather(held) == contents
+        assert scattered.result(timeout=10) == b"only here"
+        assert len(list(cluster.coordinator.fleet.roster)) == 3, "nobody else was invoked"
+        del held, scattered
+        eventually(lambda: not cluster.scheduler.workers)
+        counter = client.submit(Counter, actor=True).result(timeout=30)
+        assert counter.add().result(timeout=10) == 1
+        time.sleep(2)
+        assert counter.add().result(timeout=10) == 2
+
+
+def test_a_cluster_ends_with_its_scheduler() -> None:
+    """As one does that has nothing to do for the configured time."""
+    heard: list[str] = []
+    options = {"scheduler_options": {"idle_timeout": "2s"}}
+    with local_cluster(1, **options) as cluster:
+        cluster.on_notice(heard.append)
+        fleet = cluster.coordinator.fleet
+        eventually(lambda: cluster.status == Status.closed)
+        assert fleet.is_quiet and len(list(fleet.roster)) == 1
+        assert any("scheduler has closed" in text for text in heard)
 
 
 def test_asynchronous() -> None:

@@ -387,6 +387,15 @@ def test_times(given: Any, seconds: float) -> None:
     assert setting("idle-timeout", given) == seconds
 
 
+def test_no_idle_timeout_is_never() -> None:
+    from executors.aws_lambda.options import _idle_timeout
+
+    assert _idle_timeout(None) is None
+    assert _idle_timeout("as configured") == 60.0 and _idle_timeout("5m") == 300.0
+    with dask.config.set({"excamera.lambda.idle-timeout": None}):
+        assert _idle_timeout("as configured") is None
+
+
 @pytest.mark.parametrize("given", ["abc", "-5", -5, "", "nan", float("inf")])
 def test_what_is_no_time(given: Any) -> None:
     with pytest.raises(InvalidOption, match=r"idle-timeout .*is no time"):

@@ -22,7 +22,7 @@ from executors.aws_lambda.at_exit import close_at_exit
 from executors.aws_lambda.attached import AttachedCluster, remove_access, write_access
 from executors.aws_lambda.backend import Backend, open_backend
 from executors.aws_lambda.blame import BlamingScheduler
-from executors.aws_lambda.config import DASK_CONFIG, setting
+from executors.aws_lambda.config import CONFIGURED, DASK_CONFIG, setting
 from executors.aws_lambda.coordinator import Coordinator
 from executors.aws_lambda.fleet import Fleet
 from executors.aws_lambda.fleet.clusters import ClusterFolder
@@ -52,7 +52,8 @@ class LambdaCluster(Cluster):  # type: ignore[misc]
     security: an `Authority` or the folder of one; None makes one.
     worker_options, scheduler_options: keywords of `distributed.Worker` and `distributed.Scheduler`.
     fleet_options: fields of `fleet.FleetSettings`, how patient the coordinator is.
-    idle_timeout: seconds (or "60s") after which a worker without work is sent home.
+    idle_timeout: seconds (or "60s") after which a worker without work is sent home, unless it holds data that nobody else
+        has or can take; None: never.
     overprovision: invoke so many times the workers wanted.
     budget: dollars at which to stop.
     backend: "aws", "local" (a Lambda on this machine) or the URL of a server of its API; backend_options: of the local
@@ -90,7 +91,7 @@ class LambdaCluster(Cluster):  # type: ignore[misc]
         worker_options: Mapping[str, Any] | None = None,
         scheduler_options: Mapping[str, Any] | None = None,
         fleet_options: Mapping[str, Any] | None = None,
-        idle_timeout: float | str | None = None,
+        idle_timeout: float | str | None = CONFIGURED,
         overprovision: float | None = None,
         budget: float | None = None,
         backend: str | None = None,
@@ -245,10 +246,19 @@ class LambdaCluster(Cluster):  # type: ignore[misc]
                 "port": [None, 0],
             }
             scheduler = await BlamingScheduler(security=self.security, **places, **options)
+        watch = asyncio.create_task(self._end_with(scheduler))
+        self._stack.callback(watch.cancel)
         arguments = self.security.get_listen_args("scheduler")
         for relay in self._relays.addresses[1:]:
             await scheduler.listen(f"rdv://{relay}/{at_relay(self.name, SCHEDULER)}", **arguments)
         return scheduler
+
+    async def _end_with(self, scheduler: BlamingScheduler) -> None:
+        """Dask's scheduler closes by itself after its `idle-timeout`, or when a client shuts it down: so does all the rest."""
+        await scheduler.finished()
+        if self._closing is None and self.status == Status.running:
+            self._stopped("Dask's scheduler has closed: it was idle, or was shut down")
+            self._closing = asyncio.ensure_future(self._close_all())
 
     async def _start_coordinator(self) -> None:
         """The fleet with its log, and the server that workers report to."""

@@ -32,6 +32,10 @@ DASK_CONFIG: dict[str, Any] = {
 The low bandwidth keeps the tasks of a chunk where its pictures are."""
 
 
+CONFIGURED = "as configured"
+"""Stands for a keyword that was not given, where None has a meaning of its own."""
+
+
 def setting(name: str, given: Any = None) -> Any:
     """What was given, else the configured value, None where neither is; checked, times as seconds. Raises InvalidOption."""
     value = _configured(name) if given is None else given

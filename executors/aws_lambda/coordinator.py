@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import dataclasses
 import logging
+import math
 import time
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
@@ -16,7 +17,7 @@ from executors.aws_lambda import invoker as lambda_answers
 from executors.aws_lambda.blame import BlamingScheduler
 from executors.aws_lambda.deploy.versions import mismatch
 from executors.aws_lambda.fleet import Fleet, actions, events
-from executors.aws_lambda.fleet.states import LIVE, State
+from executors.aws_lambda.fleet.states import AT_WORK, LIVE, State
 from executors.aws_lambda.fleet.views import headline
 from executors.aws_lambda.invoker import Invoker
 from executors.aws_lambda.messages import (
@@ -31,7 +32,10 @@ from executors.rendezvous import Notice, RendezvousError, RendezvousSecurity
 
 logger = logging.getLogger("distributed.excamera.coordinator")
 
-RETIRE_TIMEOUT = 10.0
+MOVABLE = 0.6
+"""Share of a worker's memory that data may take which others hand to it; beyond, Dask would spill it."""
+MOVING = 10_000_000
+"""Bytes a second with which data can be counted on to move."""
 CLOSE_LOOK = 0.05
 WORK_LOOK = 0.5
 INQUESTS = frozenset({"lost", "expired"})
@@ -228,6 +232,9 @@ class Coordinator:
         elif isinstance(action, actions.Speculate):
             logger.info("%s is slow at %s", action.name, action.key)
             self._second_runs.want(action.name, action.key)
+        elif isinstance(action, actions.AskIdle):
+            if self._may_go(action.name):
+                self._spawn(self._let_go(action.name))
         elif isinstance(action, actions.Notice):
             self._on_notice(action.text)
         elif isinstance(action, actions.StopAll):
@@ -280,7 +287,7 @@ class Coordinator:
                 self._scheduler.retire_workers(
                     names=[name], close_workers=False, remove=True, stimulus_id=f"retire-{name}"
                 ),
-                RETIRE_TIMEOUT,
+                self.fleet.drain_timeout,
             )
         self.feed(events.Drained(at=now(), name=name))
 
@@ -296,6 +303,26 @@ class Coordinator:
             await self._scheduler.remove_worker(
                 address, stimulus_id=f"remove-{name}", expected=not blame, close=False
             )
+
+    def _may_go(self, name: str) -> bool:
+        """Whether an idle worker holds no actor, and no only copy of anything that cannot be moved to those who stay."""
+        workers = self._scheduler.workers
+        ws = workers.get(self._scheduler.aliases.get(name, ""))
+        if ws is None:
+            return True
+        if ws.processing or ws.actors:
+            return False
+        only = sum(task.nbytes for task in ws.has_what if len(task.who_has) == 1)
+        staying = [one for one in workers.values() if one is not ws and self._stays(one.name)]
+        room = sum((MOVABLE * one.memory_limit or math.inf) - one.nbytes for one in staying)
+        return only == 0 or only <= min(room, MOVING * self.fleet.drain_timeout)
+
+    def _stays(self, name: str) -> bool:
+        one = self.fleet.get(name)
+        return one is not None and one.state in AT_WORK and not one.leaving
+
+    async def _let_go(self, name: str) -> None:
+        self.feed(events.IdleMayGo(at=now(), worker=name))
 
     def _is_idle(self, name: str) -> bool:
         """Whether a worker stays, and its thread is free."""

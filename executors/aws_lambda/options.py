@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from executors.aws_lambda.backend import Backend, FunctionSpec
-from executors.aws_lambda.config import setting
+from executors.aws_lambda.config import CONFIGURED, setting
 from executors.aws_lambda.deploy.versions import installed
 from executors.aws_lambda.fleet import FleetSettings
 from executors.aws_lambda.relays import RelaySpec
@@ -63,7 +63,7 @@ class ClusterOptions:
             worker_options=chosen("worker_options"),
             scheduler_options=chosen("scheduler_options"),
             fleet_options=chosen("fleet_options"),
-            idle_timeout=chosen("idle_timeout"),
+            idle_timeout=_idle_timeout(given["idle_timeout"]),
             overprovision=chosen("overprovision"),
             budget=chosen("budget"),
         )
@@ -86,3 +86,11 @@ class ClusterOptions:
             "prefix": prefix,
         }
         return FleetSettings(**{**options, **self.fleet_options})
+
+
+def _idle_timeout(given: Any) -> float | None:
+    """Seconds; None for never, which the configuration may say too."""
+    if given is None:
+        return None
+    found: float | None = setting("idle-timeout", None if given == CONFIGURED else given)
+    return found

@@ -84,6 +84,13 @@ class Speculate(Action):
 
 
 @dataclass(frozen=True, slots=True)
+class AskIdle(Action):
+    """The worker has had nothing to do for long: send IdleMayGo where no data would be lost with it, or nothing."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
 class Notice(Action):
     """One line for the user."""
 

@@ -37,6 +37,13 @@ class WorkArrived(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class IdleMayGo(Event):
+    """The idle worker of this name holds nothing that others do not have, or cannot be given."""
+
+    worker: str
+
+
+@dataclass(frozen=True, slots=True)
 class Tick(Event):
     """Time has passed (`Fleet.next_tick` tells when one is due)."""
 

@@ -120,6 +120,8 @@ class Fleet(Balance):
             case ev.WorkArrived(tasks=tasks):
                 busy = len(self.roster.held[State.RUNNING])
                 self.target = max(self.target, min(self.asked, busy + tasks))
+            case ev.IdleMayGo(worker=name):
+                self._let_idle_go(self.roster.by_name.get(name))
             case ev.RelayLost():
                 self._lose_relay(event)
             case ev.RelayBack():
@@ -250,10 +252,17 @@ class Fleet(Balance):
             heapq.heappush(self._timers, (when, self._sequence, one))
 
     def _retire_idle(self, one: Invocation) -> None:
-        if self.stopping is None and self.target > self.settings.minimum:
+        """Whether data would be lost is for whoever runs the scheduler to say; if so, it is asked again later."""
+        one.idle_since = self.now
+        if self._has_more_than_least():
+            self._do(act.AskIdle(one.name))
+
+    def _has_more_than_least(self) -> bool:
+        return self.stopping is None and self.target > self.settings.minimum
+
+    def _let_idle_go(self, one: Invocation | None) -> None:
+        if one is not None and one.state is State.READY and self._has_more_than_least():
             self._apply(one, ev.Retire(one.name, "idle", lower_target=True, at=self.now))
-        else:
-            one.idle_since = self.now
 
     def _speculate(self, one: Invocation) -> None:
         for task in one.tasks.values():
