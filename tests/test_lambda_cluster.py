@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from distributed import Client, SchedulerPlugin, WorkerPlugin
+from distributed import Client, KilledWorker, SchedulerPlugin, WorkerPlugin
 from distributed.core import Status
 from distributed.scheduler import NoWorkerError
 from wires import Wire
@@ -262,6 +262,19 @@ def test_a_cluster_ends_with_its_scheduler() -> None:
         eventually(lambda: cluster.status == Status.closed)
         assert fleet.is_quiet and len(list(fleet.roster)) == 1
         assert any("scheduler has closed" in text for text in heard)
+
+
+def end_at_once() -> None:
+    os._exit(1)
+
+
+def test_a_task_that_ends_its_worker_is_given_up_and_holds_up_no_other() -> None:
+    with local_cluster(2) as cluster, cluster.get_client() as client:
+        bad = client.submit(end_at_once)
+        good = client.map(square, range(20))
+        assert client.gather(good) == [square(n) for n in range(20)]
+        assert isinstance(bad.exception(timeout=60), KilledWorker)
+        assert ended(cluster).get("failed", 0) + ended(cluster).get("lost", 0) == 4
 
 
 def test_asynchronous() -> None:

@@ -19,7 +19,8 @@ class BlamingScheduler(Scheduler):  # type: ignore[misc]
     seen_running: Callable[[str], Sequence[str]] = staticmethod(lambda name: ())
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
-        self._died_of: dict[str, str] = {}
+        self._died_of: dict[str, list[str]] = {}
+        """By the name of a worker, once somebody has seen its death: keys, as text, of what ran there."""
         super().__init__(*arguments, **options)
 
     async def remove_worker(
@@ -29,8 +30,8 @@ class BlamingScheduler(Scheduler):  # type: ignore[misc]
         ws = self.workers.get(self.coerce_address(address))
         if ws is not None and not expected:
             guilty = self._guilty(ws)
-            if guilty:
-                self._died_of[ws.name] = str(guilty[0].key)
+            if self._died_of.pop(ws.name, None) is None:
+                self._died_of[ws.name] = [str(task.key) for task in guilty]
             for task in ws.processing:
                 if task not in guilty:  # of these it counts one more in a moment
                     task.suspicious -= 1
@@ -40,15 +41,20 @@ class BlamingScheduler(Scheduler):  # type: ignore[misc]
         )
 
     def died_of(self, name: str) -> str | None:
-        """Key, as text, of the task that a worker most likely ran when it died just now; None: it had none."""
+        """Key, as text, of the task that a worker most likely ran when it died just now; None: it had none.
+
+        Ask before what it said last is forgotten: it is what will be blamed where its removal is yet to come.
+        """
         address = self.aliases.get(name)
         if address is None:
-            return self._died_of.pop(name, None)
-        guilty = self._guilty(self.workers[address])
-        return str(guilty[0].key) if guilty else None
+            ran = self._died_of.pop(name, [])
+        else:
+            ran = [str(task.key) for task in self._guilty(self.workers[address])]
+            self._died_of[name] = ran
+        return ran[0] if ran else None
 
     def _guilty(self, ws: WorkerState) -> list[TaskState]:
         """What it said that it runs, or else what a worker runs first; at least one, if it was given any."""
-        said = set(self.seen_running(ws.name))
+        said = set(self._died_of.get(ws.name) or self.seen_running(ws.name))
         ran = [task for task in ws.processing if str(task.key) in said]
         return ran or sorted(ws.processing, key=lambda task: task.priority)[: ws.nthreads]
