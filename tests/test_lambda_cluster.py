@@ -6,8 +6,12 @@ import asyncio
 import contextlib
 import json
 import os
+import socket
+import socketserver
+import struct
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -519,6 +523,65 @@ def test_workers_come_as_soon_as_lambda_can_be_reached_again(
         eventually(lambda: fleet.workers == 3)
         counts = fleet.snapshot().counts
         assert counts["failed"] == counts["expired"] == counts["lost"] == 0
+
+
+@contextlib.contextmanager
+def answering(port: int, answer: bytes | None) -> Iterator[None]:
+    """A server on that port which answers everything alike; None: it resets connections."""
+
+    class Server(socketserver.ThreadingTCPServer):
+        allow_reuse_address = True
+        daemon_threads = True
+
+    class Answer(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            self.request.recv(65536)
+            if answer is None:
+                self.request.setsockopt(
+                    socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
+                )
+            else:
+                self.request.sendall(answer)
+
+    with Server(("127.0.0.1", port), Answer) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield
+        server.shutdown()
+
+
+def http(status: str, *headers: str) -> bytes:
+    lines = (f"HTTP/1.1 {status}", *headers, "Content-Length: 2", "Connection: close", "", "{}")
+    return "\r\n".join(lines).encode()
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (http("429 Too Many Requests", "x-amzn-ErrorType: TooManyRequestsException"), "throttled"),
+        (None, "Lambda does not answer"),
+    ],
+)
+def test_where_no_worker_comes_that_is_told_and_ends(
+    answer: bytes | None, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "x")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "y")
+    told: list[str] = []
+    wire = Wire()
+    patience = {"notice_after": 0.5, "outage_timeout": 2.0}
+    with cluster_behind(wire, 0, fleet_options=patience) as cluster:
+        cluster.on_notice(told.append)
+        with Client(cluster, set_as_default=False) as client:
+            wire.cut()
+            with answering(wire._port, answer):
+                future = client.submit(square, 3)
+                cluster.scale(2)
+                with pytest.raises(NoWorkerError):
+                    future.result(timeout=60)
+            wire.mend()
+    lines = [text for text in told if "no worker is there" in text]
+    assert len(lines) >= 2 and lines[-1].startswith("stopped: no worker is there for 2 s")
+    assert all(said in text and "\n" not in text for text in lines), lines
 
 
 def test_a_relay_that_does_not_answer_is_one_line(tmp_path: Path) -> None:

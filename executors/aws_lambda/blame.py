@@ -29,9 +29,9 @@ class BlamingScheduler(Scheduler):  # type: ignore[misc]
         """As Dask's."""
         ws = self.workers.get(self.coerce_address(address))
         if ws is not None and not expected:
-            guilty = self._guilty(ws)
-            if self._died_of.pop(ws.name, None) is None:
-                self._died_of[ws.name] = [str(task.key) for task in guilty]
+            name, guilty = str(ws.name), self._guilty(ws)
+            if self._died_of.pop(name, None) is None:
+                self._died_of[name] = [str(task.key) for task in guilty]
             for task in ws.processing:
                 if task not in guilty:  # of these it counts one more in a moment
                     task.suspicious -= 1
@@ -55,6 +55,7 @@ class BlamingScheduler(Scheduler):  # type: ignore[misc]
 
     def _guilty(self, ws: WorkerState) -> list[TaskState]:
         """What it said that it runs, or else what a worker runs first; at least one, if it was given any."""
-        said = set(self._died_of.get(ws.name) or self.seen_running(ws.name))
+        name = str(ws.name)
+        said = set(self._died_of.get(name) or self.seen_running(name))
         ran = [task for task in ws.processing if str(task.key) in said]
-        return ran or sorted(ws.processing, key=lambda task: task.priority)[: ws.nthreads]
+        return ran or sorted(ws.processing, key=lambda task: task.priority or ())[: ws.nthreads]

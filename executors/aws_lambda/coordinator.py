@@ -312,8 +312,8 @@ class Coordinator:
             return True
         if ws.processing or ws.actors:
             return False
-        only = sum(task.nbytes for task in ws.has_what if len(task.who_has) == 1)
-        staying = [one for one in workers.values() if one is not ws and self._stays(one.name)]
+        only = sum(task.nbytes for task in ws.has_what if len(task.who_has or ()) == 1)
+        staying = [one for one in workers.values() if one is not ws and self._stays(str(one.name))]
         room = sum((MOVABLE * one.memory_limit or math.inf) - one.nbytes for one in staying)
         return only == 0 or only <= min(room, MOVING * self.fleet.drain_timeout)
 

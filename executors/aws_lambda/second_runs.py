@@ -81,9 +81,8 @@ class SecondRuns(SchedulerPlugin):  # type: ignore[misc]
     def _place(self) -> None:
         """Give idle workers second runs of slow tasks, and what waits behind these."""
         self._due = False
-        idle = [
-            ws for ws in self._scheduler.running if not ws.processing and self._is_idle(ws.name)
-        ]
+        running = self._scheduler.running
+        idle = [ws for ws in running if not ws.processing and self._is_idle(str(ws.name))]
         idle.sort(key=lambda ws: str(ws.address), reverse=True)
         for key in list(self._wanted):
             taken = _pop_allowed(idle, self._scheduler.tasks.get(key))
@@ -116,7 +115,6 @@ class SecondRuns(SchedulerPlugin):  # type: ignore[misc]
             and task.state == "processing"
         ):
             if task.processing_on is not ws:
-                self._let_go(task.processing_on.address, key)
                 self._assign(task, ws)
             task.run_id = run_id
         self._finished(key=key, worker=worker, run_id=run_id, **told)
@@ -125,21 +123,22 @@ class SecondRuns(SchedulerPlugin):  # type: ignore[misc]
 
     def _run_too(self, task: TaskState, ws: WorkerState) -> None:
         known = task.run_id
-        message = self._scheduler._task_to_msg(task)
-        self._runs[ws.address] = _Run(task.key, task.run_id)
+        message = self._scheduler._task_to_msg(task)  # under the next number
+        self._runs[ws.address] = _Run(task.key, message["run_id"])
         task.run_id = known
         del self._wanted[task.key]
         self._scheduler.worker_send(ws.address, message)
 
     def _move(self, task: TaskState, ws: WorkerState) -> None:
         """Have a task that has not begun run there instead."""
-        self._let_go(task.processing_on.address, task.key)
         self._assign(task, ws)
         self._scheduler.send_task_to_worker(ws.address, task)
 
     def _assign(self, task: TaskState, ws: WorkerState) -> None:
-        """As the scheduler does where a task was stolen."""
+        """As the scheduler does where a task was stolen; what comes of it where it was is thrown away."""
         before = task.processing_on
+        assert before is not None
+        self._let_go(before.address, task.key)
         before.remove_from_processing(task)
         task.processing_on = ws
         ws.add_to_processing(task)
@@ -155,7 +154,7 @@ class SecondRuns(SchedulerPlugin):  # type: ignore[misc]
             if ws is not None and ws.nthreads == 1 and self._is_busy_with_slow(ws):
                 found += [one for one in ws.processing if one.key not in self._slow]
         movable = (one for one in found if _is_repeatable(one))
-        return sorted(movable, key=lambda one: one.priority)
+        return sorted(movable, key=lambda one: one.priority or ())
 
     def _is_busy_with_slow(self, ws: WorkerState) -> bool:
         return any(self._slow.get(one.key) == ws.address for one in ws.processing)
@@ -174,7 +173,7 @@ class SecondRuns(SchedulerPlugin):  # type: ignore[misc]
                 self._let_go(address, key)
         ws = self._scheduler.workers.get(first) if first is not None else None
         if ws is not None and winner not in (None, first):
-            self._on_beaten(ws.name, str(key))
+            self._on_beaten(str(ws.name), str(key))
 
     def _let_go(self, address: str, key: Key) -> None:
         """Have a worker not begin a run, or throw away what will come of it."""

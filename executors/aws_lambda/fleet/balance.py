@@ -192,7 +192,7 @@ class Balance(Lifecycle):
         if line or over:
             text = f"{what} for {patience.passed(self.now):.0f} s"
             if patience is self._no_worker:
-                text += f" ({self._states_in_words()}); the last answer: {self._last_answer}"
+                text += f" ({self._states_in_words()}); the last answer: {self._last_answer.rstrip('.')}"
             if over:
                 self.give_up(text)
             else:

@@ -119,7 +119,7 @@ class Books:
             self._end_tasks(one)
         elif known is not None and not known.waiting:
             self._end_task(known)
-        repeatable = not waiting and event.repeatable
+        repeatable = isinstance(event, ev.Running) and event.repeatable
         one.tasks[event.key] = Task(
             event.key, event.stage, event.number, self.now, waiting, repeatable
         )
