@@ -546,6 +546,16 @@ def test_the_target_holds_across_the_time_limit_of_the_function() -> None:
     assert len(world.executions) >= 50
 
 
+def test_only_where_its_time_is_up_a_worker_is_taken_to_be_outlived_by_its_task() -> None:
+    settings = FleetSettings(timeout=120.0, deadline_margin=20.0, replace_ahead=10.0)
+    world = up(World(settings, tasks=tasks(1, {"encode": 1e6})), 2)
+    idle = next(one.name for one in world.running() if one.task is None)
+    world.tell(ev.Retire(idle, at=world.now))
+    world.run(110)
+    found = {action.name: action.outlived for action in world.of(act.RetireFromScheduler)}  # type: ignore[attr-defined]
+    assert found.pop(idle) is False and found and all(found.values())
+
+
 def test_with_no_room_for_replacements_the_limit_comes_first() -> None:
     settings = FleetSettings(
         timeout=120.0, deadline_margin=20.0, replace_ahead=10.0, concurrency=10

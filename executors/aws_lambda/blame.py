@@ -6,7 +6,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from distributed import Scheduler
-from distributed.scheduler import TaskState, WorkerState
+from distributed.protocol import pickle
+from distributed.scheduler import KilledWorker, TaskState, WorkerState
+
+STIMULUS = "time-is-up"
 
 
 class BlamingScheduler(Scheduler):  # type: ignore[misc]
@@ -52,6 +55,28 @@ class BlamingScheduler(Scheduler):  # type: ignore[misc]
             ran = [str(task.key) for task in self._guilty(self.workers[address])]
             self._died_of[name] = ran
         return ran[0] if ran else None
+
+    def blame_running(self, name: str) -> None:
+        """The time of a worker is up: what it said that it runs has lost one more, and fails where it has lost too many."""
+        said, address = set(self.seen_running(name)), self.aliases.get(name)
+        ws = None if address is None else self.workers.get(address)
+        for task in [] if ws is None else list(ws.processing):
+            if str(task.key) not in said:
+                continue
+            task.suspicious += 1
+            task.prefix.suspicious += 1
+            if task.suspicious > self.allowed_failures:
+                self._give_up(task, ws)
+
+    def _give_up(self, task: TaskState, ws: WorkerState) -> None:
+        """As where a worker dies."""
+        failures = self.allowed_failures
+        error = KilledWorker(task=task.key, last_worker=ws.clean(), allowed_failures=failures)
+        more = self.transition(
+            task.key, "erred", exception=pickle.dumps(error), cause=task.key, worker=ws.address,
+            stimulus_id=STIMULUS,
+        )  # fmt: skip
+        self.transitions(more, stimulus_id=STIMULUS)
 
     def _guilty(self, ws: WorkerState) -> list[TaskState]:
         """What it said that it runs, or else what a worker runs first; at least one, if it was given any."""

@@ -226,6 +226,8 @@ class Coordinator:
         elif isinstance(action, actions.Cut):
             self._cut(action.name)
         elif isinstance(action, actions.RetireFromScheduler):
+            if action.outlived:
+                self._scheduler.blame_running(action.name)
             self._spawn(self._retire(action.name))
         elif isinstance(action, actions.RemoveFromScheduler):
             self._spawn(self._remove(action.name, action.blame))

@@ -34,10 +34,14 @@ class Drain(Action):
 
 @dataclass(frozen=True, slots=True)
 class RetireFromScheduler(Action):
-    """Have the scheduler move everything off the worker and let it go; then send the event Drained."""
+    """Have the scheduler move everything off the worker and let it go; then send the event Drained.
+
+    `outlived`: its time is up, so a task that runs there now takes longer than a worker lives.
+    """
 
     name: str
     address: str | None
+    outlived: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -133,7 +133,9 @@ class Books:
         if task is not None and task.repeatable:
             self.stragglers.add(task.stage, self.now - task.since)
 
-    def _drain(self, one: Invocation, reason: str, told: bool = False) -> Outcome:
+    def _drain(
+        self, one: Invocation, reason: str, told: bool = False, outlived: bool = False
+    ) -> Outcome:
         one.reason = reason
         one.drain_until = self.now + self.drain_timeout
         if one.deadline is not None:
@@ -142,7 +144,7 @@ class Books:
         if not told:
             self._do(act.Drain(one.name, reason))
         if one.address is not None or one.ready_at is not None:
-            self._do(act.RetireFromScheduler(one.name, one.address))
+            self._do(act.RetireFromScheduler(one.name, one.address, outlived))
         return State.DRAINING
 
     def _send_away(self, one: Invocation, reason: str) -> Outcome:

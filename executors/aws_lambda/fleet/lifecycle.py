@@ -242,11 +242,11 @@ class Lifecycle(Books):
         return self._drain(one, event.reason)
 
     def time_nearly_up(self, one: Invocation, event: ev.TimeNearlyUp) -> Outcome:
-        return self._drain(one, "the function's time is nearly up")
+        return self._drain(one, "the function's time is nearly up", outlived=True)
 
     def leaves(self, one: Invocation, event: ev.Draining) -> Outcome:
         self._heard(one)
-        return self._drain(one, event.reason or "leaves by itself", told=True)
+        return self._drain(one, event.reason or "leaves by itself", told=True, outlived=True)
 
     def drained(self, one: Invocation, event: ev.Drained) -> Outcome:
         if one.exit_told is None:
