@@ -241,10 +241,11 @@ def test_a_worker_that_is_busy_now_takes_it_when_it_is_idle(runs: Runs) -> None:
             await one.until(lambda: runs.begun)
             one.second.want(runs.begun[0], "it")
             await asyncio.sleep(0.2)
-            assert len(runs.begun) == 1
+            assert len(runs.begun) == one.second.waiting == 1
             other.let_go(0)
             await busy
             await one.until(lambda: len(runs.begun) == 2)
+            assert one.second.waiting == 0
             runs.let_go(1)
             assert await future == "the result"
 

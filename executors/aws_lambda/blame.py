@@ -58,11 +58,11 @@ class BlamingScheduler(Scheduler):  # type: ignore[misc]
 
     def blame_running(self, name: str) -> None:
         """The time of a worker is up: what it said that it runs has lost one more, and fails where it has lost too many."""
-        said, address = set(self.seen_running(name)), self.aliases.get(name)
-        ws = None if address is None else self.workers.get(address)
-        for task in [] if ws is None else list(ws.processing):
-            if str(task.key) not in said:
-                continue
+        address = self.aliases.get(name)
+        if address is None:
+            return
+        ws, said = self.workers[address], set(self.seen_running(name))
+        for task in [one for one in ws.processing if str(one.key) in said]:
             task.suspicious += 1
             task.prefix.suspicious += 1
             if task.suspicious > self.allowed_failures:

@@ -369,7 +369,7 @@ class Coordinator:
         while True:
             await asyncio.sleep(WORK_LOOK)
             if self.fleet.stopping is None and self.fleet.target < self.fleet.asked:
-                waiting = self._waiting_tasks()
+                waiting = self._waiting_tasks() + self._second_runs.waiting
                 if waiting:
                     self.feed(events.WorkArrived(at=now(), tasks=waiting))
 

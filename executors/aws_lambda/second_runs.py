@@ -72,6 +72,11 @@ class SecondRuns(SchedulerPlugin):  # type: ignore[misc]
                 self._wanted[task.key] = None
         self.look()
 
+    @property
+    def waiting(self) -> int:
+        """Slow tasks for which no worker is idle."""
+        return len(self._wanted)
+
     def look(self) -> None:
         """A worker may be idle now."""
         if self._slow and not self._due:
