@@ -129,8 +129,9 @@ def window_of(plan: Plan, executor: Executor) -> int:
 
 def homes_of(executor: Executor) -> list[str]:
     """Workers that loads can be tied to: none while others are to come, who would get nothing."""
-    addresses, foreseen = executor.addresses, executor.foreseen
-    return addresses if foreseen is None or foreseen <= executor.workers else []
+    there = executor.workers if executor.present is None else executor.present
+    foreseen = executor.foreseen
+    return executor.addresses if foreseen is None or foreseen <= there else []
 
 
 def span_bytes(plan: Plan) -> int:

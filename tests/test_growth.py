@@ -23,10 +23,19 @@ def film() -> Plan:
 
 
 def some(workers: int, foreseen: int | None, memory: int = 0) -> Any:
+    """An executor as of somebody's cluster."""
     addresses = [f"tcp://host:{n}" for n in range(workers)]
     return SimpleNamespace(
-        workers=max(1, workers), foreseen=foreseen, memory=memory, addresses=addresses
+        workers=max(1, workers), foreseen=foreseen, memory=memory, addresses=addresses, present=None
     )
+
+
+def test_a_fleet_of_our_own_ties_nothing_to_those_who_came_first() -> None:
+    fleet = some(8, 8)
+    fleet.present, fleet.addresses = 2, fleet.addresses[:2]
+    assert homes_of(fleet) == []
+    fleet.present = 8
+    assert homes_of(fleet) == fleet.addresses
 
 
 @pytest.mark.parametrize("there", [0, 1, 3])
