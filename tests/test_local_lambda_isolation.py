@@ -75,29 +75,23 @@ REACHED = (
 
 
 @pytest.mark.usefixtures("mounts")
-@pytest.mark.parametrize("shape", ["one link", "a chain", "a link on the way", "a relative link"])
+@pytest.mark.parametrize("shape", ["a chain", "relative, on the way"])
 def test_an_environment_is_reached_over_links_below_tmp(shape: str, tmp_path: Path) -> None:
     """Python and the code lie somewhere, and what leads there is hidden with the rest of /tmp."""
     if not tmp_path.is_relative_to("/tmp"):
         pytest.skip("temporary files lie elsewhere than in /tmp")
-    python, code = Path(sys.prefix), TESTS
     links = tmp_path / "links"
     links.mkdir()
-    (links / "env").symlink_to(python)
-    (links / "code").symlink_to(code)
+    (links / "env").symlink_to(sys.prefix)
+    (links / "code").symlink_to(TESTS)
     if shape == "a chain":
         (tmp_path / "again").symlink_to(links / "env")
         (links / "env").rename(links / "moved")
         (links / "env").symlink_to(links / "moved")
         python = tmp_path / "again"
-    elif shape == "a link on the way":
-        (tmp_path / "way").symlink_to(links)
-        python = tmp_path / "way" / "env"
-    elif shape == "a relative link":
-        (tmp_path / "relative").symlink_to(Path("links") / ".." / "links" / "env")
-        python = tmp_path / "relative"
     else:
-        python = links / "env"
+        (tmp_path / "way").symlink_to(Path("links") / ".." / "links")
+        python = tmp_path / "way" / "env"
     told = subprocess.run(
         [python / "bin" / "python", "-c", REACHED, HANDLER, links / "code"],
         capture_output=True, text=True, timeout=60, check=True, cwd=Path(TESTS).parent,

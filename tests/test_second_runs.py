@@ -13,6 +13,7 @@ import dask
 import pytest
 from distributed import Client, Scheduler, Worker, get_worker
 
+from executors.aws_lambda.messages import key_text
 from executors.aws_lambda.second_runs import SecondRuns
 from executors.base import REPEATABLE
 
@@ -155,9 +156,10 @@ def test_an_error_of_the_second_run_is_nothing(runs: Runs) -> None:
     async def go() -> None:
         async with stage(2) as one:
             runs.errors.add(1)
-            future = submitted(one, runs)
+            key = "a long key " * 1000
+            future = submitted(one, runs, key)
             await one.until(lambda: len(runs.begun) == 1)
-            one.second.want(runs.begun[0], "it")
+            one.second.want(runs.begun[0], key_text(key))
             await one.until(lambda: len(runs.begun) == 2)
             runs.let_go(1)
             await one.until(lambda: not one.workers[runs.begun[1]].state.executing)

@@ -9,6 +9,8 @@ from distributed import Scheduler
 from distributed.protocol import pickle
 from distributed.scheduler import KilledWorker, TaskState, WorkerState
 
+from executors.aws_lambda.messages import key_text
+
 STIMULUS = "time-is-up"
 
 
@@ -34,7 +36,7 @@ class BlamingScheduler(Scheduler):  # type: ignore[misc]
         if ws is not None and not expected:
             name, guilty = str(ws.name), self._guilty(ws)
             if self._died_of.pop(name, None) is None:
-                self._died_of[name] = [str(task.key) for task in guilty]
+                self._died_of[name] = [key_text(task.key) for task in guilty]
             for task in ws.processing:
                 if task not in guilty:  # of these it counts one more in a moment
                     task.suspicious -= 1
@@ -52,7 +54,7 @@ class BlamingScheduler(Scheduler):  # type: ignore[misc]
         if address is None:
             ran = self._died_of.pop(name, [])
         else:
-            ran = [str(task.key) for task in self._guilty(self.workers[address])]
+            ran = [key_text(task.key) for task in self._guilty(self.workers[address])]
             self._died_of[name] = ran
         return ran[0] if ran else None
 
@@ -62,7 +64,7 @@ class BlamingScheduler(Scheduler):  # type: ignore[misc]
         if address is None:
             return
         ws, said = self.workers[address], set(self.seen_running(name))
-        for task in [one for one in ws.processing if str(one.key) in said]:
+        for task in [one for one in ws.processing if key_text(one.key) in said]:
             task.suspicious += 1
             task.prefix.suspicious += 1
             if task.suspicious > self.allowed_failures:
@@ -82,5 +84,5 @@ class BlamingScheduler(Scheduler):  # type: ignore[misc]
         """What it said that it runs, or else what a worker runs first; at least one, if it was given any."""
         name = str(ws.name)
         said = set(self._died_of.get(name) or self.seen_running(name))
-        ran = [task for task in ws.processing if str(task.key) in said]
+        ran = [task for task in ws.processing if key_text(task.key) in said]
         return ran or sorted(ws.processing, key=lambda task: task.priority or ())[: ws.nthreads]

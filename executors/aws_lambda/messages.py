@@ -23,6 +23,11 @@ class InvalidMessage(LambdaError):
     """A worker said what none of ours would say."""
 
 
+def key_text(key: Any) -> str:
+    """What stands for a task's key in events: users' keys may be long."""
+    return str(key)[:LONGEST_NAME]
+
+
 def read_connected(told: Any, name: str, at: float) -> events.Connected:
     """The first message of the worker `name`, heard at `at`. Raises InvalidMessage."""
     if not isinstance(told, dict) or told.get("op") != "connected":
@@ -91,7 +96,7 @@ def _task(told: Told) -> dict[str, Any]:
 def _piece(told: Told) -> dict[str, Any]:
     number = told.get("number")
     return {
-        "key": _text(told, "key", LONGEST_TEXT)[:LONGEST_NAME],  # users' keys may be long
+        "key": key_text(_text(told, "key", LONGEST_TEXT)),
         "stage": _text(told, "stage", LONGEST_TEXT)[:LONGEST_NAME],
         "number": None if number is None else int(_number(told, "number")),
     }

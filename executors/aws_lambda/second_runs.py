@@ -14,6 +14,7 @@ from typing import Any
 from distributed import Scheduler, SchedulerPlugin
 from distributed.scheduler import TaskState, WorkerState
 
+from executors.aws_lambda.messages import key_text
 from executors.base import REPEATABLE, Key
 
 STIMULUS = "second-run"
@@ -63,11 +64,11 @@ class SecondRuns(SchedulerPlugin):  # type: ignore[misc]
         if address is None:
             return
         run = self._runs.get(address)
-        if run is not None and str(run.key) == text and not self._is_processing(run.key):
+        if run is not None and key_text(run.key) == text and not self._is_processing(run.key):
             self._on_beaten(name, text)
             return
         for task in self._scheduler.workers[address].processing:
-            if str(task.key) == text and _is_repeatable(task):
+            if key_text(task.key) == text and _is_repeatable(task):
                 self._slow[task.key] = address
                 self._wanted[task.key] = None
         self.look()
@@ -178,7 +179,7 @@ class SecondRuns(SchedulerPlugin):  # type: ignore[misc]
                 self._let_go(address, key)
         ws = self._scheduler.workers.get(first) if first is not None else None
         if ws is not None and winner not in (None, first):
-            self._on_beaten(str(ws.name), str(key))
+            self._on_beaten(str(ws.name), key_text(key))
 
     def _let_go(self, address: str, key: Key) -> None:
         """Have a worker not begin a run, or throw away what will come of it."""
