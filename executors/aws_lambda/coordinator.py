@@ -235,8 +235,7 @@ class Coordinator:
             logger.info("%s is slow at %s", action.name, action.key)
             self._second_runs.want(action.name, action.key)
         elif isinstance(action, actions.AskIdle):
-            if self._may_go(action.name):
-                self._spawn(self._let_go(action.name))
+            self._spawn(self._let_go(action.name))
         elif isinstance(action, actions.Notice):
             self._on_notice(action.text)
         elif isinstance(action, actions.StopAll):
@@ -324,7 +323,9 @@ class Coordinator:
         return one is not None and one.state in AT_WORK and not one.leaving
 
     async def _let_go(self, name: str) -> None:
-        self.feed(events.IdleMayGo(at=now(), worker=name))
+        """One after the other: who was let go just now takes nothing from the next."""
+        if self._may_go(name):
+            self.feed(events.IdleMayGo(at=now(), worker=name))
 
     def _is_idle(self, name: str) -> bool:
         """Whether a worker stays, and its thread is free."""
