@@ -556,6 +556,14 @@ def test_only_where_its_time_is_up_a_worker_is_taken_to_be_outlived_by_its_task(
     assert found.pop(idle) is False and found and all(found.values())
 
 
+def test_a_task_that_began_late_does_not_outlive_its_worker() -> None:
+    settings = FleetSettings(timeout=120.0, deadline_margin=20.0, replace_ahead=10.0)
+    world = up(World(settings, tasks=tasks(100, {"encode": 15.0})), 2)
+    world.run(400)
+    found = [action.outlived for action in world.of(act.RetireFromScheduler)]  # type: ignore[attr-defined]
+    assert len(found) >= 4 and not any(found)
+
+
 def test_with_no_room_for_replacements_the_limit_comes_first() -> None:
     settings = FleetSettings(
         timeout=120.0, deadline_margin=20.0, replace_ahead=10.0, concurrency=10

@@ -36,7 +36,7 @@ class Drain(Action):
 class RetireFromScheduler(Action):
     """Have the scheduler move everything off the worker and let it go; then send the event Drained.
 
-    `outlived`: its time is up, so a task that runs there now takes longer than a worker lives.
+    `outlived`: its time is up, and it ran what it runs now for most of it.
     """
 
     name: str

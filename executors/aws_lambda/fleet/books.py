@@ -23,6 +23,8 @@ Outcome = State | None
 
 LEAVES_WITHIN = 60.0
 """Seconds in which a worker that has lost its coordinator has left by itself, unless it hangs."""
+OUTLIVED, OUTLIVED_SECONDS = 0.6, 10.0
+"""Share of a worker's time, and time, that a task must have run for to be taken to need more than all of it."""
 DUPLICATE_SECONDS = 1.0
 """What a second execution is taken to run before it has been turned away."""
 
@@ -146,6 +148,14 @@ class Books:
         if one.address is not None or one.ready_at is not None:
             self._do(act.RetireFromScheduler(one.name, one.address, outlived))
         return State.DRAINING
+
+    def _is_outlived(self, one: Invocation) -> bool:
+        """Whether it ran one task for most of its time, so that the next worker would fare alike."""
+        if one.ready_at is None:
+            return False
+        began = [task.since for task in one.tasks.values() if not task.waiting]
+        much = max(OUTLIVED_SECONDS, OUTLIVED * (self.now - one.ready_at))
+        return any(self.now - since >= much for since in began)
 
     def _send_away(self, one: Invocation, reason: str) -> Outcome:
         """It holds nothing: it may go at once."""

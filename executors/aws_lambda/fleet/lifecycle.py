@@ -242,11 +242,13 @@ class Lifecycle(Books):
         return self._drain(one, event.reason)
 
     def time_nearly_up(self, one: Invocation, event: ev.TimeNearlyUp) -> Outcome:
-        return self._drain(one, "the function's time is nearly up", outlived=True)
+        reason = "the function's time is nearly up"
+        return self._drain(one, reason, outlived=self._is_outlived(one))
 
     def leaves(self, one: Invocation, event: ev.Draining) -> Outcome:
         self._heard(one)
-        return self._drain(one, event.reason or "leaves by itself", told=True, outlived=True)
+        reason = event.reason or "leaves by itself"
+        return self._drain(one, reason, told=True, outlived=self._is_outlived(one))
 
     def drained(self, one: Invocation, event: ev.Drained) -> Outcome:
         if one.exit_told is None:
