@@ -192,8 +192,11 @@ def test_the_time_of_the_functions_runs_out(source: Path, expected: bytes, tmp_p
     faults = {"encode": ["wait"] * 18}
     with (
         FaultServer(**faults) as server,
-        functions(source, server, timeout=8, fleet_options=patience) as executor,
-    ):
+        functions(
+            source, server, timeout=8, fleet_options=patience,
+            scheduler_options={"allowed_failures": 20},  # where a machine is slow, few tasks fit into 8 s
+        ) as executor,
+    ):  # fmt: skip
         assert encode(source, tmp_path / "out.webm", executor) == expected
         assert ended(executor, "finished") >= 2
 
