@@ -19,7 +19,7 @@ from excamera_dask import stages
 from excamera_dask.containers import output_suffix
 from excamera_dask.errors import ExcameraError, SourceError
 from excamera_dask.first_pass import encoder_version
-from excamera_dask.graph import Job, Resumed, build_graph, window_spans, with_tasks
+from excamera_dask.graph import Job, Resumed, build_graph, homes_of, window_of, with_tasks
 from excamera_dask.intermediates import Intermediates
 from excamera_dask.journal import Journal, writing_alone
 from excamera_dask.muxing import Draft, Muxer, dropped, missing_frames, mux
@@ -126,11 +126,11 @@ def submit(
                 "and save what the result holds: .result().save(...)"
             )
         made = _plan(source, chosen, _fingerprint(source, chosen), cluster)
-        count, memory, name = cluster.workers, cluster.memory, cluster.name
-        addresses = cluster.addresses
+        count, name = cluster.foreseen or cluster.workers, cluster.name
+        window, homes = window_of(made, cluster), homes_of(cluster)
     suffix = output_suffix(f"out{container}" if target is None else target)
     draft = _draft(made, source, target, chosen, name, count, began, suffix)
-    graph, keys = build_graph(made, window=window_spans(made, count, memory), workers=addresses)
+    graph, keys = build_graph(made, window=window, workers=homes)
     last = (f"mux-{made.job.name}", 0)
     tasks = tried_in_place({**graph, last: (mux, draft._replace(plan=made), keys)})
     return client.get(with_tasks(graph, tasks), last, sync=False)
@@ -178,9 +178,9 @@ class _Run:
             self.on_event(Notice(text))
         executor = self.executor
         self.on_event(Started(self.plan, executor.name, executor.workers, self.frames, self.bytes))
-        window = window_spans(self.plan, executor.workers, executor.memory)
+        window, homes = window_of(self.plan, executor), homes_of(executor)
         graph, keys = build_graph(
-            self.plan, window=window, done=done, resumed=resumed, workers=executor.addresses
+            self.plan, window=window, done=done, resumed=resumed, workers=homes
         )
         with self.muxer:
             self._mux_ready(None)
@@ -319,7 +319,7 @@ def _plan(
         cuts=cuts,
         anchors=[int(frame) for frame in source.keyframes],
         separate=executor.far_apart,
-        workers=executor.workers,
+        workers=executor.foreseen or executor.workers,
         job=Job(name, source, settings.first_pass, settings.kf_q_weight, keep),
     )
 

@@ -25,7 +25,8 @@ from excamera_dask.errors import ExcameraError
 from excamera_dask.first_pass import FirstPassSettings
 from excamera_dask.planning import Chunk, LoadSpan, Plan
 from excamera_dask.sources import SourceInfo
-from executors import Graph, Key
+from executors import Executor, Graph, Key
+from executors.base import REPEATABLE
 
 RANKS = {
     "load": 0,
@@ -43,6 +44,8 @@ RANKS = {
 RANK_STEP = 1 << 24
 SMALLEST_WINDOW = 2
 CHUNKS_A_WORKER = 4
+MANY_WORKERS = 64
+"""As many are reckoned with where workers may come of which nobody knows."""
 MEMORY_SHARE = 0.4
 
 
@@ -93,11 +96,19 @@ class Priority:
         return RANKS[name.split("-")[0]] * RANK_STEP - int(number)
 
 
+@dataclass(frozen=True)
+class Repeatable:
+    """Whether a task by its key may be run twice at once: any but the one that writes the output."""
+
+    def __call__(self, key: Any) -> bool:
+        return not key[0].startswith("mux-")
+
+
 def window_spans(plan: Plan, workers: int, memory: int) -> int:
     """Load spans that may be in work at once: CHUNKS_A_WORKER chunks a worker, within MEMORY_SHARE.
 
-    memory: bytes that all workers have together, 0 if unknown. At least SMALLEST_WINDOW. The output does
-    not depend on it.
+    workers: that there may be while the job runs; memory: bytes that these have together, 0 if unknown. At least
+    SMALLEST_WINDOW. The output does not depend on it.
     """
     if not plan.spans:
         return SMALLEST_WINDOW
@@ -106,6 +117,21 @@ def window_spans(plan: Plan, workers: int, memory: int) -> int:
     if memory:
         wanted = min(wanted, int(MEMORY_SHARE * memory) // span_bytes(plan))
     return max(SMALLEST_WINDOW, wanted)
+
+
+def window_of(plan: Plan, executor: Executor) -> int:
+    """The window of a job whose workers may be yet to come: it is no larger than they need, nor than they can hold."""
+    there, foreseen, memory = executor.workers, executor.foreseen, executor.memory
+    if foreseen is None:  # within the memory that is there already
+        return window_spans(plan, max(there, MANY_WORKERS), memory)
+    return window_spans(plan, foreseen, memory * max(foreseen, there) // there)
+
+
+def homes_of(executor: Executor) -> list[str]:
+    """Workers that loads can be tied to: none while others are to come, who would get nothing."""
+    there = executor.workers if executor.present is None else executor.present
+    foreseen = executor.foreseen
+    return executor.addresses if foreseen is None or foreseen <= there else []
 
 
 def span_bytes(plan: Plan) -> int:
@@ -245,7 +271,7 @@ def with_priorities(
     name: str, tasks: Mapping[Key, Any], homes: Mapping[Key, str] | None = None
 ) -> Graph:
     """Tasks as one layer of Dask's, with a priority for each, and for some the worker where they should run."""
-    annotations: dict[str, Any] = {"priority": Priority()}
+    annotations: dict[str, Any] = {"priority": Priority(), REPEATABLE: Repeatable()}
     if homes:
         annotations |= {"workers": Homes(homes), "allow_other_workers": NotOnlyAtHome(homes)}
     layer = MaterializedLayer(dict(tasks), annotations=annotations)

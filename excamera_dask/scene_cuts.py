@@ -55,7 +55,7 @@ def find_scene_cuts(source: SourceInfo, executor: Executor) -> list[int]:
     name = f"scene_cuts-{secrets.token_hex(4)}"
     tasks: dict[Any, Any] = {
         (name, start): (_told_changes, source, start, count)
-        for start, count in _parts(source, executor.workers)
+        for start, count in _parts(source, executor.foreseen or executor.workers)
     }
     graph = HighLevelGraph({"cuts": MaterializedLayer(tasks)}, {"cuts": set()})
     executor.run(graph, list(tasks), take)

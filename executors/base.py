@@ -14,6 +14,9 @@ from dask.typing import Key
 Graph = HighLevelGraph
 """Annotations of its layers (`priority`, `retries`, `workers`) are Dask's own."""
 
+REPEATABLE = "repeatable"
+"""Annotation of tasks that may be run twice at once: always the same result, and nothing done but that."""
+
 COUNTS_INTERVAL = 0.5
 """Seconds between two looks at how far a graph is."""
 
@@ -64,6 +67,11 @@ class Executor(ABC):
     @abstractmethod
     def workers(self) -> int:
         """Tasks that can run at the same time, at least 1."""
+
+    @property
+    def foreseen(self) -> int | None:
+        """Tasks that may run at the same time later on, at least `workers`; None where nobody can tell."""
+        return self.workers
 
     @property
     @abstractmethod

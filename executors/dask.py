@@ -30,6 +30,7 @@ from executors.base import (
     kind_of,
 )
 from executors.dask_config import require_usable
+from executors.growth import workers_to_come
 from executors.same_install import BLOCKED, CURE, Question, is_blocked, lacking, require_same
 from executors.tries import TRIES, TryElsewhere, told
 from executors.waiting import LOOK_INTERVAL, Patience
@@ -126,6 +127,18 @@ class DaskExecutor(Executor):
         return max(1, sum(self.client.nthreads().values()))
 
     @property
+    def foreseen(self) -> int | None:
+        cluster = self.client.cluster
+        if cluster is None:  # anybody may start workers at any time
+            return None
+        return max(self.workers, self._threads * workers_to_come(cluster))
+
+    @property
+    def _threads(self) -> int:
+        """Of one worker."""
+        return max(1, *self.client.nthreads().values(), 1)
+
+    @property
     def addresses(self) -> list[str]:
         return sorted(self.client.nthreads())
 
@@ -133,6 +146,7 @@ class DaskExecutor(Executor):
     def memory(self) -> int:
         workers = self.client.scheduler_info(n_workers=-1)["workers"].values()
         limits = [worker["memory_limit"] or 0 for worker in workers]
+        limits = limits or [getattr(self.client.cluster, "worker_memory", 0)]
         return sum(limits) if all(limits) else 0
 
     def run(

@@ -46,6 +46,7 @@ class Weather:
     fails_when: str = "connected"
     heartbeat: float = 5.0
     deaf: bool = False
+    unreachable: bool = False
     clock_error: float = 0.0
 
 
@@ -72,6 +73,7 @@ class Task:
     stage: str
     number: int
     seconds: float
+    repeatable: bool = True
 
 
 class World:
@@ -91,11 +93,15 @@ class World:
         self.now = START
         self.tasks: deque[Task] = deque(tasks)
         self.done: list[str] = []
+        self.second_runs: list[str] = []
+        """Workers that were given a second run of a slow task."""
         self.actions: list[act.Action] = []
         self.entries: list[act.LogEntry] = []
         self.executions: list[Execution] = []
         self.links: dict[str, Execution] = {}
         self.barred: set[str] = set()
+        self.holding: set[str] = set()
+        """Workers that hold the only copy of something."""
         self.queue: deque[tuple[str, str]] = deque()
         self.seconds_billed = 0.0
         self.requests = 0
@@ -182,6 +188,11 @@ class World:
                 self._to_worker(name, lambda one: self._end(one, ev.Finished, "told to exit"))
             case act.RetireFromScheduler(name=name):
                 self.later(0.05, lambda: self._retire(name))
+            case act.AskIdle(name=name):
+                if name not in self.holding:
+                    self.later(0.0, lambda: self.tell(ev.IdleMayGo(name, at=self.now)))
+            case act.Speculate(name=name, key=key):
+                self.later(0.05, lambda: self._run_too(name, key))
             case act.Cut(name=name):
                 self.barred.add(name)
                 one = self.links.pop(name, None)
@@ -253,6 +264,12 @@ class World:
         self.later(0.02, lambda: self._link(one))
 
     def _link(self, one: Execution) -> None:
+        if self.weather.unreachable:  # it tries for a while, and leaves
+            if self.now - one.started < 20:
+                self.later(0.5, lambda: self._link(one))
+            else:
+                self._vanish(one)
+            return
         if one.name in self.links or one.name in self.barred:
             self.tell(ev.Refused(one.name, "registered already", one.request_id, at=self.now))
             self._end(one, ev.Finished, "refused", silent=True)
@@ -331,8 +348,28 @@ class World:
         if not self.tasks or one.task is not None:
             return
         task = one.task = self.tasks.popleft()
-        self._say(one, ev.Running(one.name, task.key, task.stage, task.number, at=self.now))
+        self._run(one, task)
+
+    def _run(self, one: Execution, task: Task) -> None:
+        told = (task.key, task.stage, task.number, task.repeatable)
+        self._say(one, ev.Running(one.name, *told, at=self.now))
         self.later(task.seconds * one.slowness, lambda: self._finish_task(one, task))
+
+    def _run_too(self, name: str, key: str) -> None:
+        """An idle worker, if there is one, takes a second run of a slow task; what nobody waits for is let go."""
+        first = self.links.get(name)
+        task = None if first is None else first.task
+        if first is None or task is None or task.key != key:
+            return
+        if key in self.done:
+            self.tell(ev.Retire(name, "slow", at=self.now))
+            return
+        for one in self.links.values():
+            if one.ready and one.task is None and not one.draining and not one.hung:
+                one.task = task
+                self.second_runs.append(one.name)
+                self._run(one, task)
+                return
 
     def _wake_one(self) -> None:
         """A task came back: an idle worker takes it."""
@@ -345,7 +382,11 @@ class World:
         if one.ended is not None or one.hung or one.task is not task:
             return
         one.task = None
-        self.done.append(task.key)
+        if task.key not in self.done:
+            self.done.append(task.key)
+            for other in list(self.links.values()):
+                if other.task is task and other.name not in self.second_runs:
+                    self.tell(ev.Retire(other.name, "slow", at=self.now))
         if not self.tasks or one.draining:
             self._say(one, ev.Idle(one.name, at=self.now))
         self.work(one)
@@ -366,6 +407,30 @@ class World:
             self._unlink(one, "connection reset")
             self._start_queued()
 
+    def _vanish(self, one: Execution) -> None:
+        """It ends, and nobody hears of it."""
+        if one.ended is None:
+            one.ended = self.now
+            self.seconds_billed += self.now - one.started
+            self._give_back(one)
+
+    def lose_relay_for(self, seconds: float) -> None:
+        """The coordinator hears nothing any more; workers stay for 30 s, and invocations that begin find no relay."""
+        links, self.links = self.links, {}
+        self.weather.unreachable = True
+        self.tell(ev.RelayLost(at=self.now))
+        for one in links.values():
+            one.linked = False
+            if seconds < 30:
+                self.later(seconds + 0.5, lambda one=one: self._come_back(one))
+            else:
+                self.later(30.0, lambda one=one: self._vanish(one))
+        self.later(seconds, self._regain_relay)
+
+    def _regain_relay(self) -> None:
+        self.weather.unreachable = False
+        self.tell(ev.RelayBack(at=self.now))
+
     def hang(self, one: Execution) -> None:
         """The worker says nothing any more, but its connection stays."""
         if one.ended is None:
@@ -385,8 +450,10 @@ class World:
         if one.ended is None and one.name not in self.barred:
             self.links[one.name] = one
             one.linked = True
-            self.tell(ev.LinkUp(one.name, at=self.now))
+            if self._chance(0.5):  # notices can be lost with the relay
+                self.tell(ev.LinkUp(one.name, at=self.now))
             self._beat(one)
+            self.work(one)
 
     def _say(self, one: Execution, event: ev.InvocationEvent) -> None:
         """A message of the worker's own, by its own clock."""

@@ -275,7 +275,13 @@ def test_after_a_storm_the_target_is_reached_and_the_estimate_is_not_below_the_b
     world.scale(12)
     world.run(200)
     world.weather = Weather()
-    assert world.run(1500, world.settled), world.fleet.snapshot().counts
+    assert world.run(1500, lambda: world.settled() or world.fleet.is_over)
+    if world.fleet.stopping is not None:  # nobody was left, and nobody might come
+        assert weather.breaks or weather.hangs
+        assert (
+            "no worker is left: " in world.fleet.stopping
+            or "no worker is there" in world.fleet.stopping
+        )
     assert world.run(600, lambda: not world.tasks)
     assert world.estimate() >= world.real_dollars() - 1e-9
     world.stop()

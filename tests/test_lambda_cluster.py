@@ -6,8 +6,12 @@ import asyncio
 import contextlib
 import json
 import os
+import socket
+import socketserver
+import struct
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,7 +20,14 @@ from unittest import mock
 
 import pytest
 from dask.highlevelgraph import HighLevelGraph
-from distributed import Client, SchedulerPlugin, WorkerPlugin, get_client, get_worker
+from distributed import (
+    Client,
+    KilledWorker,
+    SchedulerPlugin,
+    WorkerPlugin,
+    get_client,
+    get_worker,
+)
 from distributed.comm import CommClosedError, connect
 from distributed.core import Status
 from distributed.diagnostics.plugin import Environ
@@ -273,6 +284,67 @@ def test_idle_workers_go_home_and_come_back_when_needed() -> None:
         assert client.submit(square, 5, pure=False).result(timeout=30) == 25
 
 
+class Counter:
+    """An actor."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def add(self) -> int:
+        self.count += 1
+        return self.count
+
+
+def test_idle_workers_take_nothing_with_them() -> None:
+    """Results go to one that stays, which goes when nobody holds them any more; nothing is computed or scattered again."""
+    with local_cluster(3, idle_timeout=1.0) as cluster, cluster.get_client() as client:
+        client.wait_for_workers(3, timeout=30)
+        addresses = list(client.scheduler_info(n_workers=-1)["workers"])
+        held = [
+            client.submit(os.urandom, 1000 + n, pure=False, workers=[address])
+            for n, address in enumerate(addresses)
+        ]
+        contents = client.gather(held)
+        (scattered,) = client.scatter([b"only here"])
+        eventually(lambda: len(cluster.scheduler.workers) == 1)
+        time.sleep(2)
+        assert len(cluster.scheduler.workers) == 1
+        assert client.gather(held) == contents
+        assert scattered.result(timeout=10) == b"only here"
+        assert len(list(cluster.coordinator.fleet.roster)) == 3, "nobody else was invoked"
+        del held, scattered
+        eventually(lambda: not cluster.scheduler.workers)
+        counter = client.submit(Counter, actor=True).result(timeout=30)
+        assert counter.add().result(timeout=10) == 1
+        time.sleep(2)
+        assert counter.add().result(timeout=10) == 2
+
+
+def test_a_cluster_ends_with_its_scheduler() -> None:
+    """As one does that has nothing to do for the configured time."""
+    heard: list[str] = []
+    options = {"scheduler_options": {"idle_timeout": "2s"}}
+    with local_cluster(1, **options) as cluster:
+        cluster.on_notice(heard.append)
+        fleet = cluster.coordinator.fleet
+        eventually(lambda: cluster.status == Status.closed)
+        assert fleet.is_quiet and len(list(fleet.roster)) == 1
+        assert any("scheduler has closed" in text for text in heard)
+
+
+def end_at_once() -> None:
+    os._exit(1)
+
+
+def test_a_task_that_ends_its_worker_is_given_up_and_holds_up_no_other() -> None:
+    with local_cluster(2) as cluster, cluster.get_client() as client:
+        bad = client.submit(end_at_once)
+        good = client.map(square, range(20))
+        assert client.gather(good) == [square(n) for n in range(20)]
+        assert isinstance(bad.exception(timeout=60), KilledWorker)
+        assert ended(cluster).get("failed", 0) + ended(cluster).get("lost", 0) == 4
+
+
 def test_workers_of_other_versions_are_refused() -> None:
     ours = installed() | {"distributed": "1.0.0"}
     stopped: list[str] = []
@@ -386,7 +458,8 @@ def test_nothing_is_said_that_was_not_asked_for() -> None:
     code = (
         "import time\n"
         "from executors.aws_lambda import LambdaCluster\n"
-        "with LambdaCluster(2, backend='local') as cluster, cluster.get_client() as client:\n"
+        "patience = {'notice_after': 100}\n"
+        "with LambdaCluster(2, backend='local', fleet_options=patience) as cluster, cluster.get_client() as client:\n"
         "    running = client.map(time.sleep, [0.01, 30, 60])\n"
         "    running[0].result(timeout=30)\n"
     )
@@ -528,6 +601,65 @@ def test_workers_come_as_soon_as_lambda_can_be_reached_again() -> None:
         eventually(lambda: fleet.workers == 3)
         counts = fleet.snapshot().counts
         assert counts["failed"] == counts["expired"] == counts["lost"] == 0
+
+
+@contextlib.contextmanager
+def answering(port: int, answer: bytes | None) -> Iterator[None]:
+    """A server on that port which answers everything alike; None: it resets connections."""
+
+    class Server(socketserver.ThreadingTCPServer):
+        allow_reuse_address = True
+        daemon_threads = True
+
+    class Answer(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            self.request.recv(65536)
+            if answer is None:
+                self.request.setsockopt(
+                    socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
+                )
+            else:
+                self.request.sendall(answer)
+
+    with Server(("127.0.0.1", port), Answer) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield
+        server.shutdown()
+
+
+def http(status: str, *headers: str) -> bytes:
+    lines = (f"HTTP/1.1 {status}", *headers, "Content-Length: 2", "Connection: close", "", "{}")
+    return "\r\n".join(lines).encode()
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (http("429 Too Many Requests", "x-amzn-ErrorType: TooManyRequestsException"), "throttled"),
+        (None, "Lambda does not answer"),
+    ],
+)
+def test_where_no_worker_comes_that_is_told_and_ends(
+    answer: bytes | None, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "x")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "y")
+    told: list[str] = []
+    wire = Wire()
+    patience = {"notice_after": 0.5, "outage_timeout": 2.0}
+    with cluster_behind(wire, 0, fleet_options=patience) as cluster:
+        cluster.on_notice(told.append)
+        with Client(cluster, set_as_default=False) as client:
+            wire.cut()
+            with answering(wire._port, answer):
+                future = client.submit(square, 3)
+                cluster.scale(2)
+                with pytest.raises(NoWorkerError):
+                    future.result(timeout=60)
+            wire.mend()
+    lines = [text for text in told if "no worker is there" in text]
+    assert len(lines) >= 2 and lines[-1].startswith("stopped: no worker is there for 2 s")
+    assert all(said in text and "\n" not in text for text in lines), lines
 
 
 def test_a_relay_that_does_not_answer_is_one_line(tmp_path: Path) -> None:

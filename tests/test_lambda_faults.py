@@ -37,6 +37,8 @@ PATIENCE = {
     "heartbeat_timeout": 8.0, "straggler_seconds": 2.0, "straggler_samples": 3, "exit_grace": 2.0,
     "appear_timeout": 20.0,
 }  # fmt: skip
+PATIENT = {"allowed_failures": 20}
+"""Of functions that live for seconds: where a machine is slow, few tasks fit into one."""
 FRAMES = 54
 
 
@@ -192,7 +194,9 @@ def test_the_time_of_the_functions_runs_out(source: Path, expected: bytes, tmp_p
     faults = {"encode": ["wait"] * 18}
     with (
         FaultServer(**faults) as server,
-        functions(source, server, timeout=8, fleet_options=patience) as executor,
+        functions(
+            source, server, timeout=8, fleet_options=patience, scheduler_options=PATIENT
+        ) as executor,
     ):
         assert encode(source, tmp_path / "out.webm", executor) == expected
         assert ended(executor, "finished") >= 2
@@ -203,7 +207,9 @@ def test_lambda_ends_a_function_in_mid_task(source: Path, expected: bytes, tmp_p
     patience = {"deadline_margin": 1.0, "replace_ahead": 1.0, "heartbeat_timeout": 60.0}
     with (
         FaultServer(encode=["", "deaf"]) as server,
-        functions(source, server, timeout=9, fleet_options=patience) as executor,
+        functions(
+            source, server, timeout=9, fleet_options=patience, scheduler_options=PATIENT
+        ) as executor,
     ):
         assert encode(source, tmp_path / "out.webm", executor) == expected
         await_error(executor, "task timed out after 9")

@@ -46,6 +46,7 @@ from executors.aws_lambda.messages import (
 )
 from executors.aws_lambda.payload import InvalidPayload, Payload
 from executors.aws_lambda.post_mortem import judge
+from executors.base import REPEATABLE
 
 # Payload and handler
 
@@ -368,6 +369,25 @@ def test_activity_does_not_tell_of_each_of_a_thousand_moments() -> None:
     assert told[-1] == {"op": "running", "key": "long", "stage": "long", "number": None}
 
 
+def test_a_repeated_run_that_is_not_needed_any_more_still_keeps_its_worker_busy() -> None:
+    marked, unmarked = (SimpleNamespace(annotations=one) for one in ({REPEATABLE: True}, None))
+    told: list[dict[str, Any]] = []
+    activity = Activity(told.append, lambda seconds, speak: speak())
+    tasks = {"encode": marked, "mine": unmarked}
+    activity.setup(SimpleNamespace(state=SimpleNamespace(tasks=tasks)))
+    seen = []
+    for key in tasks:
+        for start, finish in (("ready", "executing"), ("executing", "cancelled")):
+            activity.transition(key, start, finish)
+            seen.append((told[-1]["op"], told[-1].get("repeatable", False)))
+        activity.transition(key, "cancelled", "released")
+        seen.append((told[-1]["op"], len(told)))
+    assert seen == [
+        ("running", True), ("running", True), ("idle", 2),
+        ("running", False), ("idle", False), ("idle", 4),
+    ]  # fmt: skip
+
+
 def test_a_record_that_cannot_be_formatted_harms_nobody(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -388,6 +408,15 @@ def test_a_record_that_cannot_be_formatted_harms_nobody(
 @pytest.mark.parametrize(("given", "seconds"), [("90s", 90.0), (5, 5.0), ("2 minutes", 120.0)])
 def test_times(given: Any, seconds: float) -> None:
     assert setting("idle-timeout", given) == seconds
+
+
+def test_no_idle_timeout_is_never() -> None:
+    from executors.aws_lambda.options import _idle_timeout
+
+    assert _idle_timeout(None) is None
+    assert _idle_timeout("as configured") == 60.0 and _idle_timeout("5m") == 300.0
+    with dask.config.set({"excamera.lambda.idle-timeout": None}):
+        assert _idle_timeout("as configured") is None
 
 
 @pytest.mark.parametrize("given", ["abc", "-5", -5, "", "nan", float("inf")])

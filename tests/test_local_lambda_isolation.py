@@ -64,6 +64,41 @@ def test_tmp_is_the_environments_own(server: LocalLambda, client: Any, tmp_path:
     assert not os.path.exists("/tmp/of-the-first")
 
 
+REACHED = (
+    "import sys\n"
+    "from executors.aws_lambda.emulator import LocalLambda\n"
+    "with LocalLambda() as local:\n"
+    "    local.create_function('probe', sys.argv[1], code=sys.argv[2], memory=512, timeout=30)\n"
+    "    answer = local.client('lambda').invoke(FunctionName='probe', Payload=b'{}')\n"
+    "    print(sys.prefix, answer['StatusCode'], answer.get('FunctionError'))\n"
+)
+
+
+@pytest.mark.usefixtures("mounts")
+@pytest.mark.parametrize("shape", ["a chain", "relative, on the way"])
+def test_an_environment_is_reached_over_links_below_tmp(shape: str, tmp_path: Path) -> None:
+    """Python and the code lie somewhere, and what leads there is hidden with the rest of /tmp."""
+    if not tmp_path.is_relative_to("/tmp"):
+        pytest.skip("temporary files lie elsewhere than in /tmp")
+    links = tmp_path / "links"
+    links.mkdir()
+    (links / "env").symlink_to(sys.prefix)
+    (links / "code").symlink_to(TESTS)
+    if shape == "a chain":
+        (tmp_path / "again").symlink_to(links / "env")
+        (links / "env").rename(links / "moved")
+        (links / "env").symlink_to(links / "moved")
+        python = tmp_path / "again"
+    else:
+        (tmp_path / "way").symlink_to(Path("links") / ".." / "links")
+        python = tmp_path / "way" / "env"
+    told = subprocess.run(
+        [python / "bin" / "python", "-c", REACHED, HANDLER, links / "code"],
+        capture_output=True, text=True, timeout=60, check=True, cwd=Path(TESTS).parent,
+    )  # fmt: skip
+    assert told.stdout == f"{python} 200 None\n", told.stderr
+
+
 @pytest.mark.usefixtures("mounts")
 def test_tmp_holds_what_the_function_may_store(server: LocalLambda, client: Any) -> None:
     server.create_function("storage", HANDLER, code=TESTS, memory=256, ephemeral_storage=512)

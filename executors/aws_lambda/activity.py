@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from distributed import Worker, WorkerPlugin
 
-from executors.base import Key, kind_of
+from executors.base import REPEATABLE, Key, kind_of
 
 Tell = Callable[[dict[str, Any]], None]
 Later = Callable[[float, Callable[[], None]], Any]
@@ -32,12 +32,16 @@ class Activity(WorkerPlugin):
         self._running: dict[Key, None] = {}
         self._waiting: dict[Key, None] = {}
         self._told: Any = None
+        self._tasks: Mapping[Key, Any] = {}
 
     def setup(self, worker: Worker) -> None:
-        """Nothing to do before the first task."""
+        """Whose tasks they are."""
+        self._tasks = worker.state.tasks
 
     def transition(self, key: Key, start: str, finish: str, **kwargs: Any) -> None:
-        self._keep(self._running, key, finish in ("executing", "long-running"))
+        runs_on = finish in ("cancelled", "resumed") and key in self._running
+        runs = finish in ("executing", "long-running") or (runs_on and self._is_repeatable(key))
+        self._keep(self._running, key, runs)
         self._keep(self._waiting, key, finish in ("waiting", "fetch", "flight", "missing"))
         if not self._pauses:
             self._speak()
@@ -62,8 +66,13 @@ class Activity(WorkerPlugin):
         for op, keys in (("running", self._running), ("waiting", self._waiting)):
             if keys:
                 key = next(iter(keys))
-                return {"op": op, "key": str(key), "stage": stage_of(key), "number": number_of(key)}
+                told = {"op": op, "key": str(key), "stage": stage_of(key), "number": number_of(key)}
+                return told | ({"repeatable": True} if self._is_repeatable(key) else {})
         return {"op": "idle"}
+
+    def _is_repeatable(self, key: Key) -> bool:
+        task = self._tasks.get(key)
+        return task is not None and bool((task.annotations or {}).get(REPEATABLE))
 
 
 def stage_of(key: Key) -> str:

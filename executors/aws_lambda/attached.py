@@ -83,6 +83,11 @@ class AttachedCluster(ScalableCluster):
         assert self.scheduler_comm is not None
         await self.scheduler_comm.lambda_let_go(names=sorted(names))
 
+    @property
+    def target(self) -> int:
+        """Workers that its coordinator wants."""
+        return int(self.snapshot()["asked"])
+
     def snapshot(self) -> Any:
         """What its coordinator sees: counts of states, spending, invocations; plain values."""
         return self.sync(self._snapshot)

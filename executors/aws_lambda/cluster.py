@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -12,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import dask
-from distributed import Scheduler
 from distributed.core import Status, rpc
 from distributed.utils import silence_logging_cmgr
 
@@ -20,7 +20,8 @@ from executors.aws_lambda import registration
 from executors.aws_lambda.at_exit import close_at_exit
 from executors.aws_lambda.attached import AttachedCluster, remove_access, write_access
 from executors.aws_lambda.backend import Backend, open_backend
-from executors.aws_lambda.config import SCHEDULER_CONFIG, setting, workers_config
+from executors.aws_lambda.blame import BlamingScheduler
+from executors.aws_lambda.config import CONFIGURED, SCHEDULER_CONFIG, setting, workers_config
 from executors.aws_lambda.coordinator import Coordinator
 from executors.aws_lambda.errors import InvalidOption, LambdaError
 from executors.aws_lambda.fleet import Fleet
@@ -55,7 +56,8 @@ class LambdaCluster(ScalableCluster):
     security: an `Authority` or the folder of one; None makes one.
     worker_options, scheduler_options: keywords of `distributed.Worker` and `distributed.Scheduler`.
     fleet_options: fields of `fleet.FleetSettings`, how patient the coordinator is.
-    idle_timeout: seconds (or "60s") after which a worker without work is sent home.
+    idle_timeout: seconds (or "60s") after which a worker without work is sent home, unless it holds data that nobody else
+        has or can take; None: never.
     overprovision: invoke so many times the workers wanted.
     budget: dollars at which to stop.
     backend: "aws", "local" (a Lambda on this machine) or the URL of a server of its API; backend_options: of the local
@@ -93,7 +95,7 @@ class LambdaCluster(ScalableCluster):
         worker_options: Mapping[str, Any] | None = None,
         scheduler_options: Mapping[str, Any] | None = None,
         fleet_options: Mapping[str, Any] | None = None,
-        idle_timeout: float | str | None = None,
+        idle_timeout: float | str | None = CONFIGURED,
         overprovision: float | None = None,
         budget: float | None = None,
         backend: str | None = None,
@@ -123,7 +125,7 @@ class LambdaCluster(ScalableCluster):
         self._starting: asyncio.Task[Any] | None = None
         self._closing: asyncio.Task[None] | None = None
         self.backend: Backend | None = None
-        self.scheduler: Scheduler | None = None
+        self.scheduler: BlamingScheduler | None = None
         self.coordinator: Coordinator | None = None
         super().__init__(
             asynchronous=asynchronous,
@@ -202,7 +204,9 @@ class LambdaCluster(ScalableCluster):
             enter.enter_context(silence_logging_cmgr(self._silence_logs))
         self.backend = await self._open_backend()
         host = self.backend.relay_host
-        self._relays = await Relays.open(self._options.relays, host, enter, self._log, self._wanted)
+        self._relays = await Relays.open(
+            self._options.relays, host, enter, self._tell, self._wanted
+        )
         credential = self._relays.authority.issue(
             at_relay(self.name, SCHEDULER),
             names=(at_relay(self.name, COORDINATOR),),
@@ -210,7 +214,9 @@ class LambdaCluster(ScalableCluster):
         )
         first, *others = self._relays.addresses
         try:
-            self.security = RendezvousSecurity(first, credential, also=others)
+            self.security = RendezvousSecurity(
+                first, credential, also=others, reconnect_timeout=math.inf
+            )
         except (ValueError, LookupError, TypeError) as error:
             raise InvalidOption(f"Dask's configuration distributed.comm.rdv: {error}") from error
         enter.push_async_callback(self.security.close)
@@ -240,7 +246,7 @@ class LambdaCluster(ScalableCluster):
         self._stack.push_async_callback(loop.run_in_executor, None, backend.close)
         return backend
 
-    async def _start_scheduler(self) -> Scheduler:
+    async def _start_scheduler(self) -> BlamingScheduler:
         registration.install()
         with dask.config.set(unless_configured(SCHEDULER_CONFIG)):
             options = {"dashboard_address": "127.0.0.1:0", **self._options.scheduler_options}
@@ -250,13 +256,22 @@ class LambdaCluster(ScalableCluster):
                 "port": [None, 0],
             }
             try:
-                scheduler = await Scheduler(security=self.security, **places, **options)
+                scheduler = await BlamingScheduler(security=self.security, **places, **options)
             except Exception as error:  # a preload, a port, an option of Dask's own
                 raise LambdaError(f"Dask's scheduler cannot start: {cause(error)}") from error
+        watch = asyncio.create_task(self._end_with(scheduler))
+        self._stack.callback(watch.cancel)
         arguments = self.security.get_listen_args("scheduler")
         for relay in self._relays.addresses[1:]:
             await scheduler.listen(f"rdv://{relay}/{at_relay(self.name, SCHEDULER)}", **arguments)
         return scheduler
+
+    async def _end_with(self, scheduler: BlamingScheduler) -> None:
+        """Dask's scheduler closes by itself after its `idle-timeout`, or when a client shuts it down: so does all the rest."""
+        await scheduler.finished()
+        if self._closing is None and self.status == Status.running:
+            self._stopped("Dask's scheduler has closed: it was idle, or was shut down")
+            self._closing = asyncio.ensure_future(self._close_all())
 
     async def _start_coordinator(self) -> None:
         """The fleet with its log, and the server that workers report to."""

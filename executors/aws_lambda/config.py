@@ -49,6 +49,10 @@ def links_config() -> dict[str, Any]:
     return {LINKS: dask.config.get(LINKS)} if dask.config.get(LINKS, None) else {}
 
 
+CONFIGURED = "as configured"
+"""Stands for a keyword that was not given, where None has a meaning of its own."""
+
+
 def setting(name: str, given: Any = None) -> Any:
     """What was given, else the configured value, None where neither is; checked, times as seconds. Raises InvalidOption."""
     value = _configured(name) if given is None else given

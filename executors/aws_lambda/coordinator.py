@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import json
 import logging
+import math
 import time
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import Any
@@ -14,10 +16,11 @@ from distributed import Scheduler, SchedulerPlugin
 from distributed.comm import Comm, listen
 
 from executors.aws_lambda import invoker as lambda_answers
+from executors.aws_lambda.blame import BlamingScheduler
 from executors.aws_lambda.config import workers_config
 from executors.aws_lambda.deploy.versions import mismatch
 from executors.aws_lambda.fleet import Fleet, actions, events
-from executors.aws_lambda.fleet.states import LIVE
+from executors.aws_lambda.fleet.states import AT_WORK, LIVE, State
 from executors.aws_lambda.fleet.views import headline
 from executors.aws_lambda.invoker import Invoker
 from executors.aws_lambda.messages import (
@@ -27,11 +30,15 @@ from executors.aws_lambda.messages import (
     read_versions,
 )
 from executors.aws_lambda.post_mortem import PostMortem
-from executors.rendezvous import Notice, RendezvousSecurity
+from executors.aws_lambda.second_runs import SecondRuns
+from executors.rendezvous import Notice, RendezvousError, RendezvousSecurity
 
 logger = logging.getLogger("distributed.excamera.coordinator")
 
-RETIRE_TIMEOUT = 10.0
+MOVABLE = 0.6
+"""Share of a worker's memory that data may take which others hand to it; beyond, Dask would spill it."""
+MOVING = 10_000_000
+"""Bytes a second with which data can be counted on to move."""
 CLOSE_LOOK = 0.05
 WORK_LOOK = 0.5
 INQUESTS = frozenset({"lost", "expired"})
@@ -61,7 +68,7 @@ class Coordinator:
         self,
         fleet: Fleet,
         *,
-        scheduler: Scheduler,
+        scheduler: BlamingScheduler,
         invoker: Invoker,
         make_payload: MAKE_PAYLOAD,
         versions: Mapping[str, str],
@@ -72,6 +79,7 @@ class Coordinator:
     ) -> None:
         self.fleet = fleet
         self._scheduler = scheduler
+        scheduler.seen_running = self._seen_running
         self._invoker = invoker
         self._make_payload = make_payload
         self._versions = versions
@@ -81,10 +89,12 @@ class Coordinator:
         """Dask's configuration for those that come from now on."""
         self.generation = 0
         """Times that Dask was told to restart its workers: environments that served before are not used again."""
+        self._second_runs = SecondRuns(scheduler, self._is_idle, self._beaten)
         self._inquests = 0
         self._controls: dict[str, Comm] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._listeners: list[Any] = []
+        self._lost_relays: set[str] = set()
         self._closing = False
         self._timer: asyncio.TimerHandle | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -103,6 +113,8 @@ class Coordinator:
         self._listeners.append(await listener)
         link = await security.link_to(relay)
         link.on_notice.append(self.relay_notice)
+        link.on_state.append(lambda is_up: self._relay_state(relay, is_up))
+        link.closed.add_done_callback(self._relay_given_up)
 
     def scale(self, workers: int) -> None:
         """Want so many workers from now on."""
@@ -157,9 +169,27 @@ class Coordinator:
         if notice.event == "registered":
             self.feed(events.LinkUp(at=now(), name=name))
         elif notice.event == "gone":
-            self.feed(events.LinkDown(at=now(), name=name, why=notice.why))
+            task = self._scheduler.died_of(name)
+            self.feed(events.LinkDown(at=now(), name=name, why=notice.why, task=task))
         elif notice.event == "refused":
             self.feed(events.Refused(at=now(), name=name, why=notice.why))
+
+    def _relay_state(self, relay: str, is_up: bool) -> None:
+        """Our own link to a relay is lost, or back."""
+        before = bool(self._lost_relays)
+        (self._lost_relays.discard if is_up else self._lost_relays.add)(relay)
+        if bool(self._lost_relays) != before:
+            self.feed(events.RelayBack(at=now()) if before else events.RelayLost(at=now()))
+
+    def _relay_given_up(self, ended: asyncio.Future[RendezvousError | None]) -> None:
+        """It does not come back: without it nobody can be told anything."""
+        error = None if ended.cancelled() else ended.result()
+        if error is not None and not self._closing and self.fleet.stopping is None:
+            self._give_up(f"the connection to the rendezvous has ended: {error}")
+
+    def _give_up(self, reason: str) -> None:
+        self.feed(events.Stop(at=now(), reason=reason, drain=False))
+        self._on_stop(reason)
 
     async def _serve(self, comm: Comm) -> None:
         """One worker's control stream, from its first message to its end."""
@@ -174,7 +204,11 @@ class Coordinator:
             if one is not None and one.state in LIVE:
                 self._send(name, self._work())  # others have been told to leave
             while True:
-                self.feed(read_message(await comm.read(), name, now()))
+                event = read_message(await comm.read(), name, now())
+                if isinstance(event, events.Failed):
+                    event = dataclasses.replace(event, task=self._scheduler.died_of(name))
+                self.feed(event)
+                self._second_runs.look()
         except OSError:
             pass  # the relay says why
         except InvalidMessage as error:
@@ -217,11 +251,16 @@ class Coordinator:
         elif isinstance(action, actions.Cut):
             self._cut(action.name)
         elif isinstance(action, actions.RetireFromScheduler):
+            if action.outlived:
+                self._scheduler.blame_running(action.name)
             self._spawn(self._retire(action.name))
         elif isinstance(action, actions.RemoveFromScheduler):
-            self._spawn(self._remove(action.name))
+            self._spawn(self._remove(action.name, action.blame))
         elif isinstance(action, actions.Speculate):
-            self._spawn(self._replace_straggler(action))
+            logger.info("%s is slow at %s", action.name, action.key)
+            self._second_runs.want(action.name, action.key)
+        elif isinstance(action, actions.AskIdle):
+            self._spawn(self._let_go(action.name))
         elif isinstance(action, actions.Notice):
             self._on_notice(action.text)
         elif isinstance(action, actions.StopAll):
@@ -263,7 +302,7 @@ class Coordinator:
         comm = self._controls.pop(name, None)
         if comm is not None:
             comm.abort()
-        self._spawn(self._remove(name))
+        self._spawn(self._remove(name, False))
 
     async def _retire(self, name: str) -> None:
         """Have results moved to other workers; then the worker may go. When all go there are none to move to."""
@@ -274,24 +313,56 @@ class Coordinator:
                 self._scheduler.retire_workers(
                     names=[name], close_workers=False, remove=True, stimulus_id=f"retire-{name}"
                 ),
-                RETIRE_TIMEOUT,
+                self.fleet.drain_timeout,
             )
         self.feed(events.Drained(at=now(), name=name))
 
-    async def _remove(self, name: str) -> None:
-        """Have the scheduler run a worker's tasks elsewhere, without counting it as their fault."""
+    def _seen_running(self, name: str) -> list[str]:
+        """Keys of the tasks that a worker said last that it runs."""
+        one = self.fleet.get(name)
+        return [] if one is None else [task.key for task in one.tasks.values() if not task.waiting]
+
+    async def _remove(self, name: str, blame: bool) -> None:
+        """Have the scheduler run a worker's tasks elsewhere; blame: it may be the fault of one of them."""
         address = self._scheduler.aliases.get(name)
         if address is not None:
             await self._scheduler.remove_worker(
-                address, stimulus_id=f"remove-{name}", expected=True, close=False
+                address, stimulus_id=f"remove-{name}", expected=not blame, close=False
             )
 
-    async def _replace_straggler(self, slow: actions.Speculate) -> None:
-        """Another worker takes over: results move away if they can, then the slow one is let go."""
-        logger.info("%s is slow at %s: another worker takes over", slow.name, slow.key)
-        await self._retire(slow.name)
-        await self._remove(slow.name)
-        self._send(slow.name, {"op": "exit", "reason": "slow"})
+    def _may_go(self, name: str) -> bool:
+        """Whether an idle worker holds no actor, and no only copy of anything that cannot be moved to those who stay."""
+        workers = self._scheduler.workers
+        ws = workers.get(self._scheduler.aliases.get(name, ""))
+        if ws is None:
+            return True
+        if ws.processing or ws.actors:
+            return False
+        only = sum(task.nbytes for task in ws.has_what if len(task.who_has or ()) == 1)
+        staying = [one for one in workers.values() if one is not ws and self._stays(str(one.name))]
+        room = sum((MOVABLE * one.memory_limit or math.inf) - one.nbytes for one in staying)
+        return only == 0 or only <= min(room, MOVING * self.fleet.drain_timeout)
+
+    def _stays(self, name: str) -> bool:
+        one = self.fleet.get(name)
+        return one is not None and one.state in AT_WORK and not one.leaving
+
+    async def _let_go(self, name: str) -> None:
+        """One after the other: who was let go just now takes nothing from the next."""
+        if self._may_go(name):
+            self.feed(events.IdleMayGo(at=now(), worker=name))
+
+    def _is_idle(self, name: str) -> bool:
+        """Whether a worker stays, and its thread is free."""
+        one = self.fleet.get(name)
+        return one is not None and one.state is State.READY and not one.leaving
+
+    def _beaten(self, name: str, key: str) -> None:
+        """What a worker still does is done already: it goes when its results are elsewhere, and another comes."""
+        one = self.fleet.get(name)
+        task = None if one is None else one.tasks.get(key)
+        if task is not None and not task.waiting:
+            self.feed(events.Retire(at=now(), name=name, reason="slow"))
 
     async def _inquire(self, name: str) -> None:
         """Ask Lambda's logs why a worker is gone that did not say so itself; of many only the first are asked for."""
@@ -317,15 +388,14 @@ class Coordinator:
         assert self._loop is not None
         wrong = await self._loop.run_in_executor(None, self._invoker.probe)
         if wrong is not None and self.fleet.stopping is None:
-            self.feed(events.Stop(at=now(), reason=wrong.reason, drain=False))
-            self._on_stop(wrong.reason)
+            self._give_up(wrong.reason)
 
     async def _watch_work(self) -> None:
         """A fleet that sent idle workers home grows again when tasks wait."""
         while True:
             await asyncio.sleep(WORK_LOOK)
             if self.fleet.stopping is None and self.fleet.target < self.fleet.asked:
-                waiting = self._waiting_tasks()
+                waiting = self._waiting_tasks() + self._second_runs.waiting
                 if waiting:
                     self.feed(events.WorkArrived(at=now(), tasks=waiting))
 

@@ -21,6 +21,7 @@ from executors.base import (
     WorkerLost,
 )
 from executors.dask import WarmUp
+from executors.growth import workers_to_come
 from executors.own_cluster import OwnClusterExecutor
 from executors.rendezvous.operations import take_plain_errors
 
@@ -126,6 +127,10 @@ class LambdaExecutor(OwnClusterExecutor):
     def workers(self) -> int:
         """Invocations wanted; those that are on their way count as well."""
         return max(1, self.cluster.target)
+
+    @property
+    def foreseen(self) -> int | None:
+        return max(self.workers, workers_to_come(self.cluster))
 
     @property
     def memory(self) -> int:

@@ -24,6 +24,11 @@ class InvalidMessage(LambdaError):
     """A worker said what none of ours would say."""
 
 
+def key_text(key: Any) -> str:
+    """What stands for a task's key in events: users' keys may be long."""
+    return str(key)[:LONGEST_NAME]
+
+
 def read_connected(told: Any, name: str, at: float) -> events.Connected:
     """The first message of the worker `name`, heard at `at`. Raises InvalidMessage."""
     if not isinstance(told, dict) or told.get("op") != "connected":
@@ -86,9 +91,16 @@ def _number(told: Told, field: str) -> float:
 
 
 def _task(told: Told) -> dict[str, Any]:
+    repeatable = told.get("repeatable", False)
+    if not isinstance(repeatable, bool):
+        raise InvalidMessage("repeatable is no truth value")
+    return {**_piece(told), "repeatable": repeatable}
+
+
+def _piece(told: Told) -> dict[str, Any]:
     number = told.get("number")
     return {
-        "key": _text(told, "key", LONGEST_TEXT)[:LONGEST_NAME],  # users' keys may be long
+        "key": key_text(_text(told, "key", LONGEST_TEXT)),
         "stage": _text(told, "stage", LONGEST_TEXT)[:LONGEST_NAME],
         "number": None if number is None else int(_number(told, "number")),
     }
@@ -106,7 +118,7 @@ _READERS: dict[str, Callable[[Told, str, float], events.Event]] = {
         at=at, name=name, address=_text(told, "worker_address", LONGEST_NAME)
     ),
     "running": lambda told, name, at: events.Running(at=at, name=name, **_task(told)),
-    "waiting": lambda told, name, at: events.Waiting(at=at, name=name, **_task(told)),
+    "waiting": lambda told, name, at: events.Waiting(at=at, name=name, **_piece(told)),
     "idle": lambda told, name, at: events.Idle(at=at, name=name),
     "heartbeat": lambda told, name, at: events.Heartbeat(
         at=at, name=name, rss=int(_number(told, "rss"))

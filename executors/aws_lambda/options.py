@@ -6,10 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import dask.config
-
 from executors.aws_lambda.backend import Backend, FunctionSpec
-from executors.aws_lambda.config import setting
+from executors.aws_lambda.config import CONFIGURED, setting
 from executors.aws_lambda.deploy.versions import installed
 from executors.aws_lambda.fleet import FleetSettings
 from executors.aws_lambda.relays import RelaySpec
@@ -65,7 +63,7 @@ class ClusterOptions:
             worker_options=chosen("worker_options"),
             scheduler_options=chosen("scheduler_options"),
             fleet_options=chosen("fleet_options"),
-            idle_timeout=chosen("idle_timeout"),
+            idle_timeout=_idle_timeout(given["idle_timeout"]),
             overprovision=chosen("overprovision"),
             budget=chosen("budget"),
         )
@@ -84,9 +82,15 @@ class ClusterOptions:
             "budget": self.budget,
             "appear_timeout": setting("start-timeout"),
             "deadline_margin": setting("margin"),
-            # so that Dask gives up a task that kills its workers before we give up a place for workers
-            "retries_per_slot": dask.config.get("distributed.scheduler.allowed-failures") + 2,
             "threads": int(self.worker_options.get("nthreads", 1)),
             "prefix": prefix,
         }
         return FleetSettings(**{**options, **self.fleet_options})
+
+
+def _idle_timeout(given: Any) -> float | None:
+    """Seconds; None for never, which the configuration may say too."""
+    if given is None:
+        return None
+    found: float | None = setting("idle-timeout", None if given == CONFIGURED else given)
+    return found

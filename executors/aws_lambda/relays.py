@@ -13,6 +13,7 @@ from executors.rendezvous import Authority, RelayAddress, RelayProcess, Rendezvo
 
 LOOK = 0.2  # seconds between two looks at whether a relay still runs
 REACH_TIMEOUT = 5.0
+RESTART_PAUSE = 1.0
 
 
 @dataclass(frozen=True)
@@ -117,9 +118,18 @@ class Relays:
 
 async def _keep(relay: RelayProcess, notice: Callable[[str], None]) -> None:
     """Start a relay again whenever it has died; links come back to it, and their streams go on."""
+    told = False
     while True:
         await asyncio.sleep(LOOK)
-        if not relay.is_running:
-            notice("the rendezvous has ended; starting it again")
-            with contextlib.suppress(OSError):
-                await relay.restart()
+        if relay.is_running:
+            told = False
+            continue
+        try:
+            if not told:
+                notice("the rendezvous has ended; starting it again")
+            await relay.restart()
+        except Exception as error:  # such as an address that another program has taken meanwhile
+            if not told:
+                notice(f"{error}; trying again until it can")
+            await asyncio.sleep(RESTART_PAUSE)
+        told = True

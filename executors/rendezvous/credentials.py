@@ -30,7 +30,8 @@ CONTROLLER = "controller"
 RELAY_ROLE = "relay"
 ROLES = (WORKER, CLIENT, CONTROLLER)
 """Of peers, each with its number in the frames that open a stream; each may do what those before it may not."""
-CLOCK_SKEW = timedelta(minutes=5)
+CLOCK_SKEW = timedelta(days=1)
+"""How far back a clock may be set, here or elsewhere, and certificates still hold."""
 AUTHORITY_LIFETIME = timedelta(days=3650)
 RELAY_LIFETIME = timedelta(days=365)
 LIFETIMES = {

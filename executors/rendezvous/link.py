@@ -74,6 +74,8 @@ class Link:
             rank=ROLES.index(credential.role),
         )
         self.on_notice: list[Callable[[Notice], None]] = []
+        self.on_state: list[Callable[[bool], None]] = []
+        """Called with False when the relay is lost, with True when it is back."""
         self.reconnections = 0
         self._context = link_context(credential)
         self._server_name = relay_server_name(credential.authority)
@@ -154,33 +156,36 @@ class Link:
 
     # Connecting
 
-    async def _establish(self, timeout: float) -> None:
-        """Try until it works, the relay refuses, or `timeout` seconds have passed."""
+    async def _establish(self, timeout: float, known: bool = False) -> None:
+        """Try until it works, the relay refuses, or `timeout` seconds have passed.
+
+        known: the relay took us before, so whoever is there now and does not is not to be believed.
+        """
         deadline = self.loop.time() + timeout
         pause, turned_away = 0.02, 0
         cause: BaseException | None = None
         while self.loop.time() < deadline:
             try:
-                async with asyncio.timeout_at(deadline):
+                async with asyncio.timeout(min(timeout, self.options.connect_timeout)):
                     await self._attempt()
                 return
-            except TimeoutError:
-                break
             except Refused:
                 raise
             except ssl.SSLCertVerificationError as error:
-                text = f"{self.relay} is no relay of our authority: {error.verify_message}"
-                raise Refused(text) from error
+                cause = error
+                if not known:
+                    text = f"{self.relay} is no relay of our authority: {error.verify_message}"
+                    raise Refused(text) from error
             except _TurnedAway as error:
                 cause, turned_away = error, turned_away + 1
-                if turned_away == TURNED_AWAY:
+                if turned_away == TURNED_AWAY and not known:
                     raise Refused(self._turned_away()) from error
             except (OSError, ProtocolError) as error:
                 cause, turned_away = error, 0
             left = max(0.0, deadline - self.loop.time())
             await asyncio.sleep(min(random.uniform(pause / 2, pause), left))
             pause = min(0.5, pause * 2)
-        tail = f" ({cause})" if cause else ""
+        tail = f" ({cause})" if cause and str(cause) else ""
         raise LinkClosed(f"no relay answers at {self.relay} within {timeout:g} s{tail}") from cause
 
     def _turned_away(self) -> str:
@@ -215,8 +220,9 @@ class Link:
 
     async def _reconnect(self) -> None:
         try:
-            await self._establish(self.options.reconnect_timeout)
+            await self._establish(self.options.reconnect_timeout, known=True)
             self.reconnections += 1
+            self._tell_state(True)
             logger.info("%s is back at relay %s", self.credential.name, self.relay)
         except RendezvousError as error:
             self._reconnecting = None
@@ -226,6 +232,11 @@ class Link:
             self._reconnecting = None
         if self._protocol is None:  # lost again in the same moment
             self._start_reconnecting()
+
+    def _tell_state(self, is_up: bool) -> None:
+        if not self._closing:
+            for callback in list(self.on_state):
+                callback(is_up)
 
     def _start_reconnecting(self) -> None:
         if not self._closing and self._reconnecting is None:
@@ -246,6 +257,7 @@ class Link:
         if refusal is not None:
             self._end(refusal)
         elif was_ready:
+            self._tell_state(False)
             self._start_reconnecting()
 
     # The bulk connection

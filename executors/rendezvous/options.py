@@ -20,7 +20,7 @@ class LinkOptions:
     window: int = 4 << 20  # credit of each direction of a stream
     high_water: int = 64 << 20  # a writer waits while more than this is unsent on its stream
     connect_timeout: float = 10.0
-    reconnect_timeout: float = 30.0  # how long a cut link tries to come back
+    reconnect_timeout: float = 30.0  # how long a cut link tries to come back; infinity: for ever
     resume_timeout: float = 30.0  # how long a stream waits for its other end after a cut
     ping_interval: float = 2.5
     silence: float = 7.5  # a relay that is silent for so long is dead
@@ -50,4 +50,6 @@ class LinkOptions:
 
 
 def _parse(key: str, value: Any) -> Any:
+    if isinstance(value, float):  # infinity too
+        return value
     return parse_bytes(value) if key in _BYTES else parse_timedelta(value)

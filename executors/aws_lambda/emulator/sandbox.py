@@ -10,6 +10,7 @@ import dataclasses
 import os
 import resource
 import signal
+import sys
 from collections.abc import Sequence
 
 from executors.aws_lambda.emulator import kernel
@@ -119,12 +120,17 @@ def _arrange_mounts(confinement: Confinement) -> None:
     kernel.mount("none", "/", flags=kernel.MS_REC | kernel.MS_PRIVATE)
     kernel.make_read_only("/")
     kept = {path: os.open(path, os.O_PATH) for path in _below("/tmp", confinement.visible)}
+    links = _links_below("/tmp", (*confinement.visible, sys.executable))
     size = f"size={confinement.tmp_bytes},mode=1777"
     kernel.mount("tmpfs", "/tmp", "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, size)
     for path, descriptor in kept.items():
         os.makedirs(path, exist_ok=True)
         kernel.mount(f"/proc/self/fd/{descriptor}", path, flags=kernel.MS_BIND | kernel.MS_REC)
         os.close(descriptor)
+    for path, target in links.items():
+        if not os.path.lexists(path):
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            os.symlink(target, path)
     _arrange_devices()
 
 
@@ -150,6 +156,29 @@ def _below(folder: str, paths: Sequence[str]) -> list[str]:
         if path.startswith(folder + "/") and os.path.exists(path) and not covered:
             inside.append(path)
     return inside
+
+
+def _links_below(folder: str, paths: Sequence[str]) -> dict[str, str]:
+    """Symbolic links in `folder` over which the paths are reached, each with its target, the outermost first."""
+    found: dict[str, str] = {}
+    waiting, seen = [os.path.abspath(path) for path in paths], set[str]()
+    while waiting:
+        path = waiting.pop()
+        link = next((one for one in _prefixes(path) if os.path.islink(one)), None)
+        if link is None or path in seen:
+            continue
+        seen.add(path)
+        target = os.readlink(link)
+        if link.startswith(folder + "/"):
+            found[link] = target
+        behind = os.path.normpath(os.path.join(os.path.dirname(link), target))
+        waiting.append(behind + path[len(link) :])
+    return found
+
+
+def _prefixes(path: str) -> list[str]:
+    """/a, /a/b and /a/b/c of /a/b/c."""
+    return [path[:at] for at in range(1, len(path)) if path[at] == "/"] + [path]
 
 
 def probe() -> tuple[Confinement | None, str]:

@@ -34,19 +34,27 @@ class Drain(Action):
 
 @dataclass(frozen=True, slots=True)
 class RetireFromScheduler(Action):
-    """Have the scheduler move everything off the worker and let it go; then send the event Drained."""
+    """Have the scheduler move everything off the worker and let it go; then send the event Drained.
+
+    `outlived`: its time is up, and it ran what it runs now for most of it.
+    """
 
     name: str
     address: str | None
+    outlived: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class RemoveFromScheduler(Action):
-    """The worker is gone: have the scheduler forget it now and run its tasks elsewhere."""
+    """The worker is gone: have the scheduler forget it now and run its tasks elsewhere.
+
+    `blame`: what it ran may have been the cause, and counts among the workers that a task may lose.
+    """
 
     name: str
     address: str | None
     reason: str
+    blame: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,13 +75,23 @@ class Cut(Action):
 
 @dataclass(frozen=True, slots=True)
 class Speculate(Action):
-    """Have the task `key` run on another worker as well: here it takes far longer than is usual for its stage."""
+    """Have the task `key` run on another worker as well: here it takes far longer than is usual for its stage.
+
+    It is said again of the same task, with twice the patience each time.
+    """
 
     name: str
     key: str
     stage: str
     seconds: float
     median: float
+
+
+@dataclass(frozen=True, slots=True)
+class AskIdle(Action):
+    """The worker has had nothing to do for long: send IdleMayGo where no data would be lost with it, or nothing."""
+
+    name: str
 
 
 @dataclass(frozen=True, slots=True)

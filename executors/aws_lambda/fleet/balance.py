@@ -8,6 +8,7 @@ from executors.aws_lambda.fleet import actions as act
 from executors.aws_lambda.fleet import events as ev
 from executors.aws_lambda.fleet.invocation import Invocation
 from executors.aws_lambda.fleet.lifecycle import NOT_NEEDED, Lifecycle
+from executors.aws_lambda.fleet.patience import Patience
 from executors.aws_lambda.fleet.settings import FleetSettings
 from executors.aws_lambda.fleet.states import State
 
@@ -27,6 +28,8 @@ class Balance(Lifecycle):
         self._next_spend = -math.inf
         self._poor_told = False
         self._retries_told = False
+        self._no_relay = Patience(settings.notice_after, settings.outage_timeout)
+        self._no_worker = Patience(settings.notice_after, settings.outage_timeout)
 
     def _apply(self, one: Invocation, event: ev.InvocationEvent) -> None:
         raise NotImplementedError
@@ -74,6 +77,8 @@ class Balance(Lifecycle):
     def _invoke(self, count: int, want: int) -> None:
         """Ask for as many as are missing and may be asked for now; `_wake` is set where only time is in the way."""
         self.slots.grow(want)
+        if self.relay_lost_at is not None:  # they could not connect
+            return
         limit = self.settings.retries_per_window
         limit = max(20, want) if limit is None else limit
         while self._retry_queue or count > 0:
@@ -134,9 +139,11 @@ class Balance(Lifecycle):
         ended = reversed(self.roster.by_name.values())
         last = next((one for one in ended if one.error or one.reason), None)
         why = (last.error or last.reason) if last is not None else "no reason known"
-        if not self.roster.live and not self.ever_ready:
+        if not self.roster.live:
             count = sum(self.roster.ended.values())
-            self.give_up(f"none of {count} invocations got ready: {why}")
+            none_ready = f"none of {count} invocations got ready"
+            none_left = "too many invocations went wrong and no worker is left"
+            self.give_up(f"{none_left if self.ever_ready else none_ready}: {why}")
         elif self.ever_ready and not self._retries_told:
             self._retries_told = True
             self._tell(
@@ -169,6 +176,34 @@ class Balance(Lifecycle):
         self._do(act.Invoke(one.name, slot))
         self._log_born(one)
         self._arm(one)
+
+    def _watch_hopes(self) -> None:
+        """Say it where nobody comes, or nobody can be heard, and end it where that goes on."""
+        if self.stopping is not None:
+            return
+        lost = self.relay_lost_at is not None
+        self._be_patient(self._no_relay, lost, "the rendezvous cannot be reached")
+        missing = self.target > 0 and not self.roster.at_work and not lost
+        self._be_patient(self._no_worker, missing, "no worker is there")
+
+    def _be_patient(self, patience: Patience, lasts: bool, what: str) -> None:
+        told = patience.told
+        line, over = patience.look(lasts, self.now)
+        if line or over:
+            text = f"{what} for {patience.passed(self.now):.0f} s"
+            if patience is self._no_worker:
+                text += f" ({self._states_in_words()}); the last answer: {self._last_answer.rstrip('.')}"
+            if over:
+                self.give_up(text)
+            else:
+                self._tell(f"{text}; waiting, for {self.settings.outage_timeout:g} s at most")
+        elif told and not lasts and patience is self._no_relay:
+            self._tell("the rendezvous can be reached again")
+        self._wait_until(patience.next_at)
+
+    def _states_in_words(self) -> str:
+        held = ((state, len(pool)) for state, pool in self.roster.held.items())
+        return ", ".join(f"{count} {state}" for state, count in held if count) or "none asked for"
 
     # Money
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from executors.aws_lambda.fleet import actions as act
 from executors.aws_lambda.fleet import events as ev
-from executors.aws_lambda.fleet.breaker import Breaker, RetryLimit
+from executors.aws_lambda.fleet.breaker import Breaker, Crashes, RetryLimit
 from executors.aws_lambda.fleet.details import detail_of
 from executors.aws_lambda.fleet.errors import UnknownPrice
 from executors.aws_lambda.fleet.invocation import Invocation, Roster, Task
@@ -21,6 +21,10 @@ from executors.aws_lambda.fleet.stragglers import Stragglers
 Outcome = State | None
 """The state that an effect leads to; None: the invocation stays where it is."""
 
+LEAVES_WITHIN = 60.0
+"""Seconds in which a worker that has lost its coordinator has left by itself, unless it hangs."""
+OUTLIVED, OUTLIVED_SECONDS = 0.6, 10.0
+"""Share of a worker's time, and time, that a task must have run for to be taken to need more than all of it."""
 DUPLICATE_SECONDS = 1.0
 """What a second execution is taken to run before it has been turned away."""
 
@@ -49,16 +53,20 @@ class Books:
         )
         self.breaker = Breaker(settings.breaker)
         self.retries = RetryLimit(settings.retry_window)
+        self.crashes = Crashes()
         self.ghosts = 0
         """Invocations that were given up and may run on, unseen, until their time is up."""
         self.ghost_ends = 0.0
         """The sum of those times."""
+        self.relay_lost_at: float | None = None
         self.ever_connected = False
         self.ever_ready = False
         self.drain_timeout = settings.drain_timeout
         self.exit_grace = settings.exit_grace
         self._actions: list[act.Action] = []
         self._throttle_told = False
+        self._last_answer = "none"
+        """The latest that was heard of invocations that are to come, in words."""
 
     # What the fleet does for all
 
@@ -81,7 +89,8 @@ class Books:
     def cost_of(self, one: Invocation) -> float:
         """Estimated dollars of one invocation until now."""
         if one.started_at is None:
-            return 0.0
+            seconds = self.settings.unseen_seconds
+            return self.ledger.request + self.ledger.rate * seconds if one.presumed else 0.0
         end = one.ended_at if one.ended_at is not None else self.now
         return self.ledger.request + self.ledger.rate * max(0.0, end - one.started_at)
 
@@ -112,7 +121,10 @@ class Books:
             self._end_tasks(one)
         elif known is not None and not known.waiting:
             self._end_task(known)
-        one.tasks[event.key] = Task(event.key, event.stage, event.number, self.now, waiting)
+        repeatable = isinstance(event, ev.Running) and event.repeatable
+        one.tasks[event.key] = Task(
+            event.key, event.stage, event.number, self.now, waiting, repeatable
+        )
 
     def _end_tasks(self, one: Invocation) -> None:
         for task in one.tasks.values():
@@ -120,10 +132,12 @@ class Books:
         one.tasks.clear()
 
     def _end_task(self, task: Task | None) -> None:
-        if task is not None and not task.waiting:
+        if task is not None and task.repeatable:
             self.stragglers.add(task.stage, self.now - task.since)
 
-    def _drain(self, one: Invocation, reason: str, told: bool = False) -> Outcome:
+    def _drain(
+        self, one: Invocation, reason: str, told: bool = False, outlived: bool = False
+    ) -> Outcome:
         one.reason = reason
         one.drain_until = self.now + self.drain_timeout
         if one.deadline is not None:
@@ -132,8 +146,16 @@ class Books:
         if not told:
             self._do(act.Drain(one.name, reason))
         if one.address is not None or one.ready_at is not None:
-            self._do(act.RetireFromScheduler(one.name, one.address))
+            self._do(act.RetireFromScheduler(one.name, one.address, outlived))
         return State.DRAINING
+
+    def _is_outlived(self, one: Invocation) -> bool:
+        """Whether it ran one task for most of its time, so that the next worker would fare alike."""
+        if one.ready_at is None:
+            return False
+        began = [task.since for task in one.tasks.values() if not task.waiting]
+        much = max(OUTLIVED_SECONDS, OUTLIVED * (self.now - one.ready_at))
+        return any(self.now - since >= much for since in began)
 
     def _send_away(self, one: Invocation, reason: str) -> Outcome:
         """It holds nothing: it may go at once."""
@@ -155,22 +177,37 @@ class Books:
     def _cut_off(self, one: Invocation) -> None:
         """It does not answer. It may run on unseen until its time is up, and is paid for until then."""
         if one.address is not None or one.ready_at is not None:
-            self._do(act.RemoveFromScheduler(one.name, one.address, one.reason))
+            blame = one.state is not State.DRAINING and not one.misses_relay
+            self._do(act.RemoveFromScheduler(one.name, one.address, one.reason, blame))
         if one.exit_told is None:
             self._tell_exit(one, one.reason)
         self._do(act.Cut(one.name, one.reason))
         one.cut = True
         if one.started_at is not None and one.deadline is not None and one.deadline > self.now:
             one.ghost_until = one.deadline
+            if one.misses_relay:  # without a relay it leaves by itself
+                one.ghost_until = min(one.deadline, self.now + LEAVES_WITHIN)
             self.ghosts += 1
-            self.ghost_ends += one.deadline
+            self.ghost_ends += one.ghost_until
 
     def _free_slot(self, one: Invocation, at: float | None = None) -> None:
         if one.slot_held:
             one.slot_held = False
             self.slots.release(one.slot, at)
 
+    def _presume(self, one: Invocation) -> None:
+        """Nothing was ever heard of it; Lambda may have run it in vain, until it gave up."""
+        one.presumed = True
+        self.ledger.add(self.settings.unseen_seconds, 1)
+
+    def _unpresume(self, one: Invocation) -> None:
+        """What it really cost is known now, or will be."""
+        if one.presumed:
+            one.presumed = False
+            self.ledger.add(-self.settings.unseen_seconds, -1)
+
     def _start_billing(self, one: Invocation, at: float) -> None:
+        self._unpresume(one)
         if one.started_at is None:
             one.started_at = at
             self.ledger.start(at)
@@ -179,6 +216,7 @@ class Books:
         """Correct the costs of one that has ended, or ends now, by the seconds that Lambda bills."""
         if billed is None:
             return
+        self._unpresume(one)
         if one.started_at is None:  # it ended without having been seen
             self.ledger.add(billed, 1)
             one.started_at = self.now - billed
@@ -200,6 +238,12 @@ class Books:
 
     def _close(self, one: Invocation, state: State) -> None:
         """It has just ended: its place is free, its costs end, and what went wrong is remembered."""
+        blamed = one.blamed
+        for task in one.tasks.values():
+            if not task.waiting:
+                blamed = blamed or task.key
+            if task.repeatable:
+                self.stragglers.add_cut(task.stage, self.now - task.since)
         one.tasks.clear()
         if one.started_at is not None and one.ended_at is None and one.ghost_until is None:
             one.ended_at = self.now
@@ -210,8 +254,11 @@ class Books:
         if not wrong:
             self._free_slot(one)
             return
-        self.slots.fail(one.slot, self.now)
-        again = self.slots.failures(one.slot, self.now) - (1 if state is State.LOST else 0)
+        if blamed is not None and one.ready_at is not None:
+            again = self.crashes.note(blamed) - 1  # how often is the scheduler's to bound
+        else:
+            self.slots.fail(one.slot, self.now)
+            again = self.slots.failures(one.slot, self.now) - (1 if state is State.LOST else 0)
         wait = 0.0
         if again > 0:
             share = jitter(self.settings.seed, one.name, again)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections import deque
+from collections import OrderedDict, deque
 
+REMEMBERED = 10_000
+"""Tasks of which it is remembered how many workers died."""
 _NUMBERS = re.compile(r"0x[0-9a-fA-F]+|[0-9a-fA-F]{8,}(?:-[0-9a-fA-F]+)*|\d+")
 
 
@@ -20,6 +22,22 @@ class Breaker:
         kind = kind_of_error(error)
         count = self._counts[kind] = self._counts.get(kind, 0) + 1
         return count if count >= self._limit else None
+
+
+class Crashes:
+    """Counts the workers that died while they ran a task, by its key."""
+
+    def __init__(self, remembered: int = REMEMBERED) -> None:
+        self._counts: OrderedDict[str, int] = OrderedDict()
+        self._remembered = remembered
+
+    def note(self, key: str) -> int:
+        """One more died; how many did."""
+        self._counts[key] = count = self._counts.get(key, 0) + 1
+        self._counts.move_to_end(key)
+        if len(self._counts) > self._remembered:
+            self._counts.popitem(last=False)
+        return count
 
 
 class RetryLimit:

@@ -7,7 +7,7 @@ from typing import Any
 
 from executors.aws_lambda.fleet import events as ev
 
-_ELSEWHERE = ("at", "clock", "name", "request_id")
+_ELSEWHERE = ("at", "clock", "name", "request_id", "repeatable")
 _FIELDS: dict[type[ev.Event], tuple[str, ...]] = {}
 
 

@@ -37,6 +37,13 @@ class WorkArrived(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class IdleMayGo(Event):
+    """The idle worker of this name holds nothing that others do not have, or cannot be given."""
+
+    worker: str
+
+
+@dataclass(frozen=True, slots=True)
 class Tick(Event):
     """Time has passed (`Fleet.next_tick` tells when one is due)."""
 
@@ -47,6 +54,16 @@ class Stop(Event):
 
     reason: str = "stopped"
     drain: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class RelayLost(Event):
+    """The coordinator has no connection to a relay any more: it hears nothing of workers, and new ones could not connect."""
+
+
+@dataclass(frozen=True, slots=True)
+class RelayBack(Event):
+    """All relays can be reached again; workers come back by themselves, unless it took too long for them."""
 
 
 # To one invocation
@@ -109,10 +126,14 @@ class LinkUp(InvocationEvent):
 
 @dataclass(frozen=True, slots=True)
 class LinkDown(InvocationEvent):
-    """The connection ended; `relay_lost` if the relay went away, after which workers come back by themselves."""
+    """The connection ended; `relay_lost` if the relay went away, after which workers come back by themselves.
+
+    `task`: key of the task that the scheduler takes to have run there.
+    """
 
     why: str = ""
     relay_lost: bool = False
+    task: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,11 +167,13 @@ class Ready(InvocationEvent):
 
 @dataclass(frozen=True, slots=True)
 class Running(InvocationEvent):
-    """It works on the task `key`: the stage, and the number of the piece of work (a chunk, say)."""
+    """It works on the task `key`: the stage, and the number of the piece of work (a chunk, say); `repeatable` if whoever made
+    the task lets it be run twice at once."""
 
     key: str
     stage: str | None = None
     number: int | None = None
+    repeatable: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,11 +221,15 @@ class Finished(InvocationEvent):
 
 @dataclass(frozen=True, slots=True)
 class Failed(InvocationEvent):
-    """The invocation ended with an error, told by itself or by Lambda (timeout, out of memory, import error)."""
+    """The invocation ended with an error, told by itself or by Lambda (timeout, out of memory, import error).
+
+    `task`: key of the task that the scheduler takes to have run there.
+    """
 
     error: str
     log_tail: str = ""
     billed: float | None = None
+    task: str | None = None
 
 
 # ... from whoever runs the scheduler

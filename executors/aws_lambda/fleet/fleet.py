@@ -69,6 +69,7 @@ class Fleet(Balance):
         else:
             self._handle_all(event)
         self._wake = None
+        self._watch_hopes()
         self._watch_budget()
         self._balance()
         done, self._actions = self._actions, []
@@ -119,6 +120,12 @@ class Fleet(Balance):
             case ev.WorkArrived(tasks=tasks):
                 busy = len(self.roster.held[State.RUNNING])
                 self.target = max(self.target, min(self.asked, busy + tasks))
+            case ev.IdleMayGo(worker=name):
+                self._let_idle_go(self.roster.by_name.get(name))
+            case ev.RelayLost():
+                self._lose_relay(event)
+            case ev.RelayBack():
+                self._regain_relay(event)
             case ev.Stop(reason=reason, drain=drain):
                 self._stop(event, reason, drain)
             case ev.Tick():
@@ -175,6 +182,23 @@ class Fleet(Balance):
         if isinstance(event, ev.Connected):
             self._do(act.Exit(event.name, "not known here"))
 
+    def _lose_relay(self, event: ev.Event) -> None:
+        if self.relay_lost_at is None:
+            self.relay_lost_at = self.now
+            self._log(event, None, None, None, {})
+
+    def _regain_relay(self, event: ev.Event) -> None:
+        """Workers have some time to come back, from now on."""
+        if self.relay_lost_at is None:
+            return
+        self.relay_lost_at = None
+        self._log(event, None, None, None, {})
+        for pool in (*self.roster.held.values(), self.roster.leaving, self.roster.draining):
+            for one in pool.values():
+                if one.linked_at is not None:
+                    one.last_seen = one.link_lost_at = self.now
+                    self._arm(one)
+
     # Time
 
     def _forgive_pause(self, now: float) -> None:
@@ -228,24 +252,30 @@ class Fleet(Balance):
             heapq.heappush(self._timers, (when, self._sequence, one))
 
     def _retire_idle(self, one: Invocation) -> None:
-        if self.stopping is None and self.target > self.settings.minimum:
+        """Whether data would be lost is for whoever runs the scheduler to say; if so, it is asked again later."""
+        one.idle_since = self.now
+        if self._has_more_than_least():
+            self._do(act.AskIdle(one.name))
+
+    def _has_more_than_least(self) -> bool:
+        return self.stopping is None and self.target > self.settings.minimum
+
+    def _let_idle_go(self, one: Invocation | None) -> None:
+        if one is not None and one.state is State.READY and self._has_more_than_least():
             self._apply(one, ev.Retire(one.name, "idle", lower_target=True, at=self.now))
-        else:
-            one.idle_since = self.now
 
     def _speculate(self, one: Invocation) -> None:
         for task in one.tasks.values():
-            patience = self.stragglers.patience(task.stage)
-            if patience is None or task.waiting or task.speculated:
+            at = self.stragglers.slow_at(task) if task.repeatable else None
+            if at is None or at > self.now:
                 continue
-            if task.since + patience <= self.now:
-                task.speculated = True
-                passed = self.now - task.since
-                median = self.stragglers.median(task.stage)
-                stage = task.stage or ""
-                self._do(act.Speculate(one.name, task.key, stage, passed, median))
-                detail = {"key": task.key, "stage": stage, "seconds": passed, "median": median}
-                self._log_own(one, "Speculate", detail)
+            self.stragglers.was_slow(task.key, self.now)
+            passed = self.now - task.since
+            median = self.stragglers.median(task.stage)
+            stage = task.stage or ""
+            self._do(act.Speculate(one.name, task.key, stage, passed, median))
+            detail = {"key": task.key, "stage": stage, "seconds": passed, "median": median}
+            self._log_own(one, "Speculate", detail)
 
     # The end
 

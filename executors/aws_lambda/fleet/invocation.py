@@ -11,26 +11,32 @@ from executors.aws_lambda.fleet.states import AT_WORK, LIVE, TERMINAL, UNSEEN, S
 class Task:
     """A task that a worker has in hand."""
 
-    __slots__ = ("key", "number", "since", "speculated", "stage", "waiting")
+    __slots__ = ("key", "number", "repeatable", "since", "stage", "waiting")
 
     def __init__(
-        self, key: str, stage: str | None, number: int | None, since: float, waiting: bool
+        self,
+        key: str,
+        stage: str | None,
+        number: int | None,
+        since: float,
+        waiting: bool,
+        repeatable: bool = False,
     ) -> None:
         self.key = key
         self.stage = stage
         self.number = number
         self.since = since
         self.waiting = waiting
-        self.speculated = False
+        self.repeatable = repeatable
 
 
 class Invocation:
     """One Lambda invocation. Times are the coordinator's; None is "not yet"."""
 
     __slots__ = (
-        "address", "attempts", "cold", "cut", "deadline", "dismissed", "drain_until", "ended_at", "error", "exit_told",
+        "address", "attempts", "blamed", "cold", "cut", "deadline", "dismissed", "drain_until", "ended_at", "error", "exit_told",
         "ghost_until", "idle_since", "invoked_at", "last_seen", "leaving", "link_lost_at", "linked_at", "log_stream",
-        "log_tail", "memory", "name", "ready_at", "reason", "request_id", "requested_at", "retry_at", "rss", "serial",
+        "log_tail", "memory", "name", "presumed", "ready_at", "reason", "request_id", "requested_at", "retry_at", "rss", "serial",
         "since", "slot", "slot_held", "started_at", "state", "tasks", "timer_at", "twins", "unsent",
     )  # fmt: skip
 
@@ -59,6 +65,10 @@ class Invocation:
         self.leaving = False
         self.dismissed = False
         self.cut = False
+        self.presumed = False
+        """Whether it is billed for, though nothing was ever heard of it."""
+        self.blamed: str | None = None
+        """Key of the task that it died of, as far as the scheduler knows."""
         self.tasks: dict[str, Task] = {}
         self.twins = 0
         self.request_id: str | None = None
@@ -70,6 +80,11 @@ class Invocation:
         self.reason = ""
         self.error: str | None = None
         self.log_tail = ""
+
+    @property
+    def misses_relay(self) -> bool:
+        """Whether nothing was heard of it since its relay was lost."""
+        return self.link_lost_at is not None and self.last_seen <= self.link_lost_at
 
     def __repr__(self) -> str:
         return f"<Invocation {self.name} {self.state}>"
@@ -109,11 +124,6 @@ class Roster:
         """Names of those that use, or may come to use, an execution environment."""
         pools = (*self.held.values(), self.draining, self.dismissed, self.leaving)
         return {name for pool in pools for name in list(pool)}
-
-    @property
-    def has_linked(self) -> bool:
-        """Whether any worker is there that stays for now."""
-        return bool(self.at_work or self.held[State.CONNECTED] or self.leaving)
 
     def add(self, invocation: Invocation) -> None:
         """A new invocation, in its state."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from executors.aws_lambda.fleet.books import LEAVES_WITHIN
 from executors.aws_lambda.fleet.clusters import ClusterFolder
 from executors.aws_lambda.fleet.history import Course, History, read_history
 from executors.aws_lambda.fleet.settings import FleetSettings
@@ -16,8 +17,6 @@ from executors.aws_lambda.fleet.states import UNSEEN
 LONGEST = 900.0
 """Seconds that any Lambda function runs at most."""
 
-LEAVES_WITHIN = 60.0
-"""Seconds in which a worker that has lost its coordinator has left by itself, unless it hangs."""
 GIVES_UP_WITHIN = 20.0
 """Seconds after its start in which an invocation leaves that finds no relay."""
 

@@ -21,11 +21,13 @@ class Lifecycle(Books):
         self.outage.end()
         one.invoked_at = self.now
         one.request_id = event.request_id or one.request_id
+        self._last_answer = "Lambda accepted the call"
         return State.INVOKED
 
     def unanswered(self, one: Invocation, event: ev.InvokeUnanswered) -> Outcome:
         self.outage.end()
         one.invoked_at = self.now
+        self._last_answer = event.error or "none"
         return State.INVOKED
 
     def named(self, one: Invocation, event: ev.Invoked) -> Outcome:
@@ -35,6 +37,7 @@ class Lifecycle(Books):
     def throttled(self, one: Invocation, event: ev.InvokeThrottled) -> Outcome:
         self.outage.end()
         one.attempts += 1
+        self._last_answer = f"throttled ({event.reason or 'too many requests'})"
         self.bucket.empty(self.now)
         if one.dismissed or self.stopping is not None:
             one.reason = NOT_NEEDED
@@ -57,17 +60,13 @@ class Lifecycle(Books):
 
     def unsent(self, one: Invocation, event: ev.InvokeUnsent) -> Outcome:
         one.unsent += 1
+        self._last_answer = event.error
         if one.dismissed or self.stopping is not None:
             one.reason = NOT_NEEDED
             return State.FINISHED
         if self.outage.since is None:
             self._tell(f"Lambda cannot be reached ({event.error}); trying again until it can be")
         self.outage.begin(self.now)
-        lasts = self.now - (self.outage.since or self.now)
-        if lasts > self.settings.outage_timeout and not self.roster.has_linked:
-            one.error = f"Lambda could not be reached for {lasts:.0f} s: {event.error}"
-            self.give_up(one.error)
-            return State.FAILED
         one.retry_at = self.now + self.settings.backoff
         return State.THROTTLED
 
@@ -77,13 +76,15 @@ class Lifecycle(Books):
         return State.REQUESTED
 
     def refused(self, one: Invocation, event: ev.InvokeRefused) -> Outcome:
-        one.error = event.error
+        self._last_answer = one.error = event.error
         if event.fatal:
             self.give_up(event.error)
         return State.FAILED
 
     def never_came(self, one: Invocation, event: ev.Overdue) -> Outcome:
         one.reason = event.what
+        self._last_answer = event.what
+        self._presume(one)
         return State.EXPIRED
 
     # The worker shows up
@@ -141,7 +142,7 @@ class Lifecycle(Books):
         outcome = self.came_late(one, event)
         if outcome is None:
             self._do(act.Exit(one.name, "came too late"))
-            if one.started_at is None:
+            if one.started_at is None and not one.presumed:
                 self.ledger.add(DUPLICATE_SECONDS, 1)
         else:
             self.introduced(one, event)
@@ -241,11 +242,13 @@ class Lifecycle(Books):
         return self._drain(one, event.reason)
 
     def time_nearly_up(self, one: Invocation, event: ev.TimeNearlyUp) -> Outcome:
-        return self._drain(one, "the function's time is nearly up")
+        reason = "the function's time is nearly up"
+        return self._drain(one, reason, outlived=self._is_outlived(one))
 
     def leaves(self, one: Invocation, event: ev.Draining) -> Outcome:
         self._heard(one)
-        return self._drain(one, event.reason or "leaves by itself", told=True)
+        reason = event.reason or "leaves by itself"
+        return self._drain(one, reason, told=True, outlived=self._is_outlived(one))
 
     def drained(self, one: Invocation, event: ev.Drained) -> Outcome:
         if one.exit_told is None:
@@ -267,7 +270,8 @@ class Lifecycle(Books):
         return State.FINISHED
 
     def failed(self, one: Invocation, event: ev.Failed) -> Outcome:
-        one.error = event.error
+        self._last_answer = one.error = event.error
+        one.blamed = event.task
         one.log_tail = event.log_tail
         billed = event.billed
         if billed is None and one.started_at is None and one.invoked_at is not None:
@@ -281,6 +285,7 @@ class Lifecycle(Books):
             self._note(one, event)
             return None
         one.reason = event.why or "connection lost"
+        one.blamed = event.task
         return State.LOST
 
     def gone(self, one: Invocation, event: ev.LinkDown) -> Outcome:

@@ -69,7 +69,9 @@ class FleetSettings:
     outage_pause: float = 5.0
     """The longest between two tries while Lambda cannot be reached from here."""
     outage_timeout: float = 300.0
-    """Of not reaching Lambda, with no worker there, until the fleet gives up."""
+    """Of having no worker that is ready, for whatever reason, or no relay, until the fleet gives up."""
+    notice_after: float = 15.0
+    """Of the same, until that is told; then again after twice as long each time."""
     retries_per_slot: int = 5
     """Replacements of a worker that went wrong, in one place of the fleet, within a window."""
     retries_per_window: int | None = None
@@ -90,8 +92,8 @@ class FleetSettings:
 
     # money
     budget: float | None = None
-    unseen_seconds: float = 15.0
-    """What an invocation that has not connected is taken to cost at most, before it is heard of."""
+    unseen_seconds: float = 25.0
+    """What an invocation that has not connected is taken to cost at most: it leaves when it finds no relay."""
     budget_drain: float = 10.0
     """For draining when the budget runs out; its cost is kept in reserve."""
     spend_interval: float = 10.0
@@ -107,7 +109,7 @@ class FleetSettings:
         positive = (
             "memory", "ephemeral_storage", "timeout", "burst", "rate", "answer_timeout", "appear_timeout",
             "ready_timeout", "heartbeat_timeout", "drain_timeout", "backoff", "backoff_limit",
-            "outage_pause", "outage_timeout",
+            "outage_pause", "outage_timeout", "notice_after",
             "retry_window", "breaker", "threads", "spend_interval", "straggler_samples",
         )  # fmt: skip
         for name in positive:

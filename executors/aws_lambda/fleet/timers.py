@@ -67,23 +67,24 @@ def _slow(one: Invocation, fleet: Books) -> float:
     """When the first of its tasks will be slow, or when to look again if that cannot be said yet."""
     first = math.inf
     for task in one.tasks.values():
-        if task.waiting or task.speculated or task.stage is None:
-            continue
-        patience = fleet.stragglers.patience(task.stage)
-        if patience is None:
-            first = min(first, fleet.now + fleet.settings.straggler_seconds + 1)
-        else:
-            first = min(first, task.since + patience)
+        if task.repeatable:
+            at = fleet.stragglers.slow_at(task)
+            first = min(
+                first, fleet.now + fleet.settings.straggler_seconds + 1 if at is None else at
+            )
     return first
 
 
 def _silent(one: Invocation, fleet: Books) -> Due:
+    if fleet.relay_lost_at is not None:  # nobody can be heard
+        return math.inf, ""
     patience = fleet.settings.heartbeat_timeout
     when = one.last_seen + patience
     what = "no heartbeat for {:g} s"
-    if one.link_lost_at is not None and one.link_lost_at + fleet.settings.reconnect_grace < when:
+    lost = one.link_lost_at if one.misses_relay else None
+    if lost is not None and lost + fleet.settings.reconnect_grace < when:
         patience = fleet.settings.reconnect_grace
-        when = one.link_lost_at + patience
+        when = lost + patience
         what = "has not come back {:g} s after its relay was lost"
     if when > fleet.now:  # words only when they are needed
         return when, ""

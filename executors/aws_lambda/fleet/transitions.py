@@ -83,7 +83,7 @@ _ROWS: list[tuple[Iterable[State], Iterable[Kind], str, tuple[State, ...]]] = [
     ([REQUESTED], [InvokeThrottled], "throttled", (THROTTLED, FAILED, FINISHED)),
     ([REQUESTED], [InvokeRefused], "refused", (FAILED,)),
     ([REQUESTED], [InvokeUnanswered], "unanswered", (INVOKED,)),
-    ([REQUESTED], [InvokeUnsent], "unsent", (THROTTLED, FAILED, FINISHED)),
+    ([REQUESTED], [InvokeUnsent], "unsent", (THROTTLED, FINISHED)),
     ([REQUESTED], [Overdue], "never_came", (EXPIRED,)),
     ([THROTTLED], [RetryDue], "asked_again", (REQUESTED,)),
     ([THROTTLED, INVOKED], ANSWERS, IMPOSSIBLE, ()),  # one call has one answer
