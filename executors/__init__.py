@@ -12,6 +12,7 @@ from executors.base import (
     OnCounts,
     OnResult,
     WorkerLost,
+    WrongUse,
 )
 from executors.open import open_executor
 from executors.tries import TryElsewhere
@@ -31,6 +32,7 @@ __all__ = [
     "OnResult",
     "TryElsewhere",
     "WorkerLost",
+    "WrongUse",
     "open_executor",
 ]
 

@@ -42,6 +42,10 @@ class InvalidExecutor(ExecutorError):
     """The executor asked for does not exist or cannot be reached."""
 
 
+class WrongUse(InvalidExecutor):
+    """What was asked for can be nowhere: an option's value, or two that exclude each other."""
+
+
 class WorkerLost(ExecutorError):
     """Workers died again and again while running one task, or the scheduler went away."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import queue
+import socket
 import threading
 import time
 from collections import Counter
@@ -27,6 +28,7 @@ from executors.base import (
     OnCounts,
     OnResult,
     WorkerLost,
+    WrongUse,
     kind_of,
 )
 from executors.dask_config import require_usable
@@ -35,6 +37,8 @@ from executors.same_install import BLOCKED, CURE, Question, is_blocked, lacking,
 from executors.tries import TRIES, TryElsewhere, told
 from executors.waiting import LOOK_INTERVAL, Patience
 
+CONNECT_PAUSE = 0.2
+"""Seconds between two tries to connect."""
 ERROR_TIMEOUT = 2.0
 """Seconds within which a failed task's error is there, unless it is run again."""
 
@@ -108,6 +112,10 @@ class DaskExecutor(Executor):
         require_usable("client", tls=address.startswith("tls:") and not options.get("security"))
         try:
             _check_address(address, options.get("security"))
+        except ValueError as error:
+            raise WrongUse(f"{address}: {_first_line(error)}") from error
+        try:
+            _await_listener(address, timeout)
             client = Client(address, timeout=timeout, set_as_default=False, **options)
         except Exception as error:
             raise InvalidExecutor(
@@ -424,9 +432,12 @@ def _killed(error: KilledWorker) -> WorkerLost:
 def _check_address(address: str, security: Any) -> None:
     """Refuse what Client would fail at late and loudly; ValueError says what is missing."""
     scheme, place = parse_address(address)
-    get_backend(scheme)
-    if scheme in ("tcp", "tls"):
-        parse_host_port(place)
+    try:
+        get_backend(scheme)
+    except ValueError:
+        raise ValueError(f"unknown address scheme {scheme!r}, use tcp:// or tls://") from None
+    if scheme in ("tcp", "tls") and not 0 < parse_host_port(place)[1] < 65536:
+        raise ValueError("a port is a number from 1 to 65535")
     if scheme != "tls" or security is not None:
         return
     if Security().get_connection_args("client").get("ssl_context") is None:
@@ -434,6 +445,27 @@ def _check_address(address: str, security: Any) -> None:
             "tls:// needs certificates: set ca-file, client.cert and client.key under distributed.comm.tls in "
             "Dask's configuration"
         )
+
+
+def _await_listener(address: str, timeout: float) -> None:
+    """Wait until somebody listens at a scheduler's address; unlike a Client that tries to connect, this can be interrupted.
+
+    Raises: OSError.
+    """
+    scheme, place = parse_address(address)
+    if scheme not in ("tcp", "tls"):
+        return
+    end = time.monotonic() + timeout
+    while True:
+        try:
+            socket.create_connection(parse_host_port(place), timeout).close()
+            return
+        except socket.gaierror:
+            raise
+        except OSError:
+            if time.monotonic() + CONNECT_PAUSE >= end:
+                raise
+            time.sleep(CONNECT_PAUSE)
 
 
 def cause(error: BaseException) -> str:

@@ -36,7 +36,7 @@ from executors.base import (
 )
 from executors.dask import cause
 from executors.dask_config import require_usable, unless_configured
-from executors.own_cluster import OwnClusterExecutor, interrupts_wait
+from executors.own_cluster import OwnClusterExecutor, ends_whole
 from executors.semaphores import processes_refused
 from executors.tries import tried_in_place
 
@@ -148,7 +148,7 @@ class LocalExecutor(OwnClusterExecutor):
         self.name = "local"
 
     def close(self) -> None:
-        with interrupts_wait():
+        with ends_whole():
             pids = (nanny.pid for nanny in self._cluster.workers.values())
             workers = [pid for pid in pids if pid]  # a nanny whose worker died has none
             killer = threading.Timer(CLOSE_GRACE, _kill, [workers])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from executors.base import Executor, InvalidExecutor
+from executors.base import Executor, WrongUse
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -29,7 +29,7 @@ def open_executor(
     its first tasks, so that what it loads is there when needed; same: a picklable function whose answer, versions by name,
     must be the same on a Dask cluster as here; options: of LambdaCluster, for "lambda" alone.
 
-    Raises: InvalidExecutor.
+    Raises: InvalidExecutor, of which WrongUse is one.
     """
     if isinstance(spec, Executor):
         return spec
@@ -40,12 +40,12 @@ def open_executor(
             workers, memory_per_worker=memory_per_worker, warm_up=warm_up, **options
         )
     if options:
-        raise InvalidExecutor(f"{', '.join(options)}: only the lambda executor takes these")
+        raise WrongUse(f"{', '.join(options)}: only the lambda executor takes these")
     if spec == "sync":
         from executors.local import SyncExecutor
 
         if workers not in (None, 1):
-            raise InvalidExecutor(f"the sync executor has one worker, not {workers}: use local")
+            raise WrongUse(f"the sync executor has one worker, not {workers}: use local")
         return SyncExecutor()
     if spec == "local":
         from executors.local import LocalExecutor
@@ -54,10 +54,10 @@ def open_executor(
     from executors.dask import DaskExecutor
 
     if workers is not None:
-        raise InvalidExecutor("a Dask cluster has its own workers: leave the number of workers out")
+        raise WrongUse("a Dask cluster has its own workers: leave the number of workers out")
     if isinstance(spec, str):
         if "://" not in spec:
-            raise InvalidExecutor(
+            raise WrongUse(
                 f"unknown executor {spec!r}: use sync, local, lambda or an address such as tcp://host:8786"
             )
         return DaskExecutor.connect(spec, warm_up=warm_up, same=same)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from multiprocessing import resource_tracker
 from typing import Any
@@ -36,6 +37,23 @@ def interrupts_wait() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
+@contextlib.contextmanager
+def ends_whole() -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM wait until what is being ended has ended: the second of two must not leave half of it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, frame: came.append(number))
+    try:
+        with interrupts_wait():
+            yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        if came:
+            signal.raise_signal(signal.SIGTERM)
+
+
 class OwnClusterExecutor(DaskExecutor):
     """Runs graphs on the cluster that `start` makes, which ends with the executor; `check` may refuse it."""
 
@@ -61,7 +79,7 @@ class OwnClusterExecutor(DaskExecutor):
                 super().__init__(self._connect(), warm_up=warm_up)
         except BaseException:
             if self._cluster is not None:
-                with interrupts_wait():
+                with ends_whole():
                     self._cluster.close()
             raise
         self._owns_client = True
@@ -75,6 +93,6 @@ class OwnClusterExecutor(DaskExecutor):
             ) from error
 
     def close(self) -> None:
-        with interrupts_wait():
+        with ends_whole():
             super().close()
             self._cluster.close()

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -185,6 +186,11 @@ def test_compare_refuses_other_sizes(clip: Path, tmp_path: Path) -> None:
         (["--min-q", "50", "--max-q", "20"], "above max_q"),
         (["--kf-q-weight", "nan"], "nan"),
         (["--nonsense"], "nonsense"),
+        (["--executor", "sync", "--workers", "9"], "one worker"),
+        (["--executor", "http://localhost:1"], "address scheme"),
+        (["--executor", "tcp://localhost:99999"], "65535"),
+        (["--executor", "lambda", "--backend", "cloudy"], "cloudy"),
+        (["--executor", "lambda", "--idle-timeout", "nan"], "nan"),
     ],
 )
 def test_wrong_flags_are_wrong_usage(
@@ -408,9 +414,9 @@ def test_doctor_finds_this_machine_fit() -> None:
     assert findings["cores"] >= 1 and findings["packages"]["numba"]
 
 
-@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("stop, again", [("SIGINT", 0), ("SIGTERM", 0), ("SIGTERM", 0.3)])
 def test_an_interrupt_is_one_line_and_leaves_no_output(
-    stop: signal.Signals, clip: Path, tmp_path: Path
+    stop: str, again: float, clip: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "out.webm"
     arguments = ["encode", clip, "-o", output, "-N", 1, "-w", 1, "--progress", "json"]
@@ -424,7 +430,10 @@ def test_an_interrupt_is_one_line_and_leaves_no_output(
             if '"Started"' in line:
                 break
         time.sleep(0.1)
-        process.send_signal(stop)
+        process.send_signal(signal.Signals[stop])
+        if again:
+            time.sleep(again)
+            process.send_signal(signal.Signals[stop])
         lines += process.stderr.readlines()
         code = process.wait(60)
     if code == 0:
@@ -434,6 +443,23 @@ def test_an_interrupt_is_one_line_and_leaves_no_output(
     assert "interrupted" in lines[-1]
     assert not output.exists()
     assert not list(tmp_path.glob(".*.part"))
+
+
+def test_waiting_for_a_scheduler_can_be_interrupted(clip: Path, tmp_path: Path) -> None:
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))  # and does not listen
+        address = f"tcp://127.0.0.1:{nobody.getsockname()[1]}"
+        arguments = ["encode", clip, "-o", tmp_path / "out.webm", "--executor", address]
+        with subprocess.Popen(
+            [*COMMAND, *map(str, arguments)], stderr=subprocess.PIPE, text=True
+        ) as process:
+            time.sleep(4)
+            began = time.monotonic()
+            process.send_signal(signal.SIGINT)
+            _, said = process.communicate(timeout=60)
+    assert process.returncode in (130, 1), said  # 1 where it had come to its own end by then
+    assert "Traceback" not in said and len(said.splitlines()) == 1
+    assert time.monotonic() - began < 15  # a Client that still tries keeps the end for 20 s
 
 
 @pytest.mark.slow

@@ -25,6 +25,7 @@ from executors import (
     InvalidExecutor,
     TryElsewhere,
     WorkerLost,
+    WrongUse,
     open_executor,
 )
 from executors.local import _threads
@@ -416,6 +417,8 @@ def test_unknown_executors_are_refused() -> None:
         open_executor("cloud")
     with pytest.raises(InvalidExecutor, match="one worker"):
         open_executor("sync", workers=3)
+    with pytest.raises(WrongUse):
+        open_executor("tcp://127.0.0.1:8786", workers=3)
     with pytest.raises(InvalidExecutor, match="no Dask scheduler answers"):
         from executors.dask import DaskExecutor
 
@@ -428,6 +431,8 @@ def test_unknown_executors_are_refused() -> None:
         ("tls://127.0.0.1:1", "needs certificates"),
         ("foo://127.0.0.1:1", "unknown address scheme"),
         ("tcp://127.0.0.1", "missing port"),
+        ("tcp://127.0.0.1:99999", "from 1 to 65535"),
+        ("tcp://nobody.invalid:8786", "no Dask scheduler answers"),
     ],
 )
 def test_addresses_that_cannot_work_are_refused_at_once(address: str, reason: str) -> None:

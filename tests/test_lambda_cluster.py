@@ -41,6 +41,7 @@ from executors import InvalidResult, open_executor
 from executors.aws_lambda import ClusterStopped, LambdaCluster, LambdaError, NotDeployed
 from executors.aws_lambda.backend import HANDLER
 from executors.aws_lambda.deploy.versions import VARIABLE, installed, to_text
+from executors.aws_lambda.errors import InvalidOption
 from executors.aws_lambda.fleet import TERMINAL, UnknownCluster
 from executors.aws_lambda.fleet.clusters import ClusterFolder
 from executors.aws_lambda.fleet.leftovers import LEAVES_WITHIN, leftovers
@@ -415,7 +416,7 @@ def test_bad_configuration_is_one_line(
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", "x")
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "y")
         monkeypatch.setenv("AWS_REGION", "us-east-1")
-    with pytest.raises(NotDeployed, match=says) as caught:
+    with pytest.raises((NotDeployed, InvalidOption), match=says) as caught:
         LambdaCluster(1, **options)
     assert "\n" not in str(caught.value)
     assert isinstance(caught.value, LambdaError)

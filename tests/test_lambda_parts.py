@@ -26,7 +26,7 @@ from executors.aws_lambda import handler
 from executors.aws_lambda.activity import Activity
 from executors.aws_lambda.backend import check_backend
 from executors.aws_lambda.config import setting
-from executors.aws_lambda.errors import InvalidOption, NotDeployed
+from executors.aws_lambda.errors import InvalidOption
 from executors.aws_lambda.fleet import Fleet, FleetSettings, actions, events
 from executors.aws_lambda.invoker import (
     THREADS,
@@ -429,9 +429,9 @@ def test_what_is_no_time(given: Any) -> None:
 
 @pytest.mark.parametrize("spec", ["foo", "http://", "ftp://host", "http://[", ""])
 def test_what_is_no_backend(spec: str) -> None:
-    with pytest.raises(NotDeployed, match="unknown backend"):
+    with pytest.raises(InvalidOption, match="unknown backend"):
         check_backend(spec)
-    with pytest.raises(NotDeployed, match="unknown backend"):
+    with pytest.raises(InvalidOption, match="unknown backend"):
         options_for({"backend": spec}, SimpleNamespace(path="/film.mkv"))  # type: ignore[arg-type]
 
 

@@ -179,11 +179,10 @@ def test_memory_is_limited_without_control_groups() -> None:
 
 
 def test_a_small_function_gets_a_small_share_of_cpu() -> None:
-    groups = ControlGroups.open(cpu=True)
-    if isinstance(groups, str) or "cpu" not in groups.controllers:
-        pytest.skip("no control group for CPU here")
-    groups.close()
     with LocalLambda(cpu_share=True) as local:
+        lacking = [notice for notice in local.notices if "cpu" in notice.lower()]
+        if lacking:
+            pytest.skip(lacking[0])
         local.create_function("small", HANDLER, code=TESTS, memory=128, timeout=60)
         used, passed = invoke(local.client(), "small", "burn", seconds=1.0)
     assert used < 0.25 * passed  # 128 of 1,769 MB are 7 % of a CPU

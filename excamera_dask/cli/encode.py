@@ -30,6 +30,10 @@ if TYPE_CHECKING:
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 PLACE = Place()
+QUIET = (
+    "tornado.application", "asyncio", "distributed.scheduler", "distributed.client", "distributed.nanny", "distributed.process",
+)  # fmt: skip
+"""Whose errors are the consequences of others, or of Ctrl-C."""
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
 
@@ -188,6 +192,8 @@ def configure_logging(level: str) -> None:
     logging.basicConfig(level=level.upper(), format="%(levelname)s %(name)s: %(message)s")
     for name in ("distributed", "asyncio", "tornado", "bokeh"):
         logging.getLogger(name).setLevel(level.upper())
-    if level == "error":  # what Ctrl-C cuts short within Dask is nobody's error
-        for name in ("tornado.application", "distributed.scheduler", "distributed.client"):
-            logging.getLogger(name).setLevel("CRITICAL")
+    if (
+        level == "error"
+    ):  # what is cut short within Dask is nobody's error, and why it is we say ourselves
+        for name in QUIET:  # not by levels, which Dask sets when it is imported
+            logging.getLogger(name).addFilter(lambda record: record.levelno >= logging.CRITICAL)

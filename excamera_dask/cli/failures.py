@@ -50,7 +50,7 @@ def explain(error: BaseException) -> tuple[int, str]:
         return USAGE, ""
     if isinstance(error, click.UsageError):
         return USAGE, _usage_line(error)
-    if isinstance(error, InvalidSetting):
+    if isinstance(error, InvalidSetting) or _is_wrong_use(error):
         return USAGE, _one_line(str(error))
     if isinstance(error, click.ClickException):
         return error.exit_code, _one_line(error.format_message())
@@ -72,6 +72,12 @@ def explain(error: BaseException) -> tuple[int, str]:
     return INTERNAL, _one_line(
         f"internal error: {type(error).__name__}: {error} (EXCAMERA_DEBUG=1 shows where; please report it)"
     )
+
+
+def _is_wrong_use(error: BaseException) -> bool:
+    """Whether an executor refuses what was asked for; it is loaded then, and else need not be."""
+    executors = sys.modules.get("executors.base")
+    return executors is not None and isinstance(error, executors.WrongUse)
 
 
 def _is_unmapped(error: BaseException) -> bool:

@@ -11,7 +11,7 @@ from executors.aws_lambda.deploy import Place, Target, preflight
 from executors.aws_lambda.deploy.quotas import read_limits
 from executors.aws_lambda.deploy.session import client as make_client
 from executors.aws_lambda.deploy.session import open_session
-from executors.aws_lambda.errors import NotDeployed
+from executors.aws_lambda.errors import InvalidOption, NotDeployed
 from executors.aws_lambda.invoker import invoke_config
 
 AWS, LOCAL = "aws", "local"
@@ -86,7 +86,7 @@ def check_backend(spec: str) -> None:
 
         check_available()
     if spec not in (AWS, LOCAL) and not _is_url(spec):
-        raise NotDeployed(
+        raise InvalidOption(
             f"unknown backend {spec!r}: use aws, local or a URL such as http://host:9001"
         )
 

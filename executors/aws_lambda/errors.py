@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from executors.base import ExecutorError, InvalidExecutor
+from executors.base import ExecutorError, InvalidExecutor, WrongUse
 
 
 class LambdaError(ExecutorError):
@@ -13,7 +13,7 @@ class NotDeployed(LambdaError, InvalidExecutor):
     """The function, its configuration or the account does not allow the cluster that is asked for."""
 
 
-class InvalidOption(LambdaError, InvalidExecutor):
+class InvalidOption(LambdaError, WrongUse):
     """An option of the cluster has a value that it cannot have."""
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from executors.aws_lambda.errors import NotDeployed
+from executors.aws_lambda.errors import InvalidOption, NotDeployed
 from executors.rendezvous import Authority, RelayAddress, RelayProcess, RendezvousSecurity
 
 LOOK = 0.2  # seconds between two looks at whether a relay still runs
@@ -52,7 +52,7 @@ class Relays:
         """Take the relays that are given, or start some; host: where those listen unless the spec says; workers: for so
         many there must be room.
 
-        Raises: NotDeployed, RendezvousError.
+        Raises: InvalidOption, NotDeployed, RendezvousError.
         """
         known = spec.authority
         authority = (
@@ -66,7 +66,7 @@ class Relays:
                 await relays._start(spec, host, port, stack, notice, share)
             return relays
         if authority is None:
-            raise NotDeployed(
+            raise InvalidOption(
                 f"relay {spec.given}: give the folder of its authority too (--relay-authority, in Python security)"
             )
         relays = cls(authority)

@@ -11,11 +11,13 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from executors.aws_lambda.emulator.quotas import MEMORY_PER_CPU, PROCESSES
+from executors.aws_lambda.emulator import sandbox
+from executors.aws_lambda.emulator.quotas import MEMORY, MEMORY_PER_CPU, PROCESSES
 
 _MOUNT = Path("/sys/fs/cgroup")
 _PREFIX = "excamera-local-lambda-"
 _PERIOD = 100_000  # microseconds
+_PROBE_MEMORY = 256 << 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,10 +83,33 @@ class ControlGroups:
         wanted = ("memory", "pids", *(["cpu"] if cpu else []))
         try:
             if (_MOUNT / "cgroup.controllers").exists():
-                return cls(_open_unified(name, wanted), 2)
-            return cls(_open_controllers(name, wanted), 1)
+                groups = cls(_open_unified(name, wanted), 2)
+            else:
+                groups = cls(_open_controllers(name, wanted), 1)
         except OSError as error:
             return f"control groups cannot be written ({error.strerror or error})"
+        return groups._checked()
+
+    def _checked(self) -> ControlGroups | str:
+        """Without the controllers whose groups a process cannot enter; or why none is left that limits memory."""
+        try:
+            group = self.create("probe", _PROBE_MEMORY, MEMORY[0])
+        except OSError as error:
+            self.close()
+            return f"control groups cannot be written ({error.strerror or error})"
+        shut = {}
+        for controller, root in self.roots.items():
+            entrance = str(root / "probe" / "cgroup.procs")
+            failure = sandbox.failure_of(sandbox.Confinement(False, False, 0, groups=(entrance,)))
+            if failure is not None:
+                shut[controller] = failure
+        group.remove()
+        if "memory" in shut:
+            self.close()
+            return f"control groups cannot be entered ({shut['memory']})"
+        for controller in shut:
+            _remove_tree(self.roots.pop(controller))
+        return self
 
     @property
     def controllers(self) -> set[str]:

@@ -187,15 +187,15 @@ def probe() -> tuple[Confinement | None, str]:
     if kernel.supported():
         for user_namespace in (False, True):
             confinement = Confinement(True, user_namespace, 1 << 20)
-            failure = _try(confinement)
+            failure = failure_of(confinement)
             if failure is None:
                 return confinement, ""
             why = failure
     return None, why
 
 
-def _try(confinement: Confinement) -> str | None:
-    """Why `confinement` does not work; None if it does."""
+def failure_of(confinement: Confinement) -> str | None:
+    """Why `confinement` does not work, tried in a child; None if it does."""
     read, write = os.pipe()
     child = os.fork()
     if child == 0:
