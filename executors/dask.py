@@ -470,8 +470,8 @@ def _await_listener(address: str, timeout: float) -> None:
 
 def cause(error: BaseException) -> str:
     """What is at the bottom of an error, in one line."""
-    while error.__cause__ is not None:
-        error = error.__cause__
+    while below := error.__cause__ or error.__context__:
+        error = below
     if isinstance(error, OSError) and error.strerror:
         return error.strerror + (f": {error.filename}" if error.filename else "")
     return f"{type(error).__name__}: {_first_line(error)}"

@@ -37,8 +37,8 @@ from executors.base import (
 from executors.dask import cause
 from executors.dask_config import require_usable, unless_configured
 from executors.own_cluster import OwnClusterExecutor, ends_whole
-from executors.semaphores import processes_refused
 from executors.tries import tried_in_place
+from executors.worker_processes import processes_refused
 
 DASK_CONFIG = {"distributed.admin.log-length": 0, "distributed.admin.low-level-log-length": 0}
 """What Dask is told where the user's configuration says nothing."""
@@ -196,6 +196,8 @@ def _is_unguarded() -> bool:
 def _cure(reason: str) -> str:
     if _TEMPORARY in reason:
         return "set TMPDIR to a folder that can be written, or "
+    if os.strerror(errno.ENOSPC) in reason:
+        return "make room in /dev/shm and in the folder for temporary files, or "
     if any(os.strerror(number) in reason for number in _TOO_MANY):
         return "give them fewer --workers, or "
     return ""

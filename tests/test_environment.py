@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import subprocess
@@ -128,6 +129,22 @@ def test_what_does_not_matter(film: Path, under: str, where: Sequence[str]) -> N
         assert "12 frames" in line
     finally:
         shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize(
+    "under, word",
+    [
+        ("ulimit -v 600000", "ulimit -v"),
+        ("ulimit -n 20", os.strerror(errno.EMFILE)),
+        pytest.param("mount -t tmpfs -o size=8k,mode=1777 none /dev/shm", "/dev/shm", id="full /dev/shm"),
+    ],
+)  # fmt: skip
+def test_what_processes_cannot_start_with_is_told(
+    film: Path, tmp_path: Path, under: str, word: str
+) -> None:
+    done = encode(film, tmp_path / "out.ivf", under, ["-w", "2"])
+    assert_one_line(done, "worker processes", word, "--executor sync")
+    assert not (tmp_path / "out.ivf").exists()
 
 
 def test_without_any_temporary_folder_the_cure_is_told(film: Path) -> None:

@@ -131,7 +131,7 @@ def _files() -> str | None:
 
 
 def _processes_refused() -> str | None:
-    from executors.semaphores import processes_refused
+    from executors.worker_processes import processes_refused
 
     return processes_refused()
 
