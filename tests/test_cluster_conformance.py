@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import itertools
 import os
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -12,7 +15,7 @@ from typing import Any
 
 import dask
 import pytest
-from distributed import Client, LocalCluster, Variable, WorkerPlugin, get_client, get_worker
+from distributed import Client, LocalCluster, WorkerPlugin, get_worker
 
 from executors import Cancelled, ExecutorError, WorkerLost, open_executor
 from executors.aws_lambda import LambdaCluster
@@ -140,32 +143,48 @@ def _log_from_worker() -> None:
 
 
 def test_retries(client: Client) -> None:
-    assert client.submit(Sometimes(2), retries=2, pure=False).result(timeout=30) == 3
-    with pytest.raises(ValueError, match="not yet"):
-        client.submit(Sometimes(2), retries=1, pure=False).result(timeout=30)
+    for retries in (2, 1):
+        with Counter() as counter:
+            answer = client.submit(Sometimes(counter.port, 2), retries=retries, pure=False)
+            if retries == 2:
+                assert answer.result(timeout=30) == 3
+            else:
+                with pytest.raises(ValueError, match="not yet"):
+                    answer.result(timeout=30)
 
 
 class Sometimes:
-    """Fails so many times first; counted on the scheduler, for tries may fall to different workers."""
+    """Fails so many times first, as is counted here, for tries may fall to different workers."""
 
-    def __init__(self, failures: int) -> None:
-        self.failures = failures
-        self.name = os.urandom(8).hex()
+    def __init__(self, port: int, failures: int) -> None:
+        self.port, self.failures = port, failures
 
     def __call__(self) -> int:
-        number = _one_more(Variable(self.name, client=get_client()))
+        with socket.create_connection(("127.0.0.1", self.port), 10) as counter:
+            number = counter.recv(1)[0]
         if number <= self.failures:
             raise ValueError("not yet")
         return number
 
 
-def _one_more(tried: Variable) -> int:
-    try:
-        number = int(tried.get(timeout="200ms")) + 1
-    except TimeoutError:
-        number = 1
-    tried.set(number)
-    return number
+class Counter:
+    """Tells everybody who connects the how manieth it is."""
+
+    def __enter__(self) -> Counter:
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = int(self._listener.getsockname()[1])
+        threading.Thread(target=self._count, daemon=True).start()
+        return self
+
+    def _count(self) -> None:
+        with contextlib.suppress(OSError):
+            for number in itertools.count(1):
+                connection, _ = self._listener.accept()
+                with connection:
+                    connection.sendall(bytes([number]))
+
+    def __exit__(self, *error: object) -> None:
+        self._listener.close()
 
 
 def test_work_spreads_to_those_that_come_later(cluster: Any, client: Client) -> None:
