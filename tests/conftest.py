@@ -55,6 +55,14 @@ def _own_state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     del os.environ["EXCAMERA_STATE_DIR"]
 
 
+@pytest.fixture(autouse=True)
+def _usual_scheduling() -> Iterator[None]:
+    """SVT-AV1's encoder makes the thread that opens it, where it may, one of real time, and all that this starts later."""
+    yield
+    if hasattr(os, "sched_getscheduler") and os.sched_getscheduler(0) != os.SCHED_OTHER:
+        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+
+
 def _tool(name: str, package: str) -> str:
     path = shutil.which(name)
     if path is None:

@@ -178,7 +178,13 @@ def test_memory_is_limited_without_control_groups() -> None:
         assert "Error Type: Runtime.OutOfMemory" in answer["LogResult"]
 
 
-def test_a_small_function_gets_a_small_share_of_cpu() -> None:
+@pytest.mark.parametrize("policy", [os.SCHED_OTHER, os.SCHED_FIFO], ids=["usual", "real time"])
+def test_a_small_function_gets_a_small_share_of_cpu(policy: int) -> None:
+    """However the one who starts it is scheduled."""
+    try:
+        os.sched_setscheduler(0, policy, os.sched_param(int(policy != os.SCHED_OTHER)))
+    except PermissionError:
+        pytest.skip("needs the right to run in real time")
     with LocalLambda(cpu_share=True) as local:
         lacking = [notice for notice in local.notices if "cpu" in notice.lower()]
         if lacking:
