@@ -13,12 +13,12 @@ import dataclasses
 import faulthandler
 import json
 import random
-import resource
 import sys
 import time
 from typing import NamedTuple
 
 import zstandard
+from peak_memory import peak_memory
 from streams import encode_with_libvpx, moving_images
 
 import codec
@@ -202,12 +202,6 @@ class Fuzzer:
                     read, _ = codec.decode(read, data)
             except InvalidBitstream:
                 return
-
-
-def peak_memory() -> int:
-    """Bytes that this process has held at most."""
-    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return used if sys.platform == "darwin" else 1024 * used
 
 
 def run(frames: int, first: int, fuzzer: Fuzzer, tell: bool = False) -> dict[str, float]:

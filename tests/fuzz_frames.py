@@ -12,7 +12,6 @@ import contextlib
 import json
 import logging
 import random
-import resource
 import sys
 import time
 from collections import Counter
@@ -22,6 +21,7 @@ from typing import Any
 from distributed.comm import CommClosedError
 from distributed.protocol import dumps
 from distributed.protocol.serialize import ToPickle, to_serialize
+from peak_memory import peak_memory
 from rendezvous_simulation import Network, RawPeer, identity, pair
 
 from executors.aws_lambda.fleet import Fleet, FleetSettings, events
@@ -422,7 +422,7 @@ def fuzz(count: int, seed: int) -> dict[str, Any]:
 
 def megabytes() -> int:
     """The most memory that this process has had, in MiB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
+    return peak_memory() >> 20
 
 
 def main() -> int:

@@ -343,7 +343,14 @@ def test_a_task_that_ends_its_worker_is_given_up_and_holds_up_no_other() -> None
         good = client.map(square, range(20))
         assert client.gather(good) == [square(n) for n in range(20)]
         assert isinstance(bad.exception(timeout=60), KilledWorker)
-        assert ended(cluster).get("failed", 0) + ended(cluster).get("lost", 0) == 4
+
+        def deaths() -> int:
+            return ended(cluster).get("failed", 0) + ended(cluster).get("lost", 0)
+
+        eventually(lambda: deaths() >= 4)
+        assert (
+            deaths() <= 6
+        )  # of what ran in the very last moment a worker cannot tell; all but always there are 4
 
 
 def test_workers_of_other_versions_are_refused() -> None:
