@@ -14,13 +14,14 @@ Later = Callable[[float, Callable[[], None]], Any]
 """`call_later` of an event loop."""
 
 PAUSE = 0.05
-"""Seconds between two messages at the least: of tasks that are over sooner nobody needs to hear one by one."""
+"""Seconds between two messages at the least, but that a task begins: of pauses that are over sooner nobody needs to hear."""
 
 
 class Activity(WorkerPlugin):
     """Turns transitions of the worker's tasks into messages, each only when it says something new.
 
-    The first is told at once; what changes within PAUSE after one is told when that is over, as it is then.
+    That a task begins is told at once; what else changes within PAUSE after a message is told when that is over, as it is
+    then.
     """
 
     name = "activity"
@@ -43,17 +44,27 @@ class Activity(WorkerPlugin):
         runs = finish in ("executing", "long-running") or (runs_on and self._is_repeatable(key))
         self._keep(self._running, key, runs)
         self._keep(self._waiting, key, finish in ("waiting", "fetch", "flight", "missing"))
-        if not self._pauses:
+        if not self._pauses or self._begins():
             self._speak()
 
-    def _speak(self) -> None:
-        self._pauses = False
+    def _begins(self) -> bool:
+        """Should a task end the worker, it must be known which one it was."""
         message = self._message()
-        if message != self._told:
-            self._told = message
-            self._tell(message)
+        return bool(message["op"] == "running" and message != self._told)
+
+    def _speak(self) -> None:
+        message = self._message()
+        if message == self._told:
+            return
+        self._told = message
+        self._tell(message)
+        if not self._pauses:
             self._pauses = True
-            self._later(PAUSE, self._speak)
+            self._later(PAUSE, self._resume)
+
+    def _resume(self) -> None:
+        self._pauses = False
+        self._speak()
 
     @staticmethod
     def _keep(keys: dict[Key, None], key: Key, present: bool) -> None:
