@@ -109,14 +109,20 @@ def submitted(one: Stage, runs: Runs, key: str = "it", **options: Any) -> Any:
         return one.client.submit(runs, key=key, **options)
 
 
+async def in_two_runs(one: Stage, runs: Runs, key: str = "it") -> Any:
+    """A task that was told to be slow, and now runs on two workers."""
+    future = submitted(one, runs, key)
+    await one.until(lambda: len(runs.begun) == 1)
+    one.second.want(runs.begun[0], key_text(key))
+    await one.until(lambda: len(runs.begun) == 2)
+    return future
+
+
 def test_the_second_run_wins_and_the_first_is_let_go(runs: Runs) -> None:
     async def go() -> None:
         async with stage(2) as one:
-            future = submitted(one, runs)
-            await one.until(lambda: len(runs.begun) == 1)
+            future = await in_two_runs(one, runs)
             first = runs.begun[0]
-            one.second.want(first, "it")
-            await one.until(lambda: len(runs.begun) == 2)
             runs.let_go(1)
             assert await future == "the result"
             await one.until(lambda: one.beaten)
@@ -133,10 +139,7 @@ def test_the_second_run_wins_and_the_first_is_let_go(runs: Runs) -> None:
 def test_the_first_run_wins_and_the_second_leaves_nothing(runs: Runs) -> None:
     async def go() -> None:
         async with stage(2) as one:
-            future = submitted(one, runs)
-            await one.until(lambda: len(runs.begun) == 1)
-            one.second.want(runs.begun[0], "it")
-            await one.until(lambda: len(runs.begun) == 2)
+            future = await in_two_runs(one, runs)
             runs.let_go(0)
             assert await future == "the result"
             _, second = runs.begun
@@ -157,10 +160,7 @@ def test_an_error_of_the_second_run_is_nothing(runs: Runs) -> None:
         async with stage(2) as one:
             runs.errors.add(1)
             key = "a long key " * 1000
-            future = submitted(one, runs, key)
-            await one.until(lambda: len(runs.begun) == 1)
-            one.second.want(runs.begun[0], key_text(key))
-            await one.until(lambda: len(runs.begun) == 2)
+            future = await in_two_runs(one, runs, key)
             runs.let_go(1)
             await one.until(lambda: not one.workers[runs.begun[1]].state.executing)
             assert future.status == "pending"
@@ -176,10 +176,7 @@ def test_either_worker_may_go_in_the_middle(which: int, runs: Runs) -> None:
 
     async def go() -> None:
         async with stage(3) as one:
-            future = submitted(one, runs)
-            await one.until(lambda: len(runs.begun) == 1)
-            one.second.want(runs.begun[0], "it")
-            await one.until(lambda: len(runs.begun) == 2)
+            future = await in_two_runs(one, runs)
             gone = one.workers[runs.begun[which]]
             await one.scheduler.remove_worker(gone.address, stimulus_id="test", close=False)
             runs.let_go(1 - which)
@@ -257,10 +254,7 @@ def test_a_worker_that_is_busy_now_takes_it_when_it_is_idle(runs: Runs) -> None:
 def test_a_second_run_that_nobody_waits_for_is_let_go_when_it_is_slow(runs: Runs) -> None:
     async def go() -> None:
         async with stage(2) as one:
-            future = submitted(one, runs)
-            await one.until(lambda: len(runs.begun) == 1)
-            one.second.want(runs.begun[0], "it")
-            await one.until(lambda: len(runs.begun) == 2)
+            future = await in_two_runs(one, runs)
             runs.let_go(0)
             await future
             one.second.want(runs.begun[1], "it")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pickle
 import ssl
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -73,6 +73,22 @@ class Place:
             return await comm.read()
         finally:
             comm.abort()
+
+    @asynccontextmanager
+    async def answering(self, answer: Callable[[Any], Awaitable[None]]) -> AsyncIterator[Any]:
+        """A worker that answers whatever it is asked in a way of its own; as the scheduler calls it."""
+        mallory = self.security("mallory")
+        link = await mallory.link()
+        comms: list[Any] = []
+
+        async def asked(comm: Any) -> None:
+            comms.append(comm)  # a comm that nobody holds is closed
+            await comm.read()
+            await answer(comm)
+
+        async with listen("rdv://", asked, **mallory.get_listen_args("worker")):
+            yield self.scheduler.rpc(f"rdv://{link.relay}/mallory")
+            comms.pop().abort()
 
 
 @asynccontextmanager
@@ -244,18 +260,12 @@ def test_nothing_that_a_worker_pickles_runs_at_the_scheduler(tmp_path: Path) -> 
 def test_nothing_that_a_worker_answers_runs_at_the_scheduler(tmp_path: Path) -> None:
     async def story() -> None:
         async with place() as made:
-            mallory = made.security("mallory")
-            link = await mallory.link()
-            comms: list[Any] = []
 
             async def answer(comm: Any) -> None:
-                comms.append(comm)  # a comm that nobody holds is closed
-                await comm.read()
                 await comm.write({"status": "OK", "data": ToPickle(Trap(tmp_path / "trap"))})
 
-            async with listen("rdv://", answer, **mallory.get_listen_args("worker")):
-                got = await made.scheduler.rpc(f"rdv://{link.relay}/mallory").get_data(keys=["x"])
-                comms.pop().abort()
+            async with made.answering(answer) as mallory:
+                got = await mallory.get_data(keys=["x"])
             assert "pickled by a worker" in got["data"]
             assert not list(tmp_path.iterdir())
 
@@ -281,19 +291,13 @@ def test_messages_too_large_to_be_are_refused(sizes: tuple[int, ...]) -> None:
 def test_an_answer_too_large_to_be_is_none(tmp_path: Path) -> None:
     async def story() -> None:
         async with place() as made:
-            mallory = made.security("mallory")
-            link = await mallory.link()
-            comms: list[Any] = []
 
             async def answer(comm: Any) -> None:
-                comms.append(comm)
-                await comm.read()
                 await comm._stream.write([memoryview((1).to_bytes(8, "little") + b"\xff" * 8)])
 
-            async with listen("rdv://", answer, **mallory.get_listen_args("worker")):
+            async with made.answering(answer) as mallory:
                 with pytest.raises(CommClosedError):
-                    await made.scheduler.rpc(f"rdv://{link.relay}/mallory").get_data(keys=["x"])
-                comms.pop().abort()
+                    await mallory.get_data(keys=["x"])
 
     run(story)
 
