@@ -859,9 +859,7 @@ def test_tasks_that_end_their_worker_hold_up_no_other(way: str, crashing: int) -
             world.kill(one)
 
     world._finish_task = end_or_finish  # type: ignore[method-assign]
-    if (
-        way == "killed at once"
-    ):  # nothing of the task was heard from the worker; the scheduler knows
+    if way == "killed at once":  # nothing was heard of the task; the scheduler knows
         say, tell = world._say, world.tell
 
         def told_nothing(one: Execution, event: ev.InvocationEvent) -> None:

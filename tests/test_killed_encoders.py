@@ -125,9 +125,8 @@ def test_a_killed_encoder_is_tried_again_and_changes_nothing(
             line.startswith("chunk ") and "vpxenc was killed by SIG" in line for line in again
         )
     assert out.read_bytes() == undisturbed
-    assert (
-        4 + TRIES - 1 <= calls(folder) <= 2 * 4 + TRIES - 1
-    )  # a chunk let go meanwhile is encoded anew
+    # A chunk that was let go meanwhile is encoded anew.
+    assert 4 + TRIES - 1 <= calls(folder) <= 2 * 4 + TRIES - 1
 
 
 @pytest.mark.parametrize("where", ["sync", "local", "tcp", "submit"])

@@ -33,6 +33,7 @@ from distributed.core import Status
 from distributed.diagnostics.plugin import Environ
 from distributed.protocol.serialize import ToPickle, to_serialize
 from distributed.scheduler import NoWorkerError
+from test_worker_rights import Trap
 from wires import Wire
 
 from excamera_dask import submit
@@ -203,14 +204,6 @@ def test_a_task_that_asks_for_a_client_is_told_why_there_is_none(client: Client)
         client.submit(ask_as_a_client, pure=False).result(timeout=30)
 
 
-class Trap:
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> Any:
-        return Path.mkdir, (self.path,)
-
-
 def test_what_a_payload_holds_runs_nothing_where_the_client_is(
     cluster: LambdaCluster, tmp_path: Path
 ) -> None:
@@ -348,9 +341,8 @@ def test_a_task_that_ends_its_worker_is_given_up_and_holds_up_no_other() -> None
             return ended(cluster).get("failed", 0) + ended(cluster).get("lost", 0)
 
         eventually(lambda: deaths() >= 4)
-        assert (
-            deaths() <= 6
-        )  # of what ran in the very last moment a worker cannot tell; all but always there are 4
+        # Of what ran in the very last moment a worker cannot tell; all but always there are 4.
+        assert deaths() <= 6
 
 
 def test_workers_of_other_versions_are_refused() -> None:

@@ -192,8 +192,7 @@ def configure_logging(level: str) -> None:
     logging.basicConfig(level=level.upper(), format="%(levelname)s %(name)s: %(message)s")
     for name in ("distributed", "asyncio", "tornado", "bokeh"):
         logging.getLogger(name).setLevel(level.upper())
-    if (
-        level == "error"
-    ):  # what is cut short within Dask is nobody's error, and why it is we say ourselves
+    # What is cut short within Dask is nobody's error, and why it is we say ourselves.
+    if level == "error":
         for name in QUIET:  # not by levels, which Dask sets when it is imported
             logging.getLogger(name).addFilter(lambda record: record.levelno >= logging.CRITICAL)

@@ -47,9 +47,8 @@ def _picture(context: Any, packets: Sequence[Any]) -> bytes | None:
         decoded = _decode(context, packet, OURS + number)
         if decoded is None and number == 0:
             return None
-        frames += (
-            decoded or []
-        )  # the next one may lean on a picture before: those of an open group do
+        # The next one may lean on a picture before, as those of an open group do.
+        frames += decoded or []
     context.flush_buffers()
     found = [frame for frame in frames if frame.pts == OURS]
     if not found or found[0].is_corrupt:

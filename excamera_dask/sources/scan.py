@@ -15,9 +15,7 @@ from numpy.typing import NDArray
 from excamera_dask.errors import SourceError
 from excamera_dask.sources import packets as packet_checks
 from excamera_dask.sources.demuxing import Demuxed, open_container, walk_packets
-from excamera_dask.sources.description import (
-    NO_TIME,
-)
+from excamera_dask.sources.description import NO_TIME
 from excamera_dask.sources.encryption import SIDE_DATA, encrypted, is_encrypted
 from excamera_dask.sources.entries import Entries
 from excamera_dask.sources.packets import Said

@@ -88,9 +88,8 @@ def enter(confinement: Confinement) -> None:
 
     Raises: OSError where the kernel refuses.
     """
-    os.sched_setscheduler(
-        0, os.SCHED_OTHER, os.sched_param(0)
-    )  # whatever ours is: CPU is shared out among such alone
+    # Whatever ours is: CPU is shared out among such alone.
+    os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
     for path in confinement.groups:
         with open(path, "w") as file:
             file.write("0")
