@@ -39,7 +39,7 @@ from wires import Wire
 from excamera_dask import submit
 from excamera_dask.errors import ExcameraError
 from executors import InvalidResult, open_executor
-from executors.aws_lambda import ClusterStopped, LambdaCluster, LambdaError, NotDeployed
+from executors.aws_lambda import ClusterStopped, LambdaCluster, LambdaError, NotDeployed, relays
 from executors.aws_lambda.backend import HANDLER
 from executors.aws_lambda.deploy.versions import VARIABLE, installed, to_text
 from executors.aws_lambda.errors import InvalidOption
@@ -252,6 +252,24 @@ def test_scale_up_and_down() -> None:
         cluster.scale(0)
         eventually(lambda: not client.scheduler_info(n_workers=-1)["workers"])
     assert cluster.coordinator.fleet.snapshot().counts["finished"] == 3
+
+
+def test_no_more_workers_are_wanted_than_relays_may_serve(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The limit that children inherit is lowered when the relay runs already: only what comes later is judged by it."""
+    with local_cluster(0, relays=2) as cluster:
+        monkeypatch.setattr(relays, "hard_limit", lambda: 264)
+        with pytest.raises(InvalidOption, match="101 workers need 266 file descriptors") as caught:
+            cluster.scale(201)
+        assert "\n" not in str(caught.value) and cluster.target == 0
+        with (
+            LambdaCluster.from_name(cluster.name) as attached,
+            pytest.raises(InvalidOption, match="101 workers need 266 file descriptors"),
+        ):
+            attached.scale(201)
+        assert cluster.adapt(minimum=0, interval="1h").maximum == 200
+        assert cluster.adapt(minimum=0, maximum=7, interval="1h").maximum == 7
+        with pytest.raises(InvalidOption, match="at least 201 and at most 200"):
+            cluster.adapt(minimum=201)
 
 
 def test_plugins_of_nannies_are_refused(client: Client) -> None:

@@ -263,7 +263,7 @@ def test_streams_are_counted_in_all() -> None:
 def test_a_relay_for_more_workers_than_it_may_serve_says_so() -> None:
     check_limit(480, 1024)
     with pytest.raises(
-        RendezvousError, match=r"481 workers need 1026 file descriptors, .* have 1024"
+        RendezvousError, match=r"481 workers need 1026 file descriptors, .* have 1024 here"
     ) as caught:
         check_limit(481, 1024)
     assert "\n" not in str(caught.value)

@@ -365,6 +365,11 @@ class LambdaCluster(ScalableCluster):
         """Tasks that one worker runs at once."""
         return int(self._options.worker_options.get("nthreads") or 1)
 
+    @property
+    def room(self) -> float:
+        """Workers that its relays may serve."""
+        return math.inf if self.coordinator is None else self._relays.room
+
     def scale(self, n: int = 0, memory: str | int | None = None, cores: int | None = None) -> Any:
         """As ScalableCluster's; workers get Dask's configuration as it is now."""
         if self.coordinator is not None:
@@ -374,9 +379,10 @@ class LambdaCluster(ScalableCluster):
     def _want(self, workers: int) -> None:
         if self.status in (Status.closing, Status.closed):
             return
-        self._wanted = workers
         if self.coordinator is not None:  # else it will be told when it begins
+            self._relays.check_room(workers)
             self.coordinator.scale(workers)
+        self._wanted = workers
 
     def _want_fewer(self, names: set[str]) -> None:
         """Those that leave already do not count any more."""

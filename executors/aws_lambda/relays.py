@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from executors.aws_lambda.errors import InvalidOption, NotDeployed
-from executors.rendezvous import Authority, RelayAddress, RelayProcess, RendezvousSecurity
+from executors.rendezvous import (
+    Authority,
+    RelayAddress,
+    RelayProcess,
+    RendezvousError,
+    RendezvousSecurity,
+)
+from executors.rendezvous.descriptors import check_limit, hard_limit, room
 
 LOOK = 0.2  # seconds between two looks at whether a relay still runs
 REACH_TIMEOUT = 5.0
@@ -62,8 +70,7 @@ class Relays:
             relays = cls(authority or Authority.create())
             for number in range(spec.count):
                 port = spec.port and spec.port + number
-                share = -(-workers // spec.count)
-                await relays._start(spec, host, port, stack, notice, share)
+                await relays._start(spec, host, port, stack, notice, _share(workers, spec.count))
             return relays
         if authority is None:
             raise InvalidOption(
@@ -93,6 +100,19 @@ class Relays:
                 "does it run, and may this machine reach it?"
             )
 
+    def check_room(self, workers: int) -> None:
+        """Raise InvalidOption, in one line, where those that were started here may not open enough files for so many."""
+        if self.processes:
+            try:
+                check_limit(_share(workers, len(self.processes)), hard_limit())
+            except RendezvousError as error:
+                raise InvalidOption(str(error)) from error
+
+    @property
+    def room(self) -> float:
+        """Workers that those which were started here may serve; of others nobody knows."""
+        return len(self.processes) * room(hard_limit()) if self.processes else math.inf
+
     async def _start(
         self,
         spec: RelaySpec,
@@ -114,6 +134,11 @@ class Relays:
         stack.push_async_callback(relay.stop)
         watch = asyncio.create_task(_keep(relay, notice))
         stack.callback(watch.cancel)
+
+
+def _share(workers: int, relays: int) -> int:
+    """Workers of one of so many relays, at the most."""
+    return -(-workers // relays)
 
 
 async def _keep(relay: RelayProcess, notice: Callable[[str], None]) -> None:

@@ -48,6 +48,11 @@ class ScalableCluster(Cluster):  # type: ignore[misc]
     def worker_memory(self) -> int:
         """Bytes of memory of one worker."""
 
+    @property
+    def room(self) -> float:
+        """Workers that there can be at the most."""
+        return math.inf
+
     @abstractmethod
     def _want(self, workers: int) -> Awaitable[None] | None:
         """Have so many workers from now on."""
@@ -95,7 +100,7 @@ class ScalableCluster(Cluster):  # type: ignore[misc]
         _check_names(Adaptive, options)
         configured = dask.config.get("distributed.adaptive")
         least: int = setting("n-workers", configured["minimum"] if minimum is None else minimum)
-        most = _maximum(configured["maximum"] if maximum is None else maximum)
+        most = min(self.room, _maximum(configured["maximum"] if maximum is None else maximum))
         if minimum_cores is not None:
             cores = _positive("minimum_cores", minimum_cores)
             least = max(least, math.ceil(cores / self.worker_threads))

@@ -22,6 +22,12 @@ def raise_limit() -> int:
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         except (OSError, ValueError):  # some systems say "unlimited" and mean less
             return soft
+    return hard_limit()
+
+
+def hard_limit() -> int:
+    """How many descriptors this process, and each that it starts, may have at most."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     return hard if hard != resource.RLIM_INFINITY else 1 << 20
 
 
@@ -30,9 +36,14 @@ def check_limit(workers: int, allowed: int) -> None:
     needed = A_WORKER * workers + RESERVE
     if needed > allowed:
         raise RendezvousError(
-            f"{workers} workers need {needed} file descriptors, and this process may have {allowed}: raise its limit "
+            f"{workers} workers need {needed} file descriptors, and a process may have {allowed} here: raise that limit "
             f"(ulimit -Hn {needed}, LimitNOFILE={needed} of a service, --ulimit nofile={needed} of a container)"
         )
+
+
+def room(allowed: int) -> int:
+    """How many workers a relay may serve that has so many descriptors."""
+    return max(0, allowed - RESERVE) // A_WORKER
 
 
 def fitted(limits: Limits, allowed: int) -> Limits:
