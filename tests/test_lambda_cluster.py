@@ -332,16 +332,25 @@ def test_idle_workers_take_nothing_with_them() -> None:
         assert counter.add().result(timeout=10) == 2
 
 
-def test_a_cluster_ends_with_its_scheduler() -> None:
-    """As one does that has nothing to do for the configured time."""
+@pytest.mark.parametrize("by_itself", [True, False])
+def test_a_cluster_ends_with_its_scheduler(
+    by_itself: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As one does that has nothing to do for the configured time, or is shut down by a client; nobody is invoked any more."""
     heard: list[str] = []
-    options = {"scheduler_options": {"idle_timeout": "2s"}}
-    with local_cluster(1, **options) as cluster:
+    options = {"scheduler_options": {"idle_timeout": "2s" if by_itself else None}}
+    with local_cluster(2, **options) as cluster:
         cluster.on_notice(heard.append)
         fleet = cluster.coordinator.fleet
+        if not by_itself:
+            address = cluster.scheduler_address
+            with Client(address, security=cluster.security, set_as_default=False) as client:
+                client.wait_for_workers(2, timeout=30)
+                client.shutdown()
         eventually(lambda: cluster.status == Status.closed)
-        assert fleet.is_quiet and len(list(fleet.roster)) == 1
+        assert fleet.is_quiet and len(list(fleet.roster)) == 2
         assert any("scheduler has closed" in text for text in heard)
+    assert "Traceback" not in caplog.text
 
 
 def end_at_once() -> None:

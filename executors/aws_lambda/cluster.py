@@ -267,10 +267,9 @@ class LambdaCluster(ScalableCluster):
         return scheduler
 
     async def _end_with(self, scheduler: BlamingScheduler) -> None:
-        """Dask's scheduler closes by itself after its `idle-timeout`, or when a client shuts it down: so does all the rest."""
+        """Where Dask's scheduler has closed by itself, all the rest does."""
         await scheduler.finished()
         if self._closing is None and self.status == Status.running:
-            self._stopped("Dask's scheduler has closed: it was idle, or was shut down")
             self._closing = asyncio.ensure_future(self._close_all())
 
     async def _start_coordinator(self) -> None:
@@ -336,6 +335,7 @@ class LambdaCluster(ScalableCluster):
         if self._adaptive is not None:
             self._adaptive.stop()
         await super()._close()
+        self.status = Status.closing  # Dask says otherwise already
         await self._stack.aclose()
         self.status = Status.closed
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from distributed import Scheduler, SchedulerPlugin
 from distributed.comm import Comm, listen
+from distributed.core import Status
 
 from executors.aws_lambda import invoker as lambda_answers
 from executors.aws_lambda.blame import BlamingScheduler
@@ -102,7 +103,7 @@ class Coordinator:
     async def start(self) -> None:
         """Begin to watch; `listen_at` lets workers in."""
         self._loop = asyncio.get_running_loop()
-        self._scheduler.add_plugin(_Restarts(self), name="excamera-restarts")
+        self._scheduler.add_plugin(_Follower(self), name="excamera-fleet")
         self._spawn(self._watch_work())
         self._spawn(self._probe())
 
@@ -187,6 +188,11 @@ class Coordinator:
         if error is not None and not self._closing and self.fleet.stopping is None:
             self._give_up(f"the connection to the rendezvous has ended: {error}")
 
+    def follow_scheduler(self) -> None:
+        """Dask's scheduler closes by itself after its `idle-timeout`, or when a client shuts it down: invoke nobody more."""
+        if not self._closing and self.fleet.stopping is None:
+            self._give_up("Dask's scheduler has closed: it was idle, or was shut down")
+
     def _give_up(self, reason: str) -> None:
         self.feed(events.Stop(at=now(), reason=reason, drain=False))
         self._on_stop(reason)
@@ -245,7 +251,8 @@ class Coordinator:
         if isinstance(action, actions.Invoke):
             self._invoke(action.name)
         elif isinstance(action, actions.Drain):
-            self._send(action.name, {"op": "drain", "reason": action.reason})
+            if self._scheduler.status == Status.running:  # which is asked where results go
+                self._send(action.name, {"op": "drain", "reason": action.reason})
         elif isinstance(action, actions.Exit):
             self._send(action.name, {"op": "exit", "reason": action.reason})
         elif isinstance(action, actions.Cut):
@@ -306,7 +313,7 @@ class Coordinator:
 
     async def _retire(self, name: str) -> None:
         """Have results moved to other workers; then the worker may go. When all go there are none to move to."""
-        if self._closing:
+        if self._closing or self._scheduler.status != Status.running:
             return
         with contextlib.suppress(Exception):
             await asyncio.wait_for(
@@ -430,14 +437,17 @@ class Coordinator:
         return self.fleet.snapshot()._repr_html_()
 
 
-class _Restarts(SchedulerPlugin):  # type: ignore[misc]
-    """Dask lets its workers go when it restarts; here it is seen to that none comes back as it was."""
+class _Follower(SchedulerPlugin):  # type: ignore[misc]
+    """Dask lets its workers go when it restarts, and when it closes: then none comes back as it was, or none at all."""
 
     def __init__(self, coordinator: Coordinator) -> None:
         self._coordinator = coordinator
 
     def restart(self, scheduler: Scheduler) -> None:
         self._coordinator.generation += 1
+
+    async def before_close(self) -> None:
+        self._coordinator.follow_scheduler()
 
 
 async def _write(comm: Comm, message: dict[str, Any]) -> None:
