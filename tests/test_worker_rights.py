@@ -355,6 +355,50 @@ def test_a_worker_asks_another_for_data_alone() -> None:
     run(story)
 
 
+def test_data_goes_from_worker_to_worker_on_the_comms_that_are_there(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Who asks for data says that it has arrived; were that refused, each hop would need a new comm."""
+
+    async def story() -> None:
+        async with place() as made:
+            workers = [
+                await made.stack.enter_async_context(
+                    Worker(made.scheduler.address, protocol="rdv", security=made.security(name))
+                )
+                for name in ("left", "right")
+            ]
+            own = made.security("client", role="client")
+            async with Client(made.scheduler.address, security=own, asynchronous=True) as client:
+
+                async def hops(count: int) -> int:
+                    value: Any = 0
+                    for number in range(count):
+                        at = [workers[number % 2].address]
+                        value = client.submit(lambda n: n + 1, value, workers=at, pure=False)
+                    return await value
+
+                assert await hops(6) == 6
+                opened = made.relay.server.core.stats.opened
+                assert await hops(40) == 40
+                assert made.relay.server.core.stats.opened - opened <= 4
+
+    run(story)
+    assert "refused of" not in caplog.text
+
+
+def test_nothing_is_acknowledged_that_was_not_asked_for() -> None:
+    guard = Guard(AT_WORKER, OWN, "mallory")
+    assert guard.refusal("OK") is not None
+    for _ in range(2):
+        assert guard.refusal({"op": "get_data", "keys": ["x"]}) is None
+        assert guard.refusal("OK") is None
+    assert guard.refusal("OK") is not None
+    assert guard.refusal({"op": "get_data", "keys": ["x"]}) is None
+    assert guard.refusal({"op": "get_data", "keys": ["x"]}) is None
+    assert guard.refusal({"op": ["get_data"]}) is not None
+
+
 # Roles at the relay
 
 

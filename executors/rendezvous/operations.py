@@ -54,6 +54,9 @@ AT_WORKER: Mapping[str, frozenset[str] | None] = {
 }
 """Requests of one worker to another."""
 
+ACKNOWLEDGED = frozenset({"get_data"})
+"""Requests whose sender says "OK" to the answer."""
+
 FRAME = frozenset({"op", "reply", "close", "serializers"})
 
 
@@ -75,6 +78,7 @@ class Guard:
         self._wants_plain_errors = wants_plain_errors
         self._address, self._name = address, name
         self._is_stream = False
+        self._may_acknowledge = False
 
     def answer(self, message: Any, refusal: str) -> Any:
         """What to tell the sender of a refused message in the terms of distributed; None where it waits for nothing."""
@@ -103,7 +107,8 @@ class Guard:
 
     def _request(self, message: Any) -> str | None:
         op = message.get("op") if isinstance(message, dict) else None
-        if op == "close":
+        may_acknowledge, self._may_acknowledge = self._may_acknowledge, op in ACKNOWLEDGED
+        if op == "close" or (message == "OK" and may_acknowledge):
             return None
         if not isinstance(op, str) or op not in self._requests:
             return f"{_short(op)} is not for workers"
