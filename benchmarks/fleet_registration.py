@@ -124,7 +124,7 @@ class LightWorkers:
                 "pid": os.getpid(),
             }
         )
-        assert await control.read() == {"op": "work"}
+        assert (await control.read())["op"] == "work"
         address = f"rdv://{payload.relay}/{payload.invocation}"
         if self.upto == "scheduler":
             await self.join(payload, address, arguments)
