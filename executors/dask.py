@@ -247,14 +247,27 @@ class DaskExecutor(Executor):
         if numbers:
             self._notice(told(unlucky[0][1], max(numbers) + 1))
 
-    def _check(self, future: Future) -> None:
-        """Raise what a future failed with, if it has."""
-        if future.status != "finished":
-            raise _failure(future, self.name)
-
-    def _gather(self, finished: list[Future]) -> list[tuple[Key, Any]]:
+    def _finished(self, ended: list[Future]) -> list[Future]:
+        """Those of which there is a result; raises what one failed with. Lost results are waited for again."""
+        lost = [future for future in ended if future.status == "lost"]
+        self._await_again(lost)
+        finished = [future for future in ended if future not in lost]
         for future in finished:
-            self._check(future)
+            if future.status not in ("finished", "lost"):  # one may be lost in this moment
+                raise _failure(future, self.name)
+        return finished
+
+    def _await_again(self, lost: Iterable[Future]) -> None:
+        """Wait for futures whose results have gone with their workers: they are computed again."""
+        client: Any = self.client
+        assert self._done is not None
+        for future in lost:
+            client.futures[future.key].reset()  # before the scheduler is asked what it has
+            client._send_to_scheduler({"op": "report-key", "key": future.key})
+            future.add_done_callback(self._done.put)
+
+    def _gather(self, ended: list[Future]) -> list[tuple[Key, Any]]:
+        finished = self._finished(ended)
         try:
             with self._connected():
                 values = self.client.gather(finished)
@@ -411,7 +424,7 @@ def _wanted(ended: Future | BaseException) -> Future:
 def _failure(future: Future, cluster: str) -> BaseException:
     if future.status == "cancelled" and future.client.status == "running":
         return WorkerLost(f"{cluster} was restarted, or the job's tasks were cancelled there")
-    if future.status in ("cancelled", "lost"):
+    if future.status == "cancelled":
         return WorkerLost(f"the connection to the scheduler at {cluster} was lost")
     error = future.exception()
     if isinstance(error, KilledWorker):

@@ -15,11 +15,13 @@ from typing import Any
 
 import dask
 import pytest
+from dask.highlevelgraph import HighLevelGraph
 from distributed import Client, LocalCluster, WorkerPlugin, get_worker
 
 from executors import Cancelled, ExecutorError, WorkerLost, open_executor
 from executors.aws_lambda import LambdaCluster
 from executors.aws_lambda.errors import InvalidOption
+from executors.aws_lambda.executor import LambdaExecutor
 
 MEMORY = 1000 << 20
 HERE = Path(__file__).parent
@@ -288,6 +290,44 @@ def test_asynchronous(make: Make) -> None:
             assert await client.submit(abs, -6) == 6
 
     asyncio.run(use())
+
+
+def test_results_that_are_lost_before_they_are_fetched_are_computed_again(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of a worker that is killed in the moment after it has said that it is done."""
+    with make(2) as cluster, Client(cluster, set_as_default=False) as client:
+        client.wait_for_workers(2, timeout=60)
+        executor: Any = open_executor(client)
+        if isinstance(cluster, LambdaCluster):  # which fetches results in a way of its own
+            monkeypatch.setattr(executor, "_gather", LambdaExecutor._gather.__get__(executor))
+        fetch, lost = executor._gather, []
+
+        def lose_first(ended: list[Any]) -> Any:
+            if not lost:
+                lost.extend(future.key for future in ended)
+                client.run_on_scheduler(_lose, keys=list(lost))
+                eventually(lambda: ended[0].status == "lost")
+            return fetch(ended)
+
+        monkeypatch.setattr(executor, "_gather", lose_first)
+        graph = {("square", number): (_square, number) for number in range(4)}
+        found: dict[Any, int] = {}
+        executor.run(
+            HighLevelGraph.from_collections("square", graph, []), list(graph), found.__setitem__
+        )
+    assert lost and found == {("square", number): number**2 for number in range(4)}
+
+
+def _square(number: int) -> int:
+    time.sleep(0.7)
+    return number**2
+
+
+async def _lose(keys: list[Any], dask_scheduler: Any = None) -> None:
+    holders = {ws.address for key in keys for ws in dask_scheduler.tasks[key].who_has}
+    for address in holders:
+        await dask_scheduler.remove_worker(address, stimulus_id="test", expected=True)
 
 
 # How it ends

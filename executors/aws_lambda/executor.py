@@ -72,10 +72,8 @@ class LambdaExecutor(OwnClusterExecutor):
         if wrong:
             raise InvalidExecutor(f"a worker cannot load what its tasks need: {wrong[0]}")
 
-    def _gather(self, finished: list[Future]) -> list[tuple[Key, Any]]:
-        for future in finished:
-            self._check(future)
-        by_key = {future.key: future for future in finished}
+    def _gather(self, ended: list[Future]) -> list[tuple[Key, Any]]:
+        by_key = {future.key: future for future in self._finished(ended)}
         if not by_key:
             return []
         client: Any = self.client
@@ -87,11 +85,9 @@ class LambdaExecutor(OwnClusterExecutor):
             ) from error
         if response["status"] == "OK":
             return [(key, response["data"][key]) for key in by_key]
-        for key in response["keys"]:  # lost with their workers: they are computed again
-            client._send_to_scheduler({"op": "report-key", "key": key})
-            client.futures[key].reset()
+        self._await_again(by_key.pop(key) for key in response["keys"])
         assert self._done is not None
-        for future in finished:
+        for future in by_key.values():  # again with the next
             future.add_done_callback(self._done.put)
         return []
 
