@@ -249,11 +249,11 @@ class DaskExecutor(Executor):
 
     def _finished(self, ended: list[Future]) -> list[Future]:
         """Those of which there is a result; raises what one failed with. Lost results are waited for again."""
-        lost = [future for future in ended if future.status == "lost"]
+        lost = [future for future in ended if future.status in ("lost", "pending")]
         self._await_again(lost)
         finished = [future for future in ended if future not in lost]
         for future in finished:
-            if future.status not in ("finished", "lost"):  # one may be lost in this moment
+            if future.status in ("error", "cancelled"):  # one may be lost in this moment
                 raise _failure(future, self.name)
         return finished
 

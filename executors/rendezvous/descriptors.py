@@ -48,10 +48,10 @@ def room(allowed: int) -> int:
 
 def fitted(limits: Limits, allowed: int) -> Limits:
     """Limits of a relay that has so many descriptors: whoever comes too late is refused rather than left waiting."""
-    room = max(1, allowed - RESERVE)
+    places = max(1, allowed - RESERVE)
     return replace(
         limits,
-        connections=min(limits.connections, room),
-        pending_connections=min(limits.pending_connections, max(1, room // 2)),
-        bulk_connections=min(limits.bulk_connections, room // 2),
+        connections=min(limits.connections, places),
+        pending_connections=min(limits.pending_connections, max(1, places // 2)),
+        bulk_connections=min(limits.bulk_connections, places // 2),
     )
