@@ -142,7 +142,7 @@ class _Life:
 
     async def _work(self, watchers: list[asyncio.Task[None]]) -> None:
         """Be a Dask worker until it is closed, whoever closes it; watchers may end it at any time."""
-        from distributed import Worker
+        from executors.aws_lambda.worker import Worker
 
         folder = tempfile.mkdtemp(prefix="excamera-worker-")
         try:
