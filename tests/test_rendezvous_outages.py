@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import math
 import os
 import signal
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -102,6 +104,28 @@ def test_a_controllers_link_comes_back_whoever_had_the_port_meanwhile(meanwhile:
             await worker.close()
             await link.close()
         assert states == [False, True]
+
+    run(story)
+
+
+def test_a_goodbye_that_openssl_fails_at_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What broke is another connection of the same thread, whose error OpenSSL has left behind."""
+
+    def fails(_: ssl.SSLObject) -> None:
+        raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+
+    async def story() -> None:
+        async with serving(AUTHORITY) as relay:
+            links = [Link(relay.address, AUTHORITY.issue(name)) for name in ("a", "b")]
+            for link in links:
+                await link.connect()
+            with monkeypatch.context() as patched:
+                patched.setattr(ssl.SSLObject, "unwrap", fails)
+                await links[0].close()
+                assert links[0].closed.result() is None
+                while len(relay.server.core.connections) > 1:
+                    await asyncio.sleep(0.01)
+            await links[1].close()
 
     run(story)
 

@@ -162,14 +162,21 @@ def test_another_processor_is_named(shipped: Path, tmp_path: Path) -> None:
     )
 
 
+def changeable_copy(shipped: Path, to: Path) -> Path:
+    """Of what nobody can write."""
+    shutil.copytree(shipped, to)
+    for path in [to, *to.rglob("*")]:
+        path.chmod(0o755 if path.is_dir() else 0o644)
+    return to
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "value"),
     [("Python", "3.9.1 (main)"), ("Numba", "0.50.0"), ("codec sources", "codec-0123456789abcdef")],
 )
 def test_what_differs_is_named(shipped: Path, tmp_path: Path, name: str, value: str) -> None:
-    other = tmp_path / "other"
-    shutil.copytree(shipped, other)
+    other = changeable_copy(shipped, tmp_path / "other")
     manifest = json.loads((shipped / MANIFEST).read_text())
     (other / MANIFEST).write_text(json.dumps({**manifest, name: value}))
     line = run(REFUSED, other, tmp_path / "tmp")
@@ -181,8 +188,7 @@ def test_what_differs_is_named(shipped: Path, tmp_path: Path, name: str, value: 
 
 @pytest.mark.slow
 def test_a_kernel_that_is_missing_is_counted_and_named(shipped: Path, tmp_path: Path) -> None:
-    other = tmp_path / "other"
-    shutil.copytree(shipped, other)
+    other = changeable_copy(shipped, tmp_path / "other")
     gone = [path for path in (other / CACHE).rglob("*.nb?") if path.name.startswith("borders.")]
     assert gone
     for path in gone:

@@ -155,10 +155,14 @@ def _means(handler: str, access: Any) -> dict[str, str]:
 
 def parse_function(text: str) -> tuple[str, str]:
     """NAME=MODULE.HANDLER, or NAME alone for the worker."""
+    from executors.aws_lambda.emulator.functions import FUNCTION_NAME, NO_FUNCTION_NAME
+
     name, _, handler = text.partition("=")
     handler = handler or WORKER
     if not name or "." not in handler:
         raise click.BadParameter(
             f"{text!r} is not NAME or NAME=MODULE.HANDLER", param_hint="--function"
         )
+    if not FUNCTION_NAME.fullmatch(name):
+        raise click.BadParameter(f"{name!r} {NO_FUNCTION_NAME}", param_hint="--function")
     return name, handler

@@ -29,7 +29,7 @@ from executors.rendezvous.link_streams import LinkState
 from executors.rendezvous.names import RelayAddress
 from executors.rendezvous.options import LinkOptions
 from executors.rendezvous.stream import Stream
-from executors.rendezvous.tls import link_context
+from executors.rendezvous.tls import close_transport, link_context
 
 logger = logging.getLogger(__name__)
 
@@ -148,7 +148,8 @@ class Link:
             if not waiting.done():
                 waiting.set_exception(error or LinkClosed("the link was closed"))
         if self._protocol is not None and self._protocol.transport is not None:
-            self._protocol.transport.close()  # its end takes the bulk connection with it; earlier a GOODBYE could be lost
+            close_transport(self._protocol.transport)
+            # Its end takes the bulk connection with it; earlier a GOODBYE could be lost.
         else:
             self._drop_bulk()
         if not self.closed.done():

@@ -18,6 +18,7 @@ from executors.rendezvous.errors import InvalidCredential
 from executors.rendezvous.limits import Limits
 from executors.rendezvous.relay_core import Connection, RelayCore
 from executors.rendezvous.strangers import Strangers
+from executors.rendezvous.tls import close_transport
 
 logger = logging.getLogger(__name__)
 
@@ -353,7 +354,7 @@ class _Connected(asyncio.BufferedProtocol):
 
     def close(self) -> None:
         """Send what there is, if the other side takes it, and close."""
-        self.transport.close()
+        close_transport(self.transport)
         if not self.writable:
             self.transport.abort()
 

@@ -16,7 +16,8 @@ from executors.aws_lambda.emulator.code import Code, place_code
 from executors.aws_lambda.emulator.errors import ApiError, conflict, invalid, not_found
 from executors.aws_lambda.emulator.quotas import Settings
 
-_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+FUNCTION_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+NO_FUNCTION_NAME = "is no function name: use letters, digits, - and _, at most 64"
 _ARN = re.compile(
     r"(?:arn:aws[a-z-]*:lambda:[a-z0-9-]+:)?(?:(?P<account>\d{12}):)?(?:function:)?(?P<name>[A-Za-z0-9_-]+)(?::(?P<qualifier>[$A-Za-z0-9_-]+))?"
 )
@@ -144,8 +145,8 @@ class Functions:
         Raises: ApiError.
         """
         name = str(request.get("FunctionName", "")).rsplit(":", 1)[-1]
-        if not _NAME.fullmatch(name):
-            raise invalid(f"{name!r} is no function name: use letters, digits, - and _, at most 64")
+        if not FUNCTION_NAME.fullmatch(name):
+            raise invalid(f"{name!r} {NO_FUNCTION_NAME}")
         if name in self._functions:
             raise conflict(f"Function already exist: {name}")
         if not request.get("Role"):
