@@ -148,8 +148,8 @@ class Link:
             if not waiting.done():
                 waiting.set_exception(error or LinkClosed("the link was closed"))
         if self._protocol is not None and self._protocol.transport is not None:
-            close_transport(self._protocol.transport)
             # Its end takes the bulk connection with it; earlier a GOODBYE could be lost.
+            close_transport(self._protocol.transport)
         else:
             self._drop_bulk()
         if not self.closed.done():
