@@ -21,7 +21,7 @@ from typing import Any
 
 from botocore.awsrequest import AWSRequest
 
-from executors.aws_lambda.emulator import LocalLambda
+from executors.local_lambda import LocalLambda
 
 BARE = """\
 import time

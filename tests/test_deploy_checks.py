@@ -53,7 +53,7 @@ def test_policies_are_printed_for_just_these_names(run: Run, no_aws: None, whose
 @pytest.fixture(scope="module")
 def ten_at_once() -> Iterator[Any]:
     """A Lambda that runs 10 invocations at once."""
-    from executors.aws_lambda.emulator import LocalLambda
+    from executors.local_lambda import LocalLambda
 
     with LocalLambda(concurrency=10) as local:
         yield local

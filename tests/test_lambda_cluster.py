@@ -498,7 +498,7 @@ def test_nothing_is_said_that_was_not_asked_for() -> None:
 
 def test_workers_of_a_coordinator_that_was_killed_end_in_the_time_that_clean_tells() -> None:
     """Its relay dies with it."""
-    from executors.aws_lambda.emulator import LocalLambda
+    from executors.local_lambda import LocalLambda
 
     code = (
         "import sys, time\n"
@@ -598,7 +598,7 @@ def test_an_environment_whose_tasks_have_ended_is_used_again() -> None:
 @contextlib.contextmanager
 def cluster_behind(wire: Wire, workers: int, **options: Any) -> Iterator[LambdaCluster]:
     """A cluster whose way to Lambda's API is the wire; workers reach it as ever."""
-    from executors.aws_lambda.emulator import LocalLambda
+    from executors.local_lambda import LocalLambda
 
     with LocalLambda() as lam:
         variables = {**ENVIRONMENT, VARIABLE: to_text(installed())}

@@ -27,7 +27,7 @@ from executors.aws_lambda import ClusterStopped, LambdaExecutor
 from executors.aws_lambda.handler import PREPARE
 
 pytest.importorskip("awslambdaric", reason="needs AWS's runtime client: pip install awslambdaric")
-from executors.aws_lambda.emulator import Faults
+from executors.local_lambda import Faults
 
 ROOT = Path(__file__).parents[1]
 OPTIONS: dict[str, Any] = {

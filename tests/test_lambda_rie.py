@@ -15,8 +15,8 @@ from test_local_lambda_rie import Rie, binary  # noqa: F401 - a fixture
 from executors.aws_lambda import LambdaCluster
 from executors.aws_lambda.backend import HANDLER
 from executors.aws_lambda.deploy.versions import installed
-from executors.aws_lambda.emulator import Faults
 from executors.aws_lambda.payload import PROBE
+from executors.local_lambda import Faults
 
 
 @pytest.fixture

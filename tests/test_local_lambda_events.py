@@ -15,10 +15,10 @@ from local_lambda import HANDLER, TESTS, invoke, require_runtime, send, wait_for
 
 require_runtime()
 
-from executors.aws_lambda.emulator import Faults, InvalidSettings, LocalLambda  # noqa: E402
-from executors.aws_lambda.emulator.admission import ACCOUNT, RATE, RESERVED, Admission  # noqa: E402
-from executors.aws_lambda.emulator.functions import EventConfig  # noqa: E402
-from executors.aws_lambda.emulator.retries import (  # noqa: E402
+from executors.local_lambda import Faults, InvalidSettings, LocalLambda  # noqa: E402
+from executors.local_lambda.admission import ACCOUNT, RATE, RESERVED, Admission  # noqa: E402
+from executors.local_lambda.functions import EventConfig  # noqa: E402
+from executors.local_lambda.retries import (  # noqa: E402
     AGE_EXCEEDED,
     RETRIES_EXHAUSTED,
     ZERO_CONCURRENCY,

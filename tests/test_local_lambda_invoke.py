@@ -27,7 +27,7 @@ from local_lambda import (
 
 require_runtime()
 
-from executors.aws_lambda.emulator import LocalLambda  # noqa: E402
+from executors.local_lambda import LocalLambda  # noqa: E402
 
 
 @pytest.fixture(scope="module")

@@ -18,9 +18,9 @@ from local_lambda import HANDLER, TESTS, call, invoke, require_runtime, wait_for
 
 require_runtime()
 
-from executors.aws_lambda.emulator import LocalLambda, StartFailed  # noqa: E402
-from executors.aws_lambda.emulator.cgroups import ControlGroups  # noqa: E402
-from executors.aws_lambda.emulator.sandbox import probe  # noqa: E402
+from executors.local_lambda import LocalLambda, StartFailed  # noqa: E402
+from executors.local_lambda.cgroups import ControlGroups  # noqa: E402
+from executors.local_lambda.sandbox import probe  # noqa: E402
 
 NOBODY = 65_534
 ROOT = os.geteuid() == 0
@@ -66,7 +66,7 @@ def test_tmp_is_the_environments_own(server: LocalLambda, client: Any, tmp_path:
 
 REACHED = (
     "import sys\n"
-    "from executors.aws_lambda.emulator import LocalLambda\n"
+    "from executors.local_lambda import LocalLambda\n"
     "with LocalLambda() as local:\n"
     "    local.create_function('probe', sys.argv[1], code=sys.argv[2], memory=512, timeout=30)\n"
     "    answer = local.client('lambda').invoke(FunctionName='probe', Payload=b'{}')\n"
@@ -208,8 +208,8 @@ def test_without_mounts_each_environment_has_its_tmpdir() -> None:
 WITHOUT_RIGHTS = """
 import json
 from local_lambda import HANDLER, TESTS, invoke
-from executors.aws_lambda.emulator import LocalLambda
-from executors.aws_lambda.emulator.sandbox import probe
+from executors.local_lambda import LocalLambda
+from executors.local_lambda.sandbox import probe
 with LocalLambda() as local:
     local.create_function("probe", HANDLER, code=TESTS, memory=256)
     client = local.client()
@@ -226,7 +226,7 @@ with LocalLambda() as local:
 BECOME_NOBODY = f"import os; os.setgroups([]); os.setgid({NOBODY}); os.setuid({NOBODY})"
 # The right to give user 0 a place in a user namespace is the one that an ordinary user does not need for itself.
 BECOME_POWERLESS = (
-    "from executors.aws_lambda.emulator.kernel import drop_capabilities; drop_capabilities((31,))"
+    "from executors.local_lambda.kernel import drop_capabilities; drop_capabilities((31,))"
 )
 
 

@@ -17,12 +17,12 @@ from local_lambda import HANDLER, TESTS, descendants, invoke, is_gone, require_r
 
 require_runtime()
 
-from executors.aws_lambda.emulator import InvalidSettings, LocalLambda, StartFailed  # noqa: E402
+from executors.local_lambda import InvalidSettings, LocalLambda, StartFailed  # noqa: E402
 
 PROGRAM = """
 import json, os, sys, time
 from local_lambda import HANDLER, TESTS, invoke
-from executors.aws_lambda.emulator import LocalLambda
+from executors.local_lambda import LocalLambda
 local = LocalLambda(cgroups=%s).start()
 local.create_function("probe", HANDLER, code=TESTS, memory=256)
 child = invoke(local.client(), "probe", "start_child", session=True)
@@ -168,7 +168,7 @@ def test_settings_that_cannot_be_are_refused(settings: dict[str, Any]) -> None:
 
 MANY_DESCRIPTORS = """
 import os, resource, sys
-from executors.aws_lambda.emulator.sandbox import Confinement, spawn
+from executors.local_lambda.sandbox import Confinement, spawn
 soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
 resource.setrlimit(resource.RLIMIT_NOFILE, (min(4096, hard), hard))
 held = [os.open(os.devnull, os.O_RDONLY) for _ in range(1500)]

@@ -17,7 +17,7 @@ from local_lambda import HANDLER, TESTS, call, invoke, require_runtime, wait_for
 
 require_runtime()
 
-from executors.aws_lambda.emulator import LocalLambda  # noqa: E402
+from executors.local_lambda import LocalLambda  # noqa: E402
 
 RUNTIME = f"python3.{sys.version_info.minor}"
 FOLDER = {"S3Bucket": "local-folder", "S3Key": str(TESTS)}

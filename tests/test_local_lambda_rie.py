@@ -29,8 +29,8 @@ from local_lambda import HANDLER, TESTS, require_runtime
 
 require_runtime()
 
-from executors.aws_lambda.emulator import LocalLambda  # noqa: E402
 from executors.aws_lambda.payload import PROBE  # noqa: E402
+from executors.local_lambda import LocalLambda  # noqa: E402
 
 LIMIT = 2  # seconds
 MEMORY = 256  # MB

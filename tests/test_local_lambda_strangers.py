@@ -25,7 +25,7 @@ from local_lambda import HANDLER, TESTS, descendants, invoke, require_runtime, s
 
 require_runtime()
 
-from executors.aws_lambda.emulator import LocalLambda  # noqa: E402
+from executors.local_lambda import LocalLambda  # noqa: E402
 
 FUNCTIONS = "/2015-03-31/functions"
 ROLE = "arn:aws:iam::123456789012:role/local"

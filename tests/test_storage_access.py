@@ -290,7 +290,7 @@ def test_a_function_here_reads_from_a_store_that_checks_keys(
     s3: Store, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
     pytest.importorskip("awslambdaric")
-    from executors.aws_lambda.emulator import LocalLambda
+    from executors.local_lambda import LocalLambda
 
     url = s3.put("film", b"abc")
     s3.client.put_object_acl(Bucket=s3.bucket, Key="film", ACL="public-read")

@@ -107,7 +107,7 @@ def local(
     with these keys, which are new at each start.
     """
     from excamera_dask.lambda_jobs import credentials_of, seen_by_workers, store_access
-    from executors.aws_lambda.emulator import LocalLambda
+    from executors.local_lambda import LocalLambda
 
     wanted = dict(map(parse_function, functions))
     try:
@@ -155,7 +155,7 @@ def _means(handler: str, access: Any) -> dict[str, str]:
 
 def parse_function(text: str) -> tuple[str, str]:
     """NAME=MODULE.HANDLER, or NAME alone for the worker."""
-    from executors.aws_lambda.emulator.functions import FUNCTION_NAME, NO_FUNCTION_NAME
+    from executors.local_lambda.functions import FUNCTION_NAME, NO_FUNCTION_NAME
 
     name, _, handler = text.partition("=")
     handler = handler or WORKER

@@ -82,7 +82,7 @@ def open_backend(
 def check_backend(spec: str) -> None:
     """Raises NotDeployed for what names no backend, StartFailed where the local one cannot run."""
     if spec == LOCAL:
-        from executors.aws_lambda.emulator.local import check_available
+        from executors.local_lambda.local import check_available
 
         check_available()
     if spec not in (AWS, LOCAL) and not _is_url(spec):
@@ -150,7 +150,7 @@ def _concurrency(client: Any, name: str) -> int | None:
 
 
 def _open_local(function: FunctionSpec, options: Mapping[str, Any]) -> Backend:
-    from executors.aws_lambda.emulator import LocalLambda
+    from executors.local_lambda import LocalLambda
 
     memory = function.memory or LOCAL_MEMORY
     timeout = function.timeout or LOCAL_TIMEOUT

@@ -61,7 +61,7 @@ class LambdaCluster(ScalableCluster):
     overprovision: invoke so many times the workers wanted.
     budget: dollars at which to stop.
     backend: "aws", "local" (a Lambda on this machine) or the URL of a server of its API; backend_options: of the local
-        one, fields of `emulator.Settings`.
+        one, fields of `executors.local_lambda.Settings`.
     relay: "host:port" of a rendezvous that runs already, whose authority `security` is; several with commas between.
     relays: how many to start here otherwise; workers are spread over them.
     host, port, advertise: where the relays that are started here listen (from that port on; 0: any free ones), and by

@@ -142,7 +142,7 @@ def _of_fleet() -> set[str]:
 
 
 def _of_local_lambda() -> set[str]:
-    from executors.aws_lambda.emulator.quotas import Settings
+    from executors.local_lambda.quotas import Settings
 
     return {"directory", "port", *(field.name for field in dataclasses.fields(Settings))}
 

@@ -12,13 +12,13 @@ from pathlib import Path
 
 from tornado.httpserver import HTTPServer
 
-from executors.aws_lambda.emulator import sandbox
-from executors.aws_lambda.emulator.cgroups import ControlGroups, Group
-from executors.aws_lambda.emulator.environment import Environment
-from executors.aws_lambda.emulator.network import RUNTIME_PORT, Namespace, Network
-from executors.aws_lambda.emulator.process import EnvironmentProcess
-from executors.aws_lambda.emulator.quotas import MEBIBYTE, Settings
-from executors.aws_lambda.emulator.runtime_api import serve_runtime_api
+from executors.local_lambda import sandbox
+from executors.local_lambda.cgroups import ControlGroups, Group
+from executors.local_lambda.environment import Environment
+from executors.local_lambda.network import RUNTIME_PORT, Namespace, Network
+from executors.local_lambda.process import EnvironmentProcess
+from executors.local_lambda.quotas import MEBIBYTE, Settings
+from executors.local_lambda.runtime_api import serve_runtime_api
 
 _CREDENTIALS = {"access_key": "LOCALLAMBDA", "secret_key": "local", "token": "local"}
 

@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any, Self
 
-from executors.aws_lambda.emulator.errors import InvalidSettings
+from executors.local_lambda.errors import InvalidSettings
 
 
 @dataclasses.dataclass(frozen=True)

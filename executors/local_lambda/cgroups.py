@@ -11,8 +11,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from executors.aws_lambda.emulator import sandbox
-from executors.aws_lambda.emulator.quotas import MEMORY, MEMORY_PER_CPU, PROCESSES
+from executors.local_lambda import sandbox
+from executors.local_lambda.quotas import MEMORY, MEMORY_PER_CPU, PROCESSES
 
 _MOUNT = Path("/sys/fs/cgroup")
 _PREFIX = "excamera-local-lambda-"

@@ -17,8 +17,8 @@ import socket
 import subprocess
 from collections.abc import Iterator
 
-from executors.aws_lambda.emulator import kernel
-from executors.aws_lambda.emulator.errors import StartFailed
+from executors.local_lambda import kernel
+from executors.local_lambda.errors import StartFailed
 
 RUNTIME_PORT = 9001  # as on Lambda; each environment has a loopback of its own
 _RANGE = ipaddress.IPv4Network("198.18.0.0/15")  # RFC 2544: for tests of networks, routed nowhere

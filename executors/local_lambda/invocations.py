@@ -12,13 +12,13 @@ import time
 import uuid
 from typing import Any
 
-from executors.aws_lambda.emulator import admission, errors, quotas, retries
-from executors.aws_lambda.emulator.admission import Admission
-from executors.aws_lambda.emulator.environment import Environment, Invocation, Outcome
-from executors.aws_lambda.emulator.faults import Faults
-from executors.aws_lambda.emulator.functions import Function, Functions
-from executors.aws_lambda.emulator.pool import Pool
-from executors.aws_lambda.emulator.quotas import Settings
+from executors.local_lambda import admission, errors, quotas, retries
+from executors.local_lambda.admission import Admission
+from executors.local_lambda.environment import Environment, Invocation, Outcome
+from executors.local_lambda.faults import Faults
+from executors.local_lambda.functions import Function, Functions
+from executors.local_lambda.pool import Pool
+from executors.local_lambda.quotas import Settings
 
 
 class Dispatcher:

@@ -10,12 +10,12 @@ from urllib.parse import unquote
 
 from tornado.web import RequestHandler
 
-from executors.aws_lambda.emulator import functions as functions_module
-from executors.aws_lambda.emulator.errors import ApiError, invalid, not_found
-from executors.aws_lambda.emulator.functions import EventConfig, Function, Functions
-from executors.aws_lambda.emulator.invocations import Dispatcher, new_invocation
-from executors.aws_lambda.emulator.pool import Pool
-from executors.aws_lambda.emulator.quotas import UNZIPPED_BYTES, Settings
+from executors.local_lambda import functions as functions_module
+from executors.local_lambda.errors import ApiError, invalid, not_found
+from executors.local_lambda.functions import EventConfig, Function, Functions
+from executors.local_lambda.invocations import Dispatcher, new_invocation
+from executors.local_lambda.pool import Pool
+from executors.local_lambda.quotas import UNZIPPED_BYTES, Settings
 
 _PAGE = 50
 

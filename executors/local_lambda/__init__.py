@@ -1,14 +1,14 @@
 """A local Lambda: AWS Lambda's Invoke API and Runtime API on this machine, for development and tests."""
 
-from executors.aws_lambda.emulator.errors import (
+from executors.local_lambda.errors import (
     FunctionRefused,
     InvalidSettings,
     LocalLambdaError,
     StartFailed,
 )
-from executors.aws_lambda.emulator.faults import Faults
-from executors.aws_lambda.emulator.local import LocalLambda
-from executors.aws_lambda.emulator.quotas import Settings
+from executors.local_lambda.faults import Faults
+from executors.local_lambda.local import LocalLambda
+from executors.local_lambda.quotas import Settings
 
 __all__ = [
     "Faults",

@@ -11,10 +11,10 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-from executors.aws_lambda.emulator import quotas
-from executors.aws_lambda.emulator.code import Code, place_code
-from executors.aws_lambda.emulator.errors import ApiError, conflict, invalid, not_found
-from executors.aws_lambda.emulator.quotas import Settings
+from executors.local_lambda import quotas
+from executors.local_lambda.code import Code, place_code
+from executors.local_lambda.errors import ApiError, conflict, invalid, not_found
+from executors.local_lambda.quotas import Settings
 
 FUNCTION_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 NO_FUNCTION_NAME = "is no function name: use letters, digits, - and _, at most 64"

@@ -13,8 +13,8 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from executors.aws_lambda.emulator import kernel
-from executors.aws_lambda.emulator.quotas import DESCRIPTORS
+from executors.local_lambda import kernel
+from executors.local_lambda.quotas import DESCRIPTORS
 
 _DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
 _DEVICE_LINKS = {"fd": "", "stdin": "/0", "stdout": "/1", "stderr": "/2"}

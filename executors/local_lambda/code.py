@@ -15,8 +15,8 @@ import zlib
 from pathlib import Path
 from typing import Any
 
-from executors.aws_lambda.emulator.errors import ApiError, invalid
-from executors.aws_lambda.emulator.quotas import UNZIPPED_BYTES
+from executors.local_lambda.errors import ApiError, invalid
+from executors.local_lambda.quotas import UNZIPPED_BYTES
 
 FOLDER_BUCKET = "local-folder"  # Code={"S3Bucket": "local-folder", "S3Key": "/absolute/path"}
 IMAGE = "local"  # Code={"ImageUri": "local"}: whatever this Python has installed

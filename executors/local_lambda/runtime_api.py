@@ -14,9 +14,9 @@ from tornado.httpserver import HTTPServer
 from tornado.iostream import IOStream, StreamClosedError
 from tornado.web import Application, RequestHandler
 
-from executors.aws_lambda.emulator.environment import Environment
-from executors.aws_lambda.emulator.owners import is_held_by
-from executors.aws_lambda.emulator.quotas import MEBIBYTE
+from executors.local_lambda.environment import Environment
+from executors.local_lambda.owners import is_held_by
+from executors.local_lambda.quotas import MEBIBYTE
 
 _VERSION = "/2018-06-01/runtime"
 

@@ -9,8 +9,8 @@ from typing import Any
 
 from tornado.web import RequestHandler
 
-from executors.aws_lambda.emulator.errors import ApiError, not_found
-from executors.aws_lambda.emulator.logs import LogEvent, LogStore
+from executors.local_lambda.errors import ApiError, not_found
+from executors.local_lambda.logs import LogEvent, LogStore
 
 _TARGET = "Logs_20140328."
 _LIMIT = 10_000

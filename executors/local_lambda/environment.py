@@ -17,12 +17,12 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from executors.aws_lambda.emulator import reports
-from executors.aws_lambda.emulator.functions import Function
-from executors.aws_lambda.emulator.logs import LogStream
-from executors.aws_lambda.emulator.process import EnvironmentProcess
-from executors.aws_lambda.emulator.quotas import MEBIBYTE, RESPONSE_PAYLOAD
-from executors.aws_lambda.emulator.sandbox import refusal
+from executors.local_lambda import reports
+from executors.local_lambda.functions import Function
+from executors.local_lambda.logs import LogStream
+from executors.local_lambda.process import EnvironmentProcess
+from executors.local_lambda.quotas import MEBIBYTE, RESPONSE_PAYLOAD
+from executors.local_lambda.sandbox import refusal
 
 Spawn = Callable[["Environment"], EnvironmentProcess]
 

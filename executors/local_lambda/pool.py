@@ -7,13 +7,13 @@ import os
 import time
 from typing import Any
 
-from executors.aws_lambda.emulator import reports
-from executors.aws_lambda.emulator.environment import Environment
-from executors.aws_lambda.emulator.errors import LocalLambdaError
-from executors.aws_lambda.emulator.functions import Function
-from executors.aws_lambda.emulator.launcher import Launcher
-from executors.aws_lambda.emulator.logs import LogStore
-from executors.aws_lambda.emulator.quotas import Settings
+from executors.local_lambda import reports
+from executors.local_lambda.environment import Environment
+from executors.local_lambda.errors import LocalLambdaError
+from executors.local_lambda.functions import Function
+from executors.local_lambda.launcher import Launcher
+from executors.local_lambda.logs import LogStore
+from executors.local_lambda.quotas import Settings
 
 _WATCH = 0.05  # seconds between looks at the memory of busy environments, if looking is cheap
 _WATCH_SHARE = 0.05  # of a core, at most, goes into looking

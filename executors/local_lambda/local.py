@@ -17,13 +17,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from executors.aws_lambda.emulator import kernel, supervisor
-from executors.aws_lambda.emulator.code import FOLDER_BUCKET, IMAGE
-from executors.aws_lambda.emulator.errors import FunctionRefused, StartFailed
-from executors.aws_lambda.emulator.faults import Faults
-from executors.aws_lambda.emulator.keys import VARIABLE, Keys
-from executors.aws_lambda.emulator.quotas import Settings
 from executors.child_python import child_environment, module_command
+from executors.local_lambda import kernel, supervisor
+from executors.local_lambda.code import FOLDER_BUCKET, IMAGE
+from executors.local_lambda.errors import FunctionRefused, StartFailed
+from executors.local_lambda.faults import Faults
+from executors.local_lambda.keys import VARIABLE, Keys
+from executors.local_lambda.quotas import Settings
 from executors.loopback import reach_loopback_directly
 
 _START = 30.0  # seconds
@@ -79,7 +79,7 @@ class LocalLambda:
         if self.directory is None:
             self.directory = Path(tempfile.mkdtemp(prefix="local-lambda-"))
         self.directory.mkdir(parents=True, exist_ok=True)
-        module = "executors.aws_lambda.emulator.server"
+        module = "executors.local_lambda.server"
         command = [*module_command(module), str(self.directory), str(self._port)]
         given = {"settings": dataclasses.asdict(self.settings), "keys": self.keys}
         remove = "0" if self._keep else "1"

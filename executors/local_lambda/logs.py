@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import IO
 from urllib.parse import quote, unquote
 
-from executors.aws_lambda.emulator.quotas import LOG_TAIL
+from executors.local_lambda.quotas import LOG_TAIL
 
 
 @dataclasses.dataclass(frozen=True)

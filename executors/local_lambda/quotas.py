@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, Self
 
-from executors.aws_lambda.emulator.errors import InvalidSettings
+from executors.local_lambda.errors import InvalidSettings
 
 MEBIBYTE = 1 << 20
 SYNC_PAYLOAD = 6 * MEBIBYTE  # bytes of a RequestResponse event

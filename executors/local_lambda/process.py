@@ -9,8 +9,8 @@ import signal
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from executors.aws_lambda.emulator.cgroups import Group
-from executors.aws_lambda.emulator.sandbox import Confinement, spawn
+from executors.local_lambda.cgroups import Group
+from executors.local_lambda.sandbox import Confinement, spawn
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _CHUNK = 65_536

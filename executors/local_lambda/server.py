@@ -19,18 +19,18 @@ from typing import Any
 from tornado.httpserver import HTTPServer
 from tornado.web import Application, RequestHandler
 
-from executors.aws_lambda.emulator import kernel, lambda_api
-from executors.aws_lambda.emulator.errors import LocalLambdaError
-from executors.aws_lambda.emulator.faults import Faults
-from executors.aws_lambda.emulator.functions import Functions
-from executors.aws_lambda.emulator.gate import Gate
-from executors.aws_lambda.emulator.invocations import Dispatcher
-from executors.aws_lambda.emulator.keys import VARIABLE, Keys
-from executors.aws_lambda.emulator.launcher import Launcher
-from executors.aws_lambda.emulator.logs import LogStore
-from executors.aws_lambda.emulator.logs_api import LogsHandler
-from executors.aws_lambda.emulator.pool import Pool
-from executors.aws_lambda.emulator.quotas import MEBIBYTE, Settings
+from executors.local_lambda import kernel, lambda_api
+from executors.local_lambda.errors import LocalLambdaError
+from executors.local_lambda.faults import Faults
+from executors.local_lambda.functions import Functions
+from executors.local_lambda.gate import Gate
+from executors.local_lambda.invocations import Dispatcher
+from executors.local_lambda.keys import VARIABLE, Keys
+from executors.local_lambda.launcher import Launcher
+from executors.local_lambda.logs import LogStore
+from executors.local_lambda.logs_api import LogsHandler
+from executors.local_lambda.pool import Pool
+from executors.local_lambda.quotas import MEBIBYTE, Settings
 
 _BODY = 128 * MEBIBYTE  # a function's zip file, in base64
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 
-from executors.aws_lambda.emulator.functions import EventConfig
-from executors.aws_lambda.emulator.quotas import ERROR_DELAYS, THROTTLE_DELAYS
+from executors.local_lambda.functions import EventConfig
+from executors.local_lambda.quotas import ERROR_DELAYS, THROTTLE_DELAYS
 
 AGE_EXCEEDED = "EventAgeExceeded"
 RETRIES_EXHAUSTED = "RetriesExhausted"

@@ -16,8 +16,8 @@ from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from tornado.httputil import HTTPHeaders, HTTPServerRequest, ResponseStartLine
 
-from executors.aws_lambda.emulator.errors import ApiError
-from executors.aws_lambda.emulator.keys import Keys
+from executors.local_lambda.errors import ApiError
+from executors.local_lambda.keys import Keys
 
 _HERE = ("127.0.0.1", "localhost", "::1")
 _AUTHORIZATION = re.compile(
