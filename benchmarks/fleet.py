@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from executors.aws_lambda.fleet import Fleet, FleetSettings
 from executors.aws_lambda.fleet import actions as act
 from executors.aws_lambda.fleet import events as ev
-from executors.aws_lambda.fleet.event_log import to_line
+from executors.aws_lambda.records.event_log import to_line
 
 TASKS = 5
 BEATS = 10

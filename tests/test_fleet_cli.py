@@ -14,7 +14,7 @@ import pytest
 from fleet_simulation import START, Weather, World, tasks
 
 from executors.aws_lambda.fleet import events as ev
-from executors.aws_lambda.fleet.clusters import ClusterFolder
+from executors.aws_lambda.records.clusters import ClusterFolder
 
 COMMAND = [
     sys.executable,

@@ -12,17 +12,17 @@ from pathlib import Path
 import pytest
 from fleet_simulation import Weather, World, tasks
 
-from executors.aws_lambda.fleet import EventLogError, UnknownCluster
 from executors.aws_lambda.fleet.actions import LogEntry
-from executors.aws_lambda.fleet.clusters import (
+from executors.aws_lambda.records import EventLogError, UnknownCluster
+from executors.aws_lambda.records.clusters import (
     ClusterExists,
     ClusterFolder,
     known_clusters,
     state_folder,
 )
-from executors.aws_lambda.fleet.event_log import EventLog, LogReader, log_files, read_log
-from executors.aws_lambda.fleet.history import History, read_history
-from executors.aws_lambda.fleet.timeline import Timeline, percentile
+from executors.aws_lambda.records.event_log import EventLog, LogReader, log_files, read_log
+from executors.aws_lambda.records.history import History, read_history
+from executors.aws_lambda.records.timeline import Timeline, percentile
 
 
 @pytest.fixture(autouse=True)
@@ -90,7 +90,7 @@ import sys
 sys.path.insert(0, {tests!r})
 from pathlib import Path
 from test_fleet_log import entry
-from executors.aws_lambda.fleet.event_log import EventLog
+from executors.aws_lambda.records.event_log import EventLog
 log = EventLog(Path(sys.argv[1]))
 number = 0
 while True:

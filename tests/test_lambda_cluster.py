@@ -43,9 +43,10 @@ from executors.aws_lambda import ClusterStopped, LambdaCluster, LambdaError, Not
 from executors.aws_lambda.backend import HANDLER
 from executors.aws_lambda.deploy.versions import VARIABLE, installed, to_text
 from executors.aws_lambda.errors import InvalidOption
-from executors.aws_lambda.fleet import TERMINAL, UnknownCluster
-from executors.aws_lambda.fleet.clusters import ClusterFolder
-from executors.aws_lambda.fleet.leftovers import LEAVES_WITHIN, leftovers
+from executors.aws_lambda.fleetNone import TERMINAL
+from executors.aws_lambda.records import UnknownCluster
+from executors.aws_lambda.records.clusters import ClusterFolder
+from executors.aws_lambda.records.leftovers import LEAVES_WITHIN, leftovers
 from executors.rendezvous import Authority, Credential, RendezvousSecurity
 
 pytest.importorskip("awslambdaric", reason="needs AWS's runtime client: pip install awslambdaric")

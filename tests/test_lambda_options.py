@@ -16,7 +16,7 @@ import pytest
 from executors.aws_lambda import LambdaCluster, NotDeployed
 from executors.aws_lambda.config import setting
 from executors.aws_lambda.errors import InvalidOption
-from executors.aws_lambda.fleet.clusters import ClusterFolder
+from executors.aws_lambda.records.clusters import ClusterFolder
 from executors.rendezvous import Authority
 
 FORGETFUL = """

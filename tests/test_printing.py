@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 from excamera_dask.cli import main
 from excamera_dask.cli.printing import Escaping, console, printable, printable_lines
 from executors.aws_lambda.fleet.actions import LogEntry
-from executors.aws_lambda.fleet.clusters import ClusterFolder
 from executors.aws_lambda.messages import read_message, read_versions
 from executors.aws_lambda.post_mortem import PostMortem
+from executors.aws_lambda.records.clusters import ClusterFolder
 from executors.rendezvous.operations import AT_SCHEDULER, Guard
 from executors.rendezvous.texts import shown
 

@@ -15,10 +15,10 @@ from excamera_dask.cli.output import claim_output, notice, print_json, whole_fil
 from excamera_dask.cli.values import OutputFile
 
 if TYPE_CHECKING:
-    from executors.aws_lambda.fleet.clusters import ClusterFolder
-    from executors.aws_lambda.fleet.event_log import Record
-    from executors.aws_lambda.fleet.history import History
-    from executors.aws_lambda.fleet.leftovers import Leftover
+    from executors.aws_lambda.records.clusters import ClusterFolder
+    from executors.aws_lambda.records.event_log import Record
+    from executors.aws_lambda.records.history import History
+    from executors.aws_lambda.records.leftovers import Leftover
 
 POLL = 0.2
 PICTURES = (".png", ".svg", ".pdf")
@@ -48,7 +48,7 @@ def list_clusters(as_json: bool) -> None:
     excamera cluster list
     excamera cluster list --json | jq '.[] | select(.alive) | .name'
     """
-    from executors.aws_lambda.fleet.clusters import known_clusters
+    from executors.aws_lambda.records.clusters import known_clusters
 
     found = [_summary(folder) for folder in known_clusters()]
     if as_json:
@@ -80,8 +80,8 @@ def logs(name: str, follow: bool, worker: str | None, as_json: bool) -> None:
     excamera cluster logs NAME --worker worker-17-0
     excamera cluster logs NAME --json | jq 'select(.to == "failed")'
     """
-    from executors.aws_lambda.fleet.clusters import ClusterFolder
-    from executors.aws_lambda.fleet.event_log import LogReader
+    from executors.aws_lambda.records.clusters import ClusterFolder
+    from executors.aws_lambda.records.event_log import LogReader
 
     folder = ClusterFolder.open(name)
     reader = LogReader(folder.path)
@@ -116,7 +116,7 @@ def clean(name: str | None, everything: bool, as_json: bool) -> None:
     Workers of a coordinator that died end by themselves within a minute, since their connection ends
     with it, and Lambda has no call that would end them sooner; what may still run is told, and until when.
     """
-    from executors.aws_lambda.fleet.clusters import ClusterFolder, known_clusters
+    from executors.aws_lambda.records.clusters import ClusterFolder, known_clusters
 
     if (name is None) == (not everything):
         raise click.UsageError("name a cluster, or give --all")
@@ -145,9 +145,9 @@ def timeline(name: str, output: Path | None, as_json: bool) -> None:
     excamera cluster timeline NAME -o timeline.html
     excamera cluster timeline NAME --json | jq .latencies
     """
-    from executors.aws_lambda.fleet.clusters import ClusterFolder
-    from executors.aws_lambda.fleet.history import read_history
-    from executors.aws_lambda.fleet.timeline import Timeline
+    from executors.aws_lambda.records.clusters import ClusterFolder
+    from executors.aws_lambda.records.history import read_history
+    from executors.aws_lambda.records.timeline import Timeline
 
     if output is not None:
         claim_output(output, overwrite=True)
@@ -167,7 +167,7 @@ def timeline(name: str, output: Path | None, as_json: bool) -> None:
 def _write_timeline(found: Any, output: Path) -> None:
     import json
 
-    from executors.aws_lambda.fleet.timeline_pages import save_picture, to_html
+    from executors.aws_lambda.records.timeline_pages import save_picture, to_html
 
     with whole_file(output) as file:
         match output.suffix.lower():
@@ -180,14 +180,14 @@ def _write_timeline(found: Any, output: Path) -> None:
 
 
 def _history(folder: ClusterFolder) -> History:
-    from executors.aws_lambda.fleet.history import read_history
+    from executors.aws_lambda.records.history import read_history
 
     return read_history(folder.read())
 
 
 def _summary(folder: ClusterFolder) -> dict[str, Any]:
     """What `list` tells of a cluster."""
-    from executors.aws_lambda.fleet.timeline import Timeline
+    from executors.aws_lambda.records.timeline import Timeline
 
     card, history = folder.card, _history(folder)
     alive = folder.is_alive()
@@ -264,7 +264,7 @@ def _short(value: Any) -> str:
 
 def _clean(folder: ClusterFolder, must: bool) -> dict[str, Any] | None:
     """Remove one cluster's files unless it runs; what was done."""
-    from executors.aws_lambda.fleet.leftovers import leftovers
+    from executors.aws_lambda.records.leftovers import leftovers
 
     card = folder.card
     if folder.is_alive():
@@ -287,7 +287,7 @@ def _clean(folder: ClusterFolder, must: bool) -> dict[str, Any] | None:
 
 def _what_comes_of(left: list[Leftover]) -> str:
     """What happens to invocations that nobody controls any more."""
-    from executors.aws_lambda.fleet.leftovers import GIVES_UP_WITHIN
+    from executors.aws_lambda.records.leftovers import GIVES_UP_WITHIN
 
     parts = []
     linked = [one for one in left if one.by is not None]

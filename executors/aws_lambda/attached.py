@@ -13,7 +13,7 @@ from distributed.objects import SchedulerInfo
 from tornado.ioloop import PeriodicCallback
 
 from executors.aws_lambda.errors import LambdaError
-from executors.aws_lambda.fleet.clusters import ClusterFolder
+from executors.aws_lambda.records.clusters import ClusterFolder
 from executors.aws_lambda.scaling import ScalableCluster
 from executors.rendezvous import Authority, Credential, RendezvousSecurity
 from executors.rendezvous.credentials import CLIENT

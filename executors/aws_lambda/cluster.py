@@ -25,12 +25,12 @@ from executors.aws_lambda.config import CONFIGURED, SCHEDULER_CONFIG, setting, w
 from executors.aws_lambda.coordinator import Coordinator
 from executors.aws_lambda.errors import InvalidOption, LambdaError
 from executors.aws_lambda.fleet import Fleet
-from executors.aws_lambda.fleet.clusters import ClusterFolder
 from executors.aws_lambda.invitations import COORDINATOR, SCHEDULER, Invitations, at_relay
 from executors.aws_lambda.invoker import Invoker
 from executors.aws_lambda.option_values import cluster_name
 from executors.aws_lambda.options import ClusterOptions
 from executors.aws_lambda.post_mortem import PostMortem
+from executors.aws_lambda.records.clusters import ClusterFolder
 from executors.aws_lambda.relays import Relays
 from executors.aws_lambda.scaling import ScalableCluster
 from executors.dask import cause

@@ -1,17 +1,13 @@
 """The coordinator's core: what Lambda invocations there are, what state each is in, and what to do next.
 
-No I/O: `Fleet` takes events and gives actions (docs/coordinator.md). The event log, the folder of
-a cluster and the timeline, which read and write files, are modules of their own.
+No I/O: `Fleet` takes events and gives actions (docs/coordinator.md). What looks at a fleet afterwards is in `records`.
 """
 
 from executors.aws_lambda.fleet import actions, events
 from executors.aws_lambda.fleet.errors import (
-    EventLogError,
     FleetError,
     ImpossibleTransition,
     InvalidSettings,
-    PlotUnavailable,
-    UnknownCluster,
     UnknownPrice,
 )
 from executors.aws_lambda.fleet.fleet import Fleet
@@ -23,18 +19,15 @@ from executors.aws_lambda.fleet.states import LIVE, TERMINAL, State
 __all__ = [
     "LIVE",
     "TERMINAL",
-    "EventLogError",
     "Fleet",
     "FleetError",
     "FleetSettings",
     "ImpossibleTransition",
     "InvalidSettings",
     "InvocationView",
-    "PlotUnavailable",
     "Prices",
     "Snapshot",
     "State",
-    "UnknownCluster",
     "UnknownPrice",
     "actions",
     "events",

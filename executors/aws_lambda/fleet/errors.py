@@ -19,15 +19,3 @@ class UnknownPrice(FleetError):
 
 class ImpossibleTransition(FleetError):
     """An event came in a state where only an error of ours can have made it."""
-
-
-class EventLogError(FleetError):
-    """An event log cannot be written, or is not one."""
-
-
-class UnknownCluster(FleetError):
-    """No cluster of that name is known on this machine."""
-
-
-class PlotUnavailable(FleetError):
-    """A picture was asked for, and what draws it is not installed."""

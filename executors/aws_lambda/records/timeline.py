@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from executors.aws_lambda.fleet.history import Course, History
 from executors.aws_lambda.fleet.views import span as duration
+from executors.aws_lambda.records.history import Course, History
 
 VERSION = 1
 PERCENTILES = (5, 50, 90, 99, 100)

@@ -23,8 +23,9 @@ from typing import Any
 import psutil
 
 from executors.aws_lambda.fleet.actions import LogEntry
-from executors.aws_lambda.fleet.errors import EventLogError, FleetError, UnknownCluster
-from executors.aws_lambda.fleet.event_log import EventLog, Record, read_log
+from executors.aws_lambda.fleet.errors import FleetError
+from executors.aws_lambda.records.errors import EventLogError, UnknownCluster
+from executors.aws_lambda.records.event_log import EventLog, Record, read_log
 
 CARD = "cluster.json"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._~-]{0,99}")

@@ -6,8 +6,8 @@ from collections import defaultdict
 from html import escape
 from typing import IO
 
-from executors.aws_lambda.fleet.errors import PlotUnavailable
-from executors.aws_lambda.fleet.timeline import (
+from executors.aws_lambda.records.errors import PlotUnavailable
+from executors.aws_lambda.records.timeline import (
     IDLE,
     LEAVING,
     LOADING,

@@ -9,10 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from executors.aws_lambda.fleet.books import LEAVES_WITHIN
-from executors.aws_lambda.fleet.clusters import ClusterFolder
-from executors.aws_lambda.fleet.history import Course, History, read_history
 from executors.aws_lambda.fleet.settings import FleetSettings
 from executors.aws_lambda.fleet.states import UNSEEN
+from executors.aws_lambda.records.clusters import ClusterFolder
+from executors.aws_lambda.records.history import Course, History, read_history
 
 LONGEST = 900.0
 """Seconds that any Lambda function runs at most."""

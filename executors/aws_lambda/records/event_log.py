@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from executors.aws_lambda.fleet.actions import LogEntry
-from executors.aws_lambda.fleet.errors import EventLogError
+from executors.aws_lambda.records.errors import EventLogError
 
 VERSION = 1
 NAME = "events.jsonl"
