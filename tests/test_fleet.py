@@ -27,8 +27,8 @@ from executors.aws_lambda.fleet.breaker import kind_of_error
 from executors.aws_lambda.fleet.pacing import TokenBucket, jitter, pause
 from executors.aws_lambda.fleet.pricing import dearest, regions
 from executors.aws_lambda.fleet.slots import Slots
+from executors.aws_lambda.fleet.snapshot import dollars, span
 from executors.aws_lambda.fleet.stragglers import WINDOW, StageTimes
-from executors.aws_lambda.fleet.views import dollars, span
 
 
 def up(world: World, workers: int) -> World:

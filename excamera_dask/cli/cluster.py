@@ -216,7 +216,7 @@ def _summary(folder: ClusterFolder) -> dict[str, Any]:
 
 
 def _summary_line(one: dict[str, Any]) -> str:
-    from executors.aws_lambda.fleet.views import span
+    from executors.aws_lambda.fleet.snapshot import span
 
     where = " ".join(str(one[key]) for key in ("function", "region", "backend") if one[key])
     workers = ", ".join(f"{count} {state}" for state, count in one["workers"].items())

@@ -243,7 +243,7 @@ def _print_text(made: Plan, result: dict[str, Any], found: Estimate) -> None:
     stages = ", ".join(f"{name} {seconds:.1f}" for name, seconds in found.stage_seconds.items())
     click.echo(f"  seconds of all workers: {stages}; longest chain {found.chain_seconds:.1f}")
     if "cost" in result:
-        from executors.aws_lambda.fleet.views import dollars
+        from executors.aws_lambda.fleet.snapshot import dollars
 
         price = dollars(result["cost"]["dollars"])
         click.echo(

@@ -21,8 +21,8 @@ from executors.aws_lambda.blame import BlamingScheduler
 from executors.aws_lambda.config import workers_config
 from executors.aws_lambda.deploy.versions import mismatch
 from executors.aws_lambda.fleet import Fleet, actions, events
+from executors.aws_lambda.fleet.snapshot import headline
 from executors.aws_lambda.fleet.states import AT_WORK, LIVE, State
-from executors.aws_lambda.fleet.views import headline
 from executors.aws_lambda.invoker import Invoker
 from executors.aws_lambda.messages import (
     InvalidMessage,

@@ -7,8 +7,8 @@ from typing import Any
 from executors.aws_lambda.fleet import actions as act
 from executors.aws_lambda.fleet import events as ev
 from executors.aws_lambda.fleet.breaker import Breaker, Crashes, RetryLimit
-from executors.aws_lambda.fleet.details import detail_of
 from executors.aws_lambda.fleet.errors import UnknownPrice
+from executors.aws_lambda.fleet.events import detail_of
 from executors.aws_lambda.fleet.invocation import Invocation, Roster, Task
 from executors.aws_lambda.fleet.ledger import Ledger
 from executors.aws_lambda.fleet.pacing import Outage, TokenBucket, jitter, pause

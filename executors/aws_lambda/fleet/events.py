@@ -6,7 +6,8 @@ hands them to `Fleet.handle`. Times are seconds since the epoch.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 COORDINATOR = "coordinator"
 
@@ -278,3 +279,24 @@ class TimeNearlyUp(InvocationEvent):
 @dataclass(frozen=True, slots=True)
 class DrainOverdue(InvocationEvent):
     """A worker that drains takes too long."""
+
+
+# Of an event into its line of the event log
+
+_ELSEWHERE = ("at", "clock", "name", "request_id", "repeatable")
+_FIELDS: dict[type[Event], tuple[str, ...]] = {}
+
+
+def detail_of(event: InvocationEvent) -> dict[str, Any]:
+    """The fields of an event that say something, but those that every line has."""
+    kind = type(event)
+    names = _FIELDS.get(kind)
+    if names is None:
+        all_names = (field.name for field in fields(event))
+        names = _FIELDS[kind] = tuple(name for name in all_names if name not in _ELSEWHERE)
+    found = {}
+    for name in names:
+        value = getattr(event, name)
+        if value is not None and value != "":
+            found[name] = value
+    return found

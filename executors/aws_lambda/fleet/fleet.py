@@ -15,8 +15,8 @@ from executors.aws_lambda.fleet import actions as act
 from executors.aws_lambda.fleet import events as ev
 from executors.aws_lambda.fleet.balance import Balance
 from executors.aws_lambda.fleet.books import Outcome
-from executors.aws_lambda.fleet.details import detail_of
 from executors.aws_lambda.fleet.errors import ImpossibleTransition, InvalidSettings
+from executors.aws_lambda.fleet.events import detail_of
 from executors.aws_lambda.fleet.invocation import Invocation
 from executors.aws_lambda.fleet.settings import FleetSettings
 from executors.aws_lambda.fleet.snapshot import Snapshot, take_snapshot

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from executors.aws_lambda.fleet.views import span as duration
+from executors.aws_lambda.fleet.snapshot import span as duration
 from executors.aws_lambda.records.history import Course, History
 
 VERSION = 1
