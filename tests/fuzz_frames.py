@@ -26,14 +26,14 @@ from rendezvous_simulation import Network, RawPeer, identity, pair
 
 from executors.aws_lambda.fleet import Fleet, FleetSettings, events
 from executors.aws_lambda.messages import InvalidMessage, read_connected, read_message
-from executors.rendezvous import frames as f
 from executors.rendezvous.comm import COUNT, RendezvousComm
 from executors.rendezvous.errors import ProtocolError
-from executors.rendezvous.limits import Limits
-from executors.rendezvous.link_bulk import BulkLinkCore
-from executors.rendezvous.names import peer_id
 from executors.rendezvous.operations import AT_SCHEDULER, ON_STREAM, Guard
-from executors.rendezvous.relay_core import RelayCore
+from executors.rendezvous.protocol import frames as f
+from executors.rendezvous.protocol.limits import Limits
+from executors.rendezvous.protocol.link_bulk import BulkLinkCore
+from executors.rendezvous.protocol.names import peer_id
+from executors.rendezvous.protocol.relay_core import RelayCore
 
 COUNT_BY_DEFAULT = 1_000_000
 MEGABYTES = 1024

@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 from executors.rendezvous import Authority, Credential, Limits
-from executors.rendezvous import frames as f
 from executors.rendezvous.credentials import make_relay_key, relay_server_name
+from executors.rendezvous.protocol import frames as f
 from executors.rendezvous.server import RelayServer
 from executors.rendezvous.tls import link_context, relay_context
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
-from executors.rendezvous import frames as f
-from executors.rendezvous.credentials import WORKER, Identity
-from executors.rendezvous.limits import Limits
-from executors.rendezvous.link_bulk import BulkLinkCore, BulkState
-from executors.rendezvous.link_stream import LinkStream
-from executors.rendezvous.link_streams import LinkState
-from executors.rendezvous.relay_core import Connection, RelayCore
+from executors.rendezvous.protocol import frames as f
+from executors.rendezvous.protocol.limits import Limits
+from executors.rendezvous.protocol.link_bulk import BulkLinkCore, BulkState
+from executors.rendezvous.protocol.link_stream import LinkStream
+from executors.rendezvous.protocol.link_streams import LinkState
+from executors.rendezvous.protocol.names import WORKER, Identity
+from executors.rendezvous.protocol.relay_core import Connection, RelayCore
 
 FOREVER = 1e12
 

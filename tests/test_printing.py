@@ -22,7 +22,7 @@ from executors.aws_lambda.messages import read_message, read_versions
 from executors.aws_lambda.post_mortem import PostMortem
 from executors.aws_lambda.records.clusters import ClusterFolder
 from executors.rendezvous.operations import AT_SCHEDULER, Guard
-from executors.rendezvous.texts import shown
+from executors.rendezvous.protocol.texts import shown
 
 HARM = "a\x1b]0;title\x07\x1b[2J\x9b31m\x08\r\u202e\u2028b"
 

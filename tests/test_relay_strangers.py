@@ -24,13 +24,13 @@ from rendezvous_simulation import RawPeer, identity
 from test_rendezvous_security import AUTHORITY, expect_service
 
 from executors.rendezvous import Authority, InvalidAddress, Limits, Link, RelayProcess
-from executors.rendezvous import frames as f
 from executors.rendezvous.descriptors import RESERVE, check_limit, fitted
 from executors.rendezvous.errors import RendezvousError
 from executors.rendezvous.metrics import COUNTERS, GAUGES, LABELLED, as_prometheus
-from executors.rendezvous.names import peer_id
-from executors.rendezvous.relay_core import RelayCore
-from executors.rendezvous.strangers import Strangers, network_of
+from executors.rendezvous.protocol import frames as f
+from executors.rendezvous.protocol.names import peer_id
+from executors.rendezvous.protocol.relay_core import RelayCore
+from executors.rendezvous.protocol.strangers import Strangers, network_of
 
 # Who waits for whom
 

@@ -12,12 +12,12 @@ from rendezvous_relay import Served, Wire, run, serving
 from rendezvous_simulation import Network, pair, read_all
 
 from executors.rendezvous import Authority, Limits, Link, LinkOptions, Stream
-from executors.rendezvous import frames as f
 from executors.rendezvous.link import BULK_LOSSES
-from executors.rendezvous.link_bulk import BulkLinkCore, BulkState
-from executors.rendezvous.link_stream import LinkStream
-from executors.rendezvous.link_streams import LinkState
-from executors.rendezvous.seal import BadSeal, Seal
+from executors.rendezvous.protocol import frames as f
+from executors.rendezvous.protocol.link_bulk import BulkLinkCore, BulkState
+from executors.rendezvous.protocol.link_stream import LinkStream
+from executors.rendezvous.protocol.link_streams import LinkState
+from executors.rendezvous.protocol.seal import BadSeal, Seal
 
 AUTHORITY = Authority.create()
 MUCH = 2_000_000

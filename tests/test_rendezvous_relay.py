@@ -27,13 +27,13 @@ from executors.rendezvous import (
     RelayAddress,
     RendezvousError,
 )
-from executors.rendezvous import frames as f
 from executors.rendezvous.arena import ROOM, Arena
-from executors.rendezvous.fair_queue import OVERHEAD, Budget, FairQueue, cost
-from executors.rendezvous.link_core import Notice
-from executors.rendezvous.link_stream import LinkStream
-from executors.rendezvous.names import check_name, peer_id
-from executors.rendezvous.relay_core import RelayCore
+from executors.rendezvous.protocol import frames as f
+from executors.rendezvous.protocol.fair_queue import OVERHEAD, Budget, FairQueue, cost
+from executors.rendezvous.protocol.link_core import Notice
+from executors.rendezvous.protocol.link_stream import LinkStream
+from executors.rendezvous.protocol.names import check_name, peer_id
+from executors.rendezvous.protocol.relay_core import RelayCore
 from executors.rendezvous.standalone import load_relay, parse_limits
 
 # Frames and names

@@ -25,11 +25,11 @@ from executors.rendezvous import (
     Refused,
     RelayProcess,
 )
-from executors.rendezvous import frames as f
 from executors.rendezvous.credentials import make_relay_key, read_identity, relay_server_name
 from executors.rendezvous.errors import RendezvousError
 from executors.rendezvous.link import TURNED_AWAY
-from executors.rendezvous.names import peer_id
+from executors.rendezvous.protocol import frames as f
+from executors.rendezvous.protocol.names import peer_id
 from executors.rendezvous.tls import link_context
 
 AUTHORITY = Authority.create()

@@ -9,10 +9,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rendezvous_simulation import Network, cut_frames, pair, read_all
 
-from executors.rendezvous import frames as f
-from executors.rendezvous.limits import Limits
-from executors.rendezvous.link_bulk import BulkLinkCore
-from executors.rendezvous.link_stream import LinkStream
+from executors.rendezvous.protocol import frames as f
+from executors.rendezvous.protocol.limits import Limits
+from executors.rendezvous.protocol.link_bulk import BulkLinkCore
+from executors.rendezvous.protocol.link_stream import LinkStream
 
 
 def test_bytes_arrive_in_order_both_ways() -> None:

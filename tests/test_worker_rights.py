@@ -20,8 +20,6 @@ from rendezvous_relay import Served, run, serving
 from excamera_dask.errors import ExcameraError
 from excamera_dask.stages import ChunkResult, read_result
 from executors.rendezvous import Authority, Credential, RendezvousSecurity
-from executors.rendezvous import frames as f
-from executors.rendezvous.link_core import LinkCore
 from executors.rendezvous.operations import (
     AT_SCHEDULER,
     AT_WORKER,
@@ -30,6 +28,8 @@ from executors.rendezvous.operations import (
     take_plain_errors,
 )
 from executors.rendezvous.plain_pickles import read_error
+from executors.rendezvous.protocol import frames as f
+from executors.rendezvous.protocol.link_core import LinkCore
 from executors.tries import TryElsewhere
 
 AUTHORITY = Authority.create()

@@ -16,7 +16,7 @@ from executors.aws_lambda.errors import LambdaError
 from executors.aws_lambda.records.clusters import ClusterFolder
 from executors.aws_lambda.scaling import ScalableCluster
 from executors.rendezvous import Authority, Credential, RendezvousSecurity
-from executors.rendezvous.credentials import CLIENT
+from executors.rendezvous.protocol.names import CLIENT
 
 ACCESS = "access.json"
 LIFETIME = timedelta(days=2)

@@ -36,8 +36,8 @@ from executors.aws_lambda.scaling import ScalableCluster
 from executors.dask import cause
 from executors.dask_config import require_usable, unless_configured
 from executors.rendezvous import Authority, RelayProcess, RendezvousSecurity
-from executors.rendezvous.credentials import CONTROLLER
-from executors.rendezvous.texts import shown
+from executors.rendezvous.protocol.names import CONTROLLER
+from executors.rendezvous.protocol.texts import shown
 
 logger = logging.getLogger("distributed.excamera.cluster")
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from executors.aws_lambda.errors import LambdaError
 from executors.aws_lambda.fleet import events
-from executors.rendezvous.texts import shown
+from executors.rendezvous.protocol.texts import shown
 
 Told = Mapping[str, Any]
 LONGEST_NAME = 1_000

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any, NamedTuple
 
-from executors.rendezvous.texts import shown
+from executors.rendezvous.protocol.texts import shown
 
 LINES = 40
 REPORT = re.compile(

@@ -13,12 +13,12 @@ from executors.rendezvous.errors import (
     RendezvousError,
     StreamBroken,
 )
-from executors.rendezvous.limits import Limits
 from executors.rendezvous.link import Link
-from executors.rendezvous.link_core import Notice
-from executors.rendezvous.names import PeerAddress, RelayAddress
 from executors.rendezvous.options import LinkOptions
 from executors.rendezvous.process import RelayProcess
+from executors.rendezvous.protocol.limits import Limits
+from executors.rendezvous.protocol.link_core import Notice
+from executors.rendezvous.protocol.names import PeerAddress, RelayAddress
 from executors.rendezvous.security import RendezvousSecurity
 from executors.rendezvous.stream import Stream
 

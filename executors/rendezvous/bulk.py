@@ -6,9 +6,9 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Any
 
-from executors.rendezvous import frames as f
 from executors.rendezvous.errors import ProtocolError
-from executors.rendezvous.link_bulk import BulkState
+from executors.rendezvous.protocol import frames as f
+from executors.rendezvous.protocol.link_bulk import BulkState
 
 if TYPE_CHECKING:
     from executors.rendezvous.link import Link

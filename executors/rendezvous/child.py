@@ -11,7 +11,7 @@ from typing import Any
 from executors.rendezvous.credentials import make_relay_key
 from executors.rendezvous.descriptors import check_limit, fitted, raise_limit
 from executors.rendezvous.errors import RendezvousError
-from executors.rendezvous.limits import Limits
+from executors.rendezvous.protocol.limits import Limits
 from executors.rendezvous.server import RelayServer
 from executors.rendezvous.tls import relay_context
 

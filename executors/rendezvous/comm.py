@@ -32,11 +32,10 @@ from distributed.comm.utils import from_frames, to_frames
 from distributed.protocol.utils import host_array, msgpack_opts
 from distributed.utils import ensure_memoryview, nbytes
 
-from executors.rendezvous.credentials import WORKER
 from executors.rendezvous.errors import InvalidAddress, PeerGone, Refused, RendezvousError
 from executors.rendezvous.link import Link
-from executors.rendezvous.names import PeerAddress, RelayAddress
 from executors.rendezvous.operations import Guard, guard_for
+from executors.rendezvous.protocol.names import WORKER, PeerAddress, RelayAddress
 from executors.rendezvous.security import RendezvousSecurity
 from executors.rendezvous.stream import Stream
 

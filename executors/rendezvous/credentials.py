@@ -20,16 +20,18 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from executors.rendezvous.errors import InvalidCredential
-from executors.rendezvous.names import check_name
+from executors.rendezvous.protocol.names import (
+    CLIENT,
+    CONTROLLER,
+    ROLES,
+    WORKER,
+    Identity,
+    check_name,
+)
 
 NAME_PREFIX = "rdv:name:"
 ROLE_PREFIX = "rdv:role:"
-WORKER = "worker"
-CLIENT = "client"
-CONTROLLER = "controller"
 RELAY_ROLE = "relay"
-ROLES = (WORKER, CLIENT, CONTROLLER)
-"""Of peers, each with its number in the frames that open a stream; each may do what those before it may not."""
 CLOCK_SKEW = timedelta(days=1)
 """How far back a clock may be set, here or elsewhere, and certificates still hold."""
 AUTHORITY_LIFETIME = timedelta(days=3650)
@@ -84,15 +86,6 @@ class Credential:
     def expires(self) -> datetime:
         """When the relay begins to refuse it (UTC)."""
         return x509.load_pem_x509_certificate(self.certificate.encode()).not_valid_after_utc
-
-
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """What a verified certificate says about its holder."""
-
-    names: frozenset[str]
-    role: str
-    expires: float  # seconds since 1970
 
 
 class Authority:

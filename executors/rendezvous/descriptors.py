@@ -6,7 +6,7 @@ import resource
 from dataclasses import replace
 
 from executors.rendezvous.errors import RendezvousError
-from executors.rendezvous.limits import Limits
+from executors.rendezvous.protocol.limits import Limits
 
 RESERVE = 64
 """Descriptors for what is no connection of a peer."""

@@ -10,9 +10,8 @@ import ssl
 from collections.abc import Callable
 from datetime import UTC, datetime
 
-from executors.rendezvous import frames as f
 from executors.rendezvous.bulk import BulkConnection
-from executors.rendezvous.credentials import ROLES, Credential, relay_server_name
+from executors.rendezvous.credentials import Credential, relay_server_name
 from executors.rendezvous.errors import (
     LinkClosed,
     NameTaken,
@@ -21,13 +20,14 @@ from executors.rendezvous.errors import (
     Refused,
     RendezvousError,
 )
-from executors.rendezvous.link_bulk import BulkLinkCore, BulkState
-from executors.rendezvous.link_core import Notice
 from executors.rendezvous.link_protocol import LinkProtocol
-from executors.rendezvous.link_stream import LinkStream
-from executors.rendezvous.link_streams import LinkState
-from executors.rendezvous.names import RelayAddress
 from executors.rendezvous.options import LinkOptions
+from executors.rendezvous.protocol import frames as f
+from executors.rendezvous.protocol.link_bulk import BulkLinkCore, BulkState
+from executors.rendezvous.protocol.link_core import Notice
+from executors.rendezvous.protocol.link_stream import LinkStream
+from executors.rendezvous.protocol.link_streams import LinkState
+from executors.rendezvous.protocol.names import ROLES, RelayAddress
 from executors.rendezvous.stream import Stream
 from executors.rendezvous.tls import close_transport, link_context
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from executors.rendezvous.plain_pickles import read_error, read_warning
-from executors.rendezvous.texts import shown
+from executors.rendezvous.protocol.texts import shown
 
 OWN = ("address", "worker", "nanny")
 """Arguments that must be the worker's own address wherever they appear, or nothing."""

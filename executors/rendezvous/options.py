@@ -8,7 +8,7 @@ from typing import Any, Self
 import dask.config
 from dask.utils import parse_bytes, parse_timedelta
 
-from executors.rendezvous.frames import EARLY_CREDIT
+from executors.rendezvous.protocol.frames import EARLY_CREDIT
 
 _BYTES = ("window", "high_water", "bulk_from")
 

@@ -15,8 +15,8 @@ from typing import Any, Self
 from executors.child_python import child_environment, module_command
 from executors.rendezvous.credentials import Authority
 from executors.rendezvous.errors import RendezvousError
-from executors.rendezvous.limits import Limits
-from executors.rendezvous.names import RelayAddress
+from executors.rendezvous.protocol.limits import Limits
+from executors.rendezvous.protocol.names import RelayAddress
 
 START_TIMEOUT = 30.0
 

@@ -11,8 +11,8 @@ from distributed.security import Security
 
 from executors.rendezvous.credentials import Credential
 from executors.rendezvous.link import Link
-from executors.rendezvous.names import RelayAddress
 from executors.rendezvous.options import LinkOptions
+from executors.rendezvous.protocol.names import RelayAddress
 from executors.rendezvous.tls import link_context, listen_context
 
 

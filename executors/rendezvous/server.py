@@ -11,13 +11,13 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from executors.rendezvous import frames as f
 from executors.rendezvous.arena import Arena
 from executors.rendezvous.credentials import read_identity
 from executors.rendezvous.errors import InvalidCredential
-from executors.rendezvous.limits import Limits
-from executors.rendezvous.relay_core import Connection, RelayCore
-from executors.rendezvous.strangers import Strangers
+from executors.rendezvous.protocol import frames as f
+from executors.rendezvous.protocol.limits import Limits
+from executors.rendezvous.protocol.relay_core import Connection, RelayCore
+from executors.rendezvous.protocol.strangers import Strangers
 from executors.rendezvous.tls import close_transport
 
 logger = logging.getLogger(__name__)

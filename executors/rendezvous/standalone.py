@@ -28,10 +28,10 @@ from executors.rendezvous.credentials import (
 )
 from executors.rendezvous.descriptors import check_limit, fitted, raise_limit
 from executors.rendezvous.errors import InvalidAddress, InvalidCredential, RendezvousError
-from executors.rendezvous.limits import Limits
 from executors.rendezvous.metrics import MetricsServer
-from executors.rendezvous.names import RelayAddress
 from executors.rendezvous.process import reachable_host
+from executors.rendezvous.protocol.limits import Limits
+from executors.rendezvous.protocol.names import RelayAddress
 from executors.rendezvous.server import RelayServer
 from executors.rendezvous.tls import relay_context
 

@@ -6,8 +6,6 @@ import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from executors.rendezvous import frames as f
-from executors.rendezvous.credentials import ROLES
 from executors.rendezvous.errors import (
     LinkClosed,
     PeerGone,
@@ -15,7 +13,9 @@ from executors.rendezvous.errors import (
     RendezvousError,
     StreamBroken,
 )
-from executors.rendezvous.link_stream import LinkStream
+from executors.rendezvous.protocol import frames as f
+from executors.rendezvous.protocol.link_stream import LinkStream
+from executors.rendezvous.protocol.names import ROLES
 
 if TYPE_CHECKING:
     from executors.rendezvous.link import Link

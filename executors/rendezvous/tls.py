@@ -8,8 +8,9 @@ import ssl
 import tempfile
 from typing import Any
 
-from executors.rendezvous.credentials import CLIENT, CONTROLLER, Credential, read_identity
+from executors.rendezvous.credentials import Credential, read_identity
 from executors.rendezvous.errors import InvalidCredential
+from executors.rendezvous.protocol.names import CLIENT, CONTROLLER
 
 
 def relay_context(certificate: str, key: str, authority: str) -> ssl.SSLContext:

@@ -12,12 +12,12 @@ from collections.abc import Callable
 from enum import Enum
 from typing import Any
 
-from executors.rendezvous import frames as f
 from executors.rendezvous.errors import ProtocolError
-from executors.rendezvous.link_core import LinkCore
-from executors.rendezvous.link_stream import LinkStream, stream_key
-from executors.rendezvous.link_streams import MAX_DATA, LinkState
-from executors.rendezvous.seal import BadSeal, Seal
+from executors.rendezvous.protocol import frames as f
+from executors.rendezvous.protocol.link_core import LinkCore
+from executors.rendezvous.protocol.link_stream import LinkStream, stream_key
+from executors.rendezvous.protocol.link_streams import MAX_DATA, LinkState
+from executors.rendezvous.protocol.seal import BadSeal, Seal
 
 REKEY_AFTER = 1 << 36  # bytes under one key; AES-GCM would bear more
 

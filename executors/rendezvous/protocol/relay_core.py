@@ -10,13 +10,12 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import Any
 
-from executors.rendezvous import frames as f
-from executors.rendezvous.credentials import Identity
 from executors.rendezvous.errors import InvalidAddress, ProtocolError
-from executors.rendezvous.limits import Limits
-from executors.rendezvous.names import check_name, peer_id
-from executors.rendezvous.relay_records import Connection, Peer
-from executors.rendezvous.relay_switch import RelaySwitch
+from executors.rendezvous.protocol import frames as f
+from executors.rendezvous.protocol.limits import Limits
+from executors.rendezvous.protocol.names import Identity, check_name, peer_id
+from executors.rendezvous.protocol.relay_records import Connection, Peer
+from executors.rendezvous.protocol.relay_switch import RelaySwitch
 
 
 class RelayCore(RelaySwitch):

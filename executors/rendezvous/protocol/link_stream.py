@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections import deque
 from typing import Any
 
-from executors.rendezvous.frames import EARLY_CREDIT, OPENER, Code
-from executors.rendezvous.seal import Seal
+from executors.rendezvous.protocol.frames import EARLY_CREDIT, OPENER, Code
+from executors.rendezvous.protocol.seal import Seal
 
 ANSWER = 2.0  # seconds after which a stalled stream asks its other end once more
 # the same for one whose END nobody acknowledges, whose key nobody answers, or whose sealed data does not arrive; each

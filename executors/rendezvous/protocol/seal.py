@@ -11,7 +11,7 @@ import struct
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from executors.rendezvous import frames as f
+from executors.rendezvous.protocol import frames as f
 
 _NONCE = struct.Struct(">IQ")
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections import OrderedDict, deque
 from enum import Enum
 
-from executors.rendezvous import frames as f
 from executors.rendezvous.errors import ProtocolError
-from executors.rendezvous.link_stream import LinkStream, stream_key
-from executors.rendezvous.names import peer_id
-from executors.rendezvous.texts import shown
+from executors.rendezvous.protocol import frames as f
+from executors.rendezvous.protocol.link_stream import LinkStream, stream_key
+from executors.rendezvous.protocol.names import peer_id
+from executors.rendezvous.protocol.texts import shown
 
 MAX_DATA = 128 * 1024
 REMEMBERED = 1024  # streams that have finished last

@@ -1,4 +1,4 @@
-"""Names of peers, the numbers that stand for them in frames, and addresses of relays."""
+"""Names and roles of peers, the numbers that stand for them in frames, and addresses of relays."""
 
 from __future__ import annotations
 
@@ -10,8 +10,22 @@ from typing import Self
 
 from executors.rendezvous.errors import InvalidAddress
 
+WORKER = "worker"
+CLIENT = "client"
+CONTROLLER = "controller"
+ROLES = (WORKER, CLIENT, CONTROLLER)
+"""Of peers, each with its number in the frames that open a stream; each may do what those before it may not."""
 MAX_NAME = 100
 _NAME = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{MAX_NAME - 1}}}")
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What a verified certificate says about its holder."""
+
+    names: frozenset[str]
+    role: str
+    expires: float  # seconds since 1970
 
 
 def check_name(name: str) -> str:

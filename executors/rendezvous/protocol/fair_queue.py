@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from typing import Generic, TypeVar
 
-from executors.rendezvous.frames import Buffer
+from executors.rendezvous.protocol.frames import Buffer
 
 Owner = TypeVar("Owner")
 OVERHEAD = 200

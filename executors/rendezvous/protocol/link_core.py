@@ -10,11 +10,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from executors.rendezvous import frames as f
 from executors.rendezvous.errors import NameTaken, ProtocolError, Refused
-from executors.rendezvous.link_stream import LinkStream
-from executors.rendezvous.link_streams import LinkState, LinkStreams
-from executors.rendezvous.names import peer_id
+from executors.rendezvous.protocol import frames as f
+from executors.rendezvous.protocol.link_stream import LinkStream
+from executors.rendezvous.protocol.link_streams import LinkState, LinkStreams
+from executors.rendezvous.protocol.names import peer_id
 
 QUESTIONS = 2  # after which a stream may be given up
 

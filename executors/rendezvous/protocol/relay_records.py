@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
-from executors.rendezvous.credentials import CONTROLLER, ROLES, Identity
 from executors.rendezvous.errors import ProtocolError
-from executors.rendezvous.fair_queue import Budget, FairQueue
-from executors.rendezvous.frames import EARLY_CREDIT, OPENER
-from executors.rendezvous.limits import Limits
+from executors.rendezvous.protocol.fair_queue import Budget, FairQueue
+from executors.rendezvous.protocol.frames import EARLY_CREDIT, OPENER
+from executors.rendezvous.protocol.limits import Limits
+from executors.rendezvous.protocol.names import CONTROLLER, ROLES, Identity
 
 
 class Bucket:

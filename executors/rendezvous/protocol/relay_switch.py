@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
-from executors.rendezvous import frames as f
 from executors.rendezvous.errors import ProtocolError
-from executors.rendezvous.fair_queue import Budget, cost
-from executors.rendezvous.limits import Limits
-from executors.rendezvous.names import peer_id
-from executors.rendezvous.relay_records import Connection, Peer, Stats, Stream
+from executors.rendezvous.protocol import frames as f
+from executors.rendezvous.protocol.fair_queue import Budget, cost
+from executors.rendezvous.protocol.limits import Limits
+from executors.rendezvous.protocol.names import peer_id
+from executors.rendezvous.protocol.relay_records import Connection, Peer, Stats, Stream
 
 COPY_BELOW = 64 * 1024
 COPY_FROM = 16 << 20  # bytes that wait in all, from which on no view of a larger buffer is kept
