@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from codec import DecoderState, decode, parse
-from codec.encoder import encode_given_state
+from codec.encoding.encoder import encode_given_state
+from codec.encoding.quality import mean_squared_error, overall_psnr, ssim, ssim_db
 from codec.frame import Image
-from codec.quality import mean_squared_error, overall_psnr, ssim, ssim_db
 from excamera_dask.allocation import keep_freed_memory
 from excamera_dask.bd_rate import bd_rate
 from excamera_dask.ivf import split_ivf

@@ -18,10 +18,10 @@ from typing import Any
 
 import click
 
-from codec import quality
 from codec.decoder import decode
+from codec.encoding import quality
+from codec.encoding.rebase import rebase
 from codec.frame import Image
-from codec.rebase import rebase
 from codec.state import DecoderState
 from excamera_dask.allocation import keep_freed_memory
 from excamera_dask.bd_rate import bd_rate

@@ -1,7 +1,7 @@
 """VP8 (RFC 6386) in state-passing style: pure functions from states and data to states, pictures and frames.
 
 Names are loaded when they are first used, so that importing this package costs nothing. `rebase` has its module's name:
-``from codec.rebase import rebase``.
+``from codec.encoding.rebase import rebase``.
 """
 
 from __future__ import annotations
@@ -11,22 +11,22 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from codec.bitstream import parse, serialize
+    from codec.bitstream import Frame, parse, serialize
     from codec.decoder import decode
-    from codec.encoder import encode_given_state, encode_key_frame, replace_key_frame
+    from codec.encoding.encoder import encode_given_state, encode_key_frame, replace_key_frame
+    from codec.encoding.frame_coding import Encoded
     from codec.errors import CodecError, InvalidBitstream, InvalidState, UnsupportedFeature
-    from codec.frame import Frame, Image, Macroblocks, Picture
-    from codec.frame_coding import Encoded
+    from codec.frame import Image, Macroblocks, Picture
     from codec.frame_header import FrameHeader
     from codec.state import DecoderState, ProbabilityTables, References
 
 _HOMES = {
-    "codec.bitstream": ("parse", "serialize"),
+    "codec.bitstream": ("Frame", "parse", "serialize"),
     "codec.decoder": ("decode",),
-    "codec.encoder": ("encode_given_state", "encode_key_frame", "replace_key_frame"),
+    "codec.encoding.encoder": ("encode_given_state", "encode_key_frame", "replace_key_frame"),
     "codec.errors": ("CodecError", "InvalidBitstream", "InvalidState", "UnsupportedFeature"),
-    "codec.frame": ("Frame", "Image", "Macroblocks", "Picture"),
-    "codec.frame_coding": ("Encoded",),
+    "codec.frame": ("Image", "Macroblocks", "Picture"),
+    "codec.encoding.frame_coding": ("Encoded",),
     "codec.frame_header": ("FrameHeader",),
     "codec.state": ("DecoderState", "ProbabilityTables", "References"),
 }
@@ -63,7 +63,7 @@ _importing = threading.RLock()
 def import_kernels() -> None:
     """Import all modules with kernels, for programs of several threads: numba fails where two begin to import it."""
     with _importing:
-        for module in ("decoder", "encoder", "quality", "rebase"):
+        for module in ("decoder", "encoding.encoder", "encoding.quality", "encoding.rebase"):
             importlib.import_module(f"codec.{module}")
 
 

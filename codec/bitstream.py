@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from codec.bool_coder import BoolReader, BoolWriter, open_windows
 from codec.errors import InvalidBitstream, UnsupportedFeature
-from codec.frame import Frame, Macroblocks, macroblock_size, new_macroblocks
+from codec.frame import Macroblocks, macroblock_size, new_macroblocks
 from codec.frame_header import (
     PARTITION_LIMIT,
     Carried,
@@ -29,6 +29,14 @@ HEADER_CAPACITY = 4096
 MODES_CAPACITY = 64
 TOKENS_CAPACITY = 400
 """First guesses of bytes: of a header, and of a macroblock's modes and tokens. Writers that need more are run again."""
+
+
+class Frame(NamedTuple):
+    """A parsed frame: its header, the probabilities in force while it is read, and its macroblocks."""
+
+    header: FrameHeader
+    probabilities: ProbabilityTables
+    macroblocks: Macroblocks
 
 
 class OpenFrame(NamedTuple):

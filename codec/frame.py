@@ -1,15 +1,11 @@
-"""Pictures and parsed frames: the arrays that every chapter of the codec works on."""
+"""Pictures and macroblocks: the arrays that every chapter of the codec works on."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-
-if TYPE_CHECKING:
-    from codec.frame_header import FrameHeader
-    from codec.state import ProbabilityTables
 
 Plane = NDArray[np.uint8]
 
@@ -187,11 +183,3 @@ def new_macroblocks(rows: int, columns: int) -> Macroblocks:
         eobs=np.zeros((*size, 25), np.uint8),
         coded=np.zeros(size, np.uint8),
     )
-
-
-class Frame(NamedTuple):
-    """A parsed frame: its header, the probabilities in force while it is read, and its macroblocks."""
-
-    header: FrameHeader
-    probabilities: ProbabilityTables
-    macroblocks: Macroblocks

@@ -27,7 +27,7 @@ def allocating_kernel(function: F) -> F:
 
 
 def _cached(function: F, counts_references: bool) -> F:
-    package, _, module = function.__module__.rpartition(".")
+    package, _, module = function.__module__.partition(".")
     directory = cache_directory(module if package == "codec" else None)
     numba.config.CACHE_DIR = str(directory)  # type: ignore[attr-defined]
     compiled: Any = _compiled(function, _nrt=counts_references)

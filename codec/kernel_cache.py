@@ -26,7 +26,8 @@ from importlib.metadata import version
 from pathlib import Path
 
 _PACKAGE = Path(__file__).parent
-_IMPORT = re.compile(r"^\s*(?:from|import) codec(?:\.| import )(\w+)", re.M)
+_IMPORT = re.compile(r"^\s*from codec([\w.]*) import (\([^)]*\)|.*)", re.M)
+_FOR_TYPES = re.compile(r"^if TYPE_CHECKING:\n(?:[ \t].*\n|\n)+", re.M)
 
 FOR_ALL_USERS = Path("/var/cache/excamera-dask")
 """Kernels that an administrator, or who builds an image, has compiled for all users."""
@@ -36,9 +37,15 @@ BOUNDS_CHECKED = os.environ.get("NUMBA_BOUNDSCHECK", "0") not in ("", "0")
 
 
 @functools.cache
-def _imports(module: str) -> frozenset[str]:
-    """Modules of this package that a module's source names in its imports."""
-    return frozenset(_IMPORT.findall((_PACKAGE / f"{module}.py").read_text()))
+def _imports(module: str) -> set[str]:
+    """Modules of this package that a module's source imports, but for those that only its types are from."""
+    source = _FOR_TYPES.sub("", _path(module).read_text())
+    named = {
+        f"{home}.{name}".strip(".")
+        for home, names in _IMPORT.findall(source)
+        for name in ("", *re.findall(r"\w+", names))
+    }
+    return named.intersection(modules())
 
 
 @functools.cache
@@ -64,8 +71,8 @@ def _environment() -> bytes:
 def _digest(module: str | None) -> str:
     """Of a module with all behind it, or of the whole package; and of the versions in use."""
     digest = hashlib.sha256(_environment())
-    for name in _modules() if module is None else _sources_behind(module):
-        digest.update(name.encode() + b"\0" + (_PACKAGE / f"{name}.py").read_bytes())
+    for name in modules() if module is None else _sources_behind(module):
+        digest.update(name.encode() + b"\0" + _path(name).read_bytes())
     return digest.hexdigest()[:16]
 
 
@@ -123,14 +130,21 @@ def is_writable(place: Path) -> bool:
                 return False
         place.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=place).close()
-        kept = [folder for module in _modules() for folder in _folders(place, module)]
+        kept = [folder for module in modules() for folder in _folders(place, module)]
     except OSError:
         return False
     return all(os.access(folder, os.W_OK | os.X_OK) for folder in kept)
 
 
-def _modules() -> list[str]:
-    return sorted(path.stem for path in _PACKAGE.glob("*.py"))
+@functools.cache
+def modules() -> tuple[str, ...]:
+    """Names of all modules of the codec, within it: `loop_filter`, `encoding.rebase`."""
+    files = (path.relative_to(_PACKAGE).with_suffix("") for path in _PACKAGE.rglob("*.py"))
+    return tuple(sorted(".".join(file.parts) for file in files))
+
+
+def _path(module: str) -> Path:
+    return _PACKAGE.joinpath(*module.split(".")).with_suffix(".py")
 
 
 def _folders(place: Path, module: str) -> list[Path]:
@@ -212,7 +226,7 @@ def _why_unmarked(mark: Path) -> str:
             return f"those in {place} are for another processor"
         if others:
             return f"those in {place} are for an installation in another folder"
-        if mark.parent.exists() or any(cache_directory(m, place).exists() for m in _modules()):
+        if mark.parent.exists() or any(cache_directory(m, place).exists() for m in modules()):
             return f"those in {place} are incomplete"
         if any(place.glob("codec-*")):
             return f"those in {place} are for another version of excamera, Python, Numba or NumPy"

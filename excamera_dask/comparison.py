@@ -7,8 +7,8 @@ import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from codec import quality
-from codec.quality import PlaneValues
+from codec.encoding import quality
+from codec.encoding.quality import PlaneValues
 from excamera_dask.errors import SourceError
 from excamera_dask.overrides import MATRICES, Reading
 from excamera_dask.slippage import Slip, SlipFinder

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 import codec
+from codec.bitstream import Frame
 from codec.errors import CodecError
-from codec.frame import Frame, Macroblocks
+from codec.frame import Macroblocks
 from codec.frame_header import FrameHeader
 from excamera_dask.containers import Packet, read_packets
 from excamera_dask.errors import ContainerError

@@ -36,7 +36,7 @@ def chunk_motion(images: Sequence[Image], packets: Sequence[bytes]) -> float:
     if not following:
         return math.inf
     codec.import_kernels()
-    from codec.quality import mean_squared_error
+    from codec.encoding.quality import mean_squared_error
 
     state: DecoderState | None = None
     shown: list[Image] = []

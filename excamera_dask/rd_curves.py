@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from codec import quality
+from codec.encoding import quality
 from excamera_dask.bd_rate import bd_rate
 from excamera_dask.comparison import Selection, compare_films, hints_of
 from excamera_dask.containers import Writer, is_key_frame, is_shown, read_packets

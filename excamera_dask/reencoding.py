@@ -9,9 +9,9 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import codec
-from codec.encoder import encode_given_state, replace_key_frame
+from codec.encoding.encoder import encode_given_state, replace_key_frame
+from codec.encoding.rebase import rebase
 from codec.frame import Image
-from codec.rebase import rebase
 from codec.state import DecoderState
 from excamera_dask.containers import is_key_frame, is_shown
 from excamera_dask.errors import ExcameraError

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from codec import quality
+from codec.encoding import quality
 from codec.frame import Image
 
 CLEARLY_NEARER = 0.5

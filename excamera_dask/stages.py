@@ -328,7 +328,7 @@ def replace(
     is alone in its chunk takes the latter, since no frame of the chunk gains by a better one.
     """
     codec.import_kernels()
-    from codec.encoder import REFRESH_ALL, encode_given_state
+    from codec.encoding.encoder import REFRESH_ALL, encode_given_state
 
     begin = time.perf_counter()
     q_index = _q_index(first_pass, kf_q_weight if len(pictures.images) > 1 else 0.0)
@@ -341,7 +341,7 @@ def replace(
 def replace_first(pictures: Pictures, first_pass: FirstPass) -> Replaced:
     """Encode a batch's first picture as a key frame of our own, as finely as its chunk says it pays."""
     codec.import_kernels()
-    from codec.encoder import encode_key_frame
+    from codec.encoding.encoder import encode_key_frame
 
     begin = time.perf_counter()
     q_index = _q_index(first_pass, key_frame_weight(pictures.images, first_pass.packets))
@@ -352,7 +352,7 @@ def replace_first(pictures: Pictures, first_pass: FirstPass) -> Replaced:
 def _q_index(first_pass: FirstPass, weight: float) -> int:
     """The quantizer index between those of the first pass's key frame (weight 1) and of the frame after it."""
     codec.import_kernels()
-    from codec.encoder import frame_q_index, weighted_q_index
+    from codec.encoding.encoder import frame_q_index, weighted_q_index
 
     of_key_frame = frame_q_index(first_pass.packets[0])
     following = next(filter(None, first_pass.packets[1:]), None)
@@ -378,7 +378,7 @@ def rebase(
     `replaced` is a key frame, onto which the rest of the chunk is moved.
     """
     codec.import_kernels()
-    from codec.rebase import rebase as rebase_frame
+    from codec.encoding.rebase import rebase as rebase_frame
 
     begin = time.perf_counter()
     decoding = decoded.decoding

@@ -122,7 +122,7 @@ def rebase_tiny_frames() -> None:
     """Decode a libvpx stream of two frames, and rebase the second."""
     codec.import_kernels()
     from codec.decoder import decode
-    from codec.rebase import rebase
+    from codec.encoding.rebase import rebase
 
     images = _tiny_images()
     settings = FirstPassSettings(encoder=LIBVPX, passes=1)
@@ -135,8 +135,8 @@ def rebase_tiny_frames() -> None:
 def encode_tiny_frames() -> None:
     """Encode a key frame, and an inter frame in place of another; measure an error."""
     codec.import_kernels()
-    from codec.encoder import encode_key_frame, replace_key_frame
-    from codec.quality import mean_squared_error
+    from codec.encoding.encoder import encode_key_frame, replace_key_frame
+    from codec.encoding.quality import mean_squared_error
 
     first, second = _tiny_images()
     mean_squared_error(first, second)

@@ -22,9 +22,9 @@ from peak_memory import peak_memory
 from streams import encode_with_libvpx, moving_images
 
 import codec
+from codec.encoding.rebase import rebase
 from codec.errors import InvalidBitstream, InvalidState, UnsupportedFeature
 from codec.frame import Image
-from codec.rebase import rebase
 from codec.state import _HEADER, BYTES_VERSION, DecoderState, _bytes_digest
 
 SMALL = [(1, 1), (33, 47), (64, 48), (16, 80)]

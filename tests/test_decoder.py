@@ -23,8 +23,8 @@ from streams import (
 )
 
 import codec
+from codec.bitstream import Frame
 from codec.errors import CodecError, InvalidBitstream
-from codec.frame import Frame
 from codec.frame_header import FilterDeltaUpdate, QuantizerIndices, SegmentationUpdate
 from codec.state import DecoderState
 from excamera_dask.containers import read_packets

@@ -10,7 +10,7 @@ import pytest
 from streams import decode_with_libvpx, encode_with_libvpx, moving_images
 
 from codec import decode, parse
-from codec.encoder import (
+from codec.encoding.encoder import (
     REFRESH_ALL,
     Effort,
     Refresh,
@@ -19,12 +19,12 @@ from codec.encoder import (
     encode_key_frame,
     replace_key_frame,
 )
+from codec.encoding.frame_coding import Encoded
+from codec.encoding.quality import psnr
+from codec.encoding.rebase import rebase
 from codec.errors import UnsupportedFeature
 from codec.frame import ALTREF_FRAME, B_PRED, GOLDEN_FRAME, SPLITMV, Image, picture_from_image
-from codec.frame_coding import Encoded
 from codec.kernel_cache import INTERPRETED
-from codec.quality import psnr
-from codec.rebase import rebase
 from codec.state import DecoderState, FilterDeltas, References, Segmentation
 
 SIZES = [(1, 1), (2, 3), (16, 16), (17, 15), (33, 50), (64, 48), (175, 143)]

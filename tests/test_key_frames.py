@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import codec
-from codec.encoder import frame_q_index
+from codec.encoding.encoder import frame_q_index
 from codec.frame import Image
 from excamera_dask import stages
 from excamera_dask.first_pass import FirstPassSettings, encode_chunk

@@ -5,12 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from codec.frame import BORDER, Image, Picture, new_picture, picture_from_image
-from codec.half_pixels import MARGIN, interpolate_half_pixels
-from codec.motion_search import Target, measure_16x16, search_16x16, search_window
-from codec.predict_inter import predict_inter_macroblock
-from codec.rate_distortion import MAX_VECTOR, vector_rates
-from codec.satd import (
+from codec.encoding.half_pixels import MARGIN, interpolate_half_pixels
+from codec.encoding.motion_search import Target, measure_16x16, search_16x16, search_window
+from codec.encoding.rate_distortion import MAX_VECTOR, vector_rates
+from codec.encoding.satd import (
     sad4x4,
     sad8x8,
     sad16x16,
@@ -24,6 +22,8 @@ from codec.satd import (
     sse8x8,
     sse16x16,
 )
+from codec.frame import BORDER, Image, Picture, new_picture, picture_from_image
+from codec.predict_inter import predict_inter_macroblock
 from codec.tables import DEFAULT_MV_PROBS, SUBPIXEL_SIXTAP_FILTERS
 
 HADAMARD = np.array([[1, 1, 1, 1], [1, -1, 1, -1], [1, 1, -1, -1], [1, -1, -1, 1]])

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from codec import quality
+from codec.encoding import quality
 from codec.frame import Image
 
 

@@ -7,11 +7,11 @@ import math
 import numpy as np
 import pytest
 
-from codec import rate_distortion as rd
 from codec import tables
 from codec.bool_coder import BoolWriter
+from codec.encoding import rate_distortion as rd
+from codec.encoding.masking import activity_masking
 from codec.frame import Image, picture_from_image
-from codec.masking import activity_masking
 
 CATEGORIES = (
     tables.DCT_CAT1_PROBS,

@@ -12,11 +12,12 @@ import av
 import numpy as np
 import pytest
 
-from codec import decode, parse, quality, serialize
+from codec import decode, parse, serialize
+from codec.encoding import quality
+from codec.encoding.frame_coding import Encoded
+from codec.encoding.rebase import rebase
 from codec.errors import UnsupportedFeature
 from codec.frame import Image, Picture
-from codec.frame_coding import Encoded
-from codec.rebase import rebase
 from codec.state import DecoderState, FilterDeltas, References, Segmentation
 
 COMPREHENSIVE = [f"vp80-00-comprehensive-{number:03d}.ivf" for number in range(1, 18)]

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 from test_rate_distortion import block_rate
 
-from codec import forward_transform, residual, tables
+from codec import tables
+from codec.encoding import forward_transform, residual
+from codec.encoding.rate_distortion import position_token_rates
 from codec.frame import B_PRED, DC_PRED, new_macroblocks, new_picture
 from codec.predict_intra import predict_16x16, predict_chroma, set_intra_border
 from codec.quantize import segment_quantizers
-from codec.rate_distortion import position_token_rates
 from codec.reconstruct import reconstruct_macroblock
 
 ZIGZAG = tables.ZIGZAG.tolist()

@@ -274,7 +274,7 @@ print(len(warm_up.count_loads()[1]))
         pytest.skip("not all kernels are compiled: excamera doctor --warm-up")
     image = tmp_path / "image"
     image.mkdir()
-    for module in (None, *kernel_cache._modules()):
+    for module in (None, *kernel_cache.modules()):
         folder = kernel_cache.cache_directory(module)
         if folder.is_dir():
             shutil.copytree(folder, image / folder.name)
@@ -309,3 +309,35 @@ for thread in threads: thread.join()
 assert not failures, failures
 """
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_only_what_a_module_runs_counts_as_behind_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sources = {
+        "one": "from codec import two, three as other\n"
+        "if TYPE_CHECKING:\n    from codec.five import Five\n\n    from codec import six\nx = 1\n",
+        "two": "from codec.inside.four import (\n    name,  # said here\n    other,\n)\n",
+        "three": "def late():\n    from codec import seven\n",
+        "inside/__init__": "",
+        "inside/four": "import codec\nfrom codec import kernels\n",
+        **dict.fromkeys(("__init__", "five", "six", "seven"), ""),
+    }
+    for name, text in sources.items():
+        path = tmp_path / f"{name}.py"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+    monkeypatch.setattr(kernel_cache, "_PACKAGE", tmp_path)
+    for remembered in (kernel_cache.modules, kernel_cache._imports, kernel_cache._sources_behind):
+        monkeypatch.setattr(kernel_cache, remembered.__name__, remembered.__wrapped__)
+    behind = kernel_cache._sources_behind("one")
+    assert behind == ("inside.four", "one", "seven", "three", "two")
+
+
+def test_a_frames_header_is_behind_few_kernels() -> None:
+    """Those who only know the type of a frame need not be compiled again."""
+    behind = [
+        m for m in kernel_cache.modules() if "frame_header" in kernel_cache._sources_behind(m)
+    ]
+    assert "reconstruct" in behind and "encoding.rebase" in behind
+    assert not {"loop_filter", "tokens", "predict_inter", "encoding.motion_search"} & set(behind)

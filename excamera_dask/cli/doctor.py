@@ -8,7 +8,6 @@ import re
 import shutil
 import subprocess
 import time
-from pathlib import Path
 from typing import Any
 
 import click
@@ -184,12 +183,17 @@ def _free(folder: str) -> int | None:
 
 def _kernels() -> dict[str, Any]:
     """Where compiled kernels live, whether all are there, else why not, and whether more could be written."""
-    import codec
-    from codec.kernel_cache import cache_directory, cache_root, is_writable, lacking, places
+    from codec.kernel_cache import (
+        cache_directory,
+        cache_root,
+        is_writable,
+        lacking,
+        modules,
+        places,
+    )
 
     root = cache_root()
-    modules = [path.stem for path in Path(codec.__file__).parent.glob("*.py")]
-    folders = map(cache_directory, modules)
+    folders = map(cache_directory, modules())
     files = [file for folder in folders if folder.is_dir() for file in folder.rglob("*.nbc")]
     complete = lacking(root) is None
     return {

@@ -14,8 +14,8 @@ PRELOADED = [
     "excamera_dask.stages",
     "excamera_dask.warm_up",
     "codec.decoder",
-    "codec.encoder",
-    "codec.rebase",
+    "codec.encoding.encoder",
+    "codec.encoding.rebase",
 ]
 
 

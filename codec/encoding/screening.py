@@ -9,11 +9,17 @@ from typing import NamedTuple
 
 import numpy as np
 
+from codec.encoding.motion_search import (
+    SATD_SHIFT,
+    Target,
+    measure_16x16,
+    search_16x16,
+    vector_rate,
+)
+from codec.encoding.satd import satd16x16
 from codec.frame import BORDER, DC_PRED, INTRA_FRAME, NEARESTMV, NEARMV, NEWMV, TM_PRED, ZEROMV
 from codec.kernel import part_kernel
-from codec.motion_search import SATD_SHIFT, Target, measure_16x16, search_16x16, vector_rate
 from codec.predict_intra import predict_16x16
-from codec.satd import satd16x16
 
 FAR = np.int64(1) << 50
 """A cost above all others."""

@@ -13,10 +13,25 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from codec.adaptation import adapt
 from codec.bool_coder import BoolReader
+from codec.encoding.adaptation import adapt
+from codec.encoding.filter_level import choose_filter_level, guess_filter_level
+from codec.encoding.frame_coding import Encoded, finish_frame
+from codec.encoding.half_pixels import interpolate_half_pixels
+from codec.encoding.masking import activity_masking
+from codec.encoding.mode_decision import FrameSearch, Limits, code_rows, new_room
+from codec.encoding.motion_search import satd_multiplier
+from codec.encoding.rate_distortion import (
+    BOOLEAN_RATES,
+    KEY_Y_MODE_TREE,
+    SUBBLOCK_MODE_TREE,
+    UV_MODE_TREE,
+    ModeRates,
+    mode_rates,
+    position_token_rates,
+)
+from codec.encoding.residual import Tuning, new_contexts, new_residual_coder
 from codec.errors import UnsupportedFeature
-from codec.filter_level import choose_filter_level, guess_filter_level
 from codec.frame import (
     Image,
     Macroblocks,
@@ -27,7 +42,6 @@ from codec.frame import (
     new_picture,
     picture_from_image,
 )
-from codec.frame_coding import Encoded, finish_frame
 from codec.frame_header import (
     DEFAULT_PROBABILITIES,
     Carried,
@@ -38,21 +52,7 @@ from codec.frame_header import (
     parse_frame_header,
     parse_frame_tag,
 )
-from codec.half_pixels import interpolate_half_pixels
-from codec.masking import activity_masking
-from codec.mode_decision import FrameSearch, Limits, code_rows, new_room
-from codec.motion_search import satd_multiplier
 from codec.quantize import Y1_AC, Y1_DC, segment_quantizers
-from codec.rate_distortion import (
-    BOOLEAN_RATES,
-    KEY_Y_MODE_TREE,
-    SUBBLOCK_MODE_TREE,
-    UV_MODE_TREE,
-    ModeRates,
-    mode_rates,
-    position_token_rates,
-)
-from codec.residual import Tuning, new_contexts, new_residual_coder
 from codec.state import DecoderState, ProbabilityTables, References
 from codec.tables import KF_BMODE_PROBS, KF_UV_MODE_PROBS, KF_YMODE_PROBS
 from codec.transition import filter_deltas_after, segmentation_after

@@ -9,36 +9,35 @@ from __future__ import annotations
 
 import numpy as np
 
-from codec.adaptation import skip_rates
-from codec.bitstream import parse, serialize
+from codec.bitstream import Frame, parse, serialize
 from codec.decoder import decode
-from codec.errors import UnsupportedFeature
-from codec.frame import (
-    B_PRED,
-    BORDER,
-    INTRA_FRAME,
-    SPLITMV,
-    Frame,
-    Image,
-    Macroblocks,
-    check_image,
-    new_picture,
-    picture_from_image,
-)
-from codec.frame_coding import Encoded, finish_frame
-from codec.frame_header import FilterDeltaUpdate, FrameHeader
-from codec.kernel import kernel
-from codec.masking import activity_masking
-from codec.predict_inter import predict_inter_macroblock
-from codec.predict_intra import predict_16x16, predict_chroma, set_intra_border
-from codec.reconstruct import frame_quantizers
-from codec.residual import (
+from codec.encoding.adaptation import skip_rates
+from codec.encoding.frame_coding import Encoded, finish_frame
+from codec.encoding.masking import activity_masking
+from codec.encoding.residual import (
     Tuning,
     code_macroblock,
     new_buffers,
     new_contexts,
     new_residual_coder,
 )
+from codec.errors import UnsupportedFeature
+from codec.frame import (
+    B_PRED,
+    BORDER,
+    INTRA_FRAME,
+    SPLITMV,
+    Image,
+    Macroblocks,
+    check_image,
+    new_picture,
+    picture_from_image,
+)
+from codec.frame_header import FilterDeltaUpdate, FrameHeader
+from codec.kernel import kernel
+from codec.predict_inter import predict_inter_macroblock
+from codec.predict_intra import predict_16x16, predict_chroma, set_intra_border
+from codec.reconstruct import frame_quantizers
 from codec.state import DecoderState, FilterDeltas, Segmentation
 from codec.transition import filter_deltas_after, segmentation_after
 

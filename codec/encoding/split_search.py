@@ -8,17 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from codec.frame import (
-    BORDER,
-    LEFT4X4,
-    SPLIT_4X4,
-    SPLIT_8X16,
-    SPLIT_16X8,
-    SPLIT_QUARTERS,
-)
-from codec.kernel import kernel, part_kernel
-from codec.motion import FIRST_BLOCKS, SPLIT_COUNTS, sub_vector_context
-from codec.motion_search import (
+from codec.encoding.motion_search import (
     SATD_SHIFT,
     Target,
     is_inside,
@@ -29,7 +19,17 @@ from codec.motion_search import (
     search_window,
     vector_rate,
 )
-from codec.screening import FAR
+from codec.encoding.screening import FAR
+from codec.frame import (
+    BORDER,
+    LEFT4X4,
+    SPLIT_4X4,
+    SPLIT_8X16,
+    SPLIT_16X8,
+    SPLIT_QUARTERS,
+)
+from codec.kernel import kernel, part_kernel
+from codec.motion import FIRST_BLOCKS, SPLIT_COUNTS, sub_vector_context
 from codec.tables import MBSPLITS
 
 _ORDER = np.array([SPLIT_QUARTERS, SPLIT_16X8, SPLIT_8X16, SPLIT_4X4], np.int64)

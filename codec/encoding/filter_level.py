@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from codec.encoding.satd import sse16x16
 from codec.frame import BORDER, Macroblocks, Picture
 from codec.kernel import kernel
 from codec.loop_filter import MAX_LEVEL, filter_levels, loop_filter_picture, macroblock_levels
-from codec.satd import sse16x16
 from codec.state import FilterDeltas, Segmentation
 
 BAND_ROWS = 16

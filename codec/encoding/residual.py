@@ -16,17 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from codec import simd
-from codec.forward_transform import (
+from codec.encoding.forward_transform import (
     forward_dct_2x2,
     forward_dct_block,
     forward_dct_row,
     forward_wht,
 )
-from codec.frame import B_PRED, BORDER, INTRA_FRAME
-from codec.kernel import inline_kernel, kernel
-from codec.predict_intra import extend_above_right, predict_subblock
-from codec.quantize import UV_AC, UV_DC, Y1_AC, Y1_DC, Y2_AC, Y2_DC
-from codec.rate_distortion import (
+from codec.encoding.rate_distortion import (
     DCT_EOB,
     DISTORTION_SHIFT,
     LEVELS,
@@ -34,6 +30,10 @@ from codec.rate_distortion import (
     position_token_rates,
     rate_multiplier,
 )
+from codec.frame import B_PRED, BORDER, INTRA_FRAME
+from codec.kernel import inline_kernel, kernel
+from codec.predict_intra import extend_above_right, predict_subblock
+from codec.quantize import UV_AC, UV_DC, Y1_AC, Y1_DC, Y2_AC, Y2_DC
 from codec.tables import ZIGZAG
 from codec.tokens import BLOCK_ABOVE, BLOCK_LEFT, CONTEXTS, Y2_BLOCK, has_y2
 from codec.transform import (

@@ -13,10 +13,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from codec.frame import BORDER
-from codec.kernel import inline_kernel, kernel
-from codec.rate_distortion import MAX_VECTOR
-from codec.satd import (
+from codec.encoding.rate_distortion import MAX_VECTOR
+from codec.encoding.satd import (
     sad4x4,
     sad8x8,
     sad16x16,
@@ -27,6 +25,8 @@ from codec.satd import (
     satd16x16,
     satd16x16_of_average,
 )
+from codec.frame import BORDER
+from codec.kernel import inline_kernel, kernel
 
 SATD_SHIFT = 12
 SATD_WEIGHT = 16 * 0.167

@@ -13,23 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from codec import simd
-from codec.frame import (
-    B_PRED,
-    BORDER,
-    DC_PRED,
-    INTRA_FRAME,
-    SPLITMV,
-    Picture,
-    new_picture,
-)
-from codec.intra_decision import choose_chroma_mode, subblocks_cost
-from codec.kernel import kernel, part_kernel
-from codec.modes import IMPLIED_SUB_MODES
-from codec.motion import find_near_vectors
-from codec.predict_inter import predict_inter_chroma, predict_inter_luma
-from codec.predict_intra import predict_8x8, predict_16x16, set_intra_border
-from codec.rate_distortion import DISTORTION_SHIFT, ModeRates
-from codec.residual import (
+from codec.encoding.intra_decision import choose_chroma_mode, subblocks_cost
+from codec.encoding.rate_distortion import DISTORTION_SHIFT, ModeRates
+from codec.encoding.residual import (
     ResidualBuffers,
     ResidualCoder,
     TokenContexts,
@@ -39,8 +25,8 @@ from codec.residual import (
     new_buffers,
     new_contexts,
 )
-from codec.satd import sse8x8, sse16x16
-from codec.screening import (
+from codec.encoding.satd import sse8x8, sse16x16
+from codec.encoding.screening import (
     FAR,
     index_of,
     is_worth_searching,
@@ -50,7 +36,21 @@ from codec.screening import (
     take_least,
     vector_mode_rates,
 )
-from codec.split_search import search_split
+from codec.encoding.split_search import search_split
+from codec.frame import (
+    B_PRED,
+    BORDER,
+    DC_PRED,
+    INTRA_FRAME,
+    SPLITMV,
+    Picture,
+    new_picture,
+)
+from codec.kernel import kernel, part_kernel
+from codec.modes import IMPLIED_SUB_MODES
+from codec.motion import find_near_vectors
+from codec.predict_inter import predict_inter_chroma, predict_inter_luma
+from codec.predict_intra import predict_8x8, predict_16x16, set_intra_border
 from codec.state import References
 from codec.tokens import CONTEXTS
 

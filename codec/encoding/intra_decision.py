@@ -5,15 +5,15 @@ from __future__ import annotations
 import numpy as np
 
 from codec import simd
-from codec.forward_transform import forward_dct_block
+from codec.encoding.forward_transform import forward_dct_block
+from codec.encoding.motion_search import SATD_SHIFT
+from codec.encoding.rate_distortion import DISTORTION_SHIFT
+from codec.encoding.residual import Y_WITH_DC, code_block, code_chroma
+from codec.encoding.satd import satd4x4, satd8x8, sse4x4, sse8x8
+from codec.encoding.screening import FAR
 from codec.frame import B_DC_PRED, BORDER, DC_PRED, TM_PRED
 from codec.kernel import part_kernel
-from codec.motion_search import SATD_SHIFT
 from codec.predict_intra import extend_above_right, predict_8x8, predict_subblock
-from codec.rate_distortion import DISTORTION_SHIFT
-from codec.residual import Y_WITH_DC, code_block, code_chroma
-from codec.satd import satd4x4, satd8x8, sse4x4, sse8x8
-from codec.screening import FAR
 from codec.tokens import BLOCK_ABOVE, BLOCK_LEFT, CONTEXTS
 from codec.transform import inverse_dct_add
 

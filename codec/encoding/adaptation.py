@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from codec.encoding.rate_distortion import BOOLEAN_RATES, rate_of_one, rate_of_zero
 from codec.frame import Macroblocks
 from codec.frame_header import FrameHeader
 from codec.modes import (
@@ -21,7 +22,6 @@ from codec.modes import (
     Y_MODE,
     count_modes,
 )
-from codec.rate_distortion import BOOLEAN_RATES, rate_of_one, rate_of_zero
 from codec.state import ProbabilityTables
 from codec.tables import COEFF_UPDATE_PROBS, MV_UPDATE_PROBS
 from codec.tokens import count_tokens

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from codec.adaptation import adapt
-from codec.bitstream import serialize
+from codec.bitstream import Frame, serialize
 from codec.borders import extend_borders
-from codec.frame import Frame, Macroblocks, Picture
+from codec.encoding.adaptation import adapt
+from codec.frame import Macroblocks, Picture
 from codec.frame_header import FrameHeader
 from codec.reconstruct import filter_picture
 from codec.state import DecoderState
