@@ -59,6 +59,18 @@ class Job:
     kf_q_weight: float
     keep: bool = False
 
+    def draw(self, plan: Plan, filename: str | None, **options: Any) -> Any:
+        """Draw the graph of a plan for this job with graphviz, as `dask.visualize` does."""
+        import dask.base
+
+        graph, _ = build_graph(plan, window=SMALLEST_WINDOW)
+        try:
+            return dask.base.visualize_dsk(dict(graph), filename=filename, **options)
+        except (ImportError, RuntimeError) as error:
+            raise ExcameraError(
+                "drawing a plan needs graphviz: pip install graphviz, and dot (Debian: graphviz)"
+            ) from error
+
 
 class Resumed(NamedTuple):
     """Where an interrupted batch goes on: its first chunk without a result, and all frames before it."""
@@ -293,20 +305,3 @@ def _runs(chunks: list[Chunk]) -> list[list[Chunk]]:
             runs.append([])
         runs[-1].append(chunk)
     return runs
-
-
-def visualize(plan: Plan, filename: str | None = "excamera", **options: Any) -> Any:
-    """Draw a plan's graph with graphviz, as `dask.visualize` does."""
-    import dask.base
-
-    if plan.job is None:
-        raise ExcameraError(
-            "this plan belongs to no source: make it with excamera_dask.plan(source)"
-        )
-    graph, _ = build_graph(plan, window=SMALLEST_WINDOW)
-    try:
-        return dask.base.visualize_dsk(dict(graph), filename=filename, **options)
-    except (ImportError, RuntimeError) as error:
-        raise ExcameraError(
-            "drawing a plan needs graphviz: pip install graphviz, and dot (Debian: graphviz)"
-        ) from error

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
+from excamera_dask.errors import ExcameraError
+
 SPAN_BYTES = 64 << 20
 """Raw pictures that one load task reads at most, where a few chunks are not more."""
 SPAN_CHUNKS = 4
@@ -57,7 +59,7 @@ class Plan:
     chunks: tuple[Chunk, ...] = field(repr=False)
     spans: tuple[LoadSpan, ...] = field(repr=False)
     job: Any = field(default=None, repr=False, compare=False)
-    """What is done to the chunks (`graph.Job`), when the plan was made for a source."""
+    """What is done to the chunks (`graph.Job`, which can draw it), when the plan was made for a source."""
     scattered: bool = field(default=False, repr=False)
     """Whether the workers are so many that raw pictures shall not cross between them."""
 
@@ -92,9 +94,11 @@ class Plan:
 
     def visualize(self, filename: str | None = "excamera", **options: Any) -> Any:
         """Draw the graph as Dask does (`dask.visualize`); needs graphviz. Cut long films with `limit` first."""
-        from excamera_dask.graph import visualize
-
-        return visualize(self, filename, **options)
+        if self.job is None:
+            raise ExcameraError(
+                "this plan belongs to no source: make it with excamera_dask.plan(source)"
+            )
+        return self.job.draw(self, filename, **options)
 
     def __str__(self) -> str:
         limit = "unlimited" if self.batch_chunks is None else self.batch_chunks
