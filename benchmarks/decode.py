@@ -24,8 +24,8 @@ from whole_job import vpxenc_command, write_y4m
 import codec
 from codec import decoder
 from excamera_dask.allocation import keep_freed_memory
-from excamera_dask.containers import read_packets
 from excamera_dask.first_pass import FirstPassSettings
+from excamera_dask.formats.containers import read_packets
 
 STEPS = ("open_frame", "read_frame_modes", "_decode_rows", "filter_picture", "extend_borders")
 

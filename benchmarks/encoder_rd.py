@@ -23,8 +23,8 @@ from codec.encoding.encoder import encode_given_state
 from codec.encoding.quality import mean_squared_error, overall_psnr, ssim, ssim_db
 from codec.frame import Image
 from excamera_dask.allocation import keep_freed_memory
-from excamera_dask.bd_rate import bd_rate
-from excamera_dask.ivf import split_ivf
+from excamera_dask.formats.ivf import split_ivf
+from excamera_dask.measuring.bd_rate import bd_rate
 from excamera_dask.sources import open_source, read_frames
 
 QUANTIZERS = (10, 20, 30, 40, 50)

@@ -24,10 +24,10 @@ from codec.encoding.rebase import rebase
 from codec.frame import Image
 from codec.state import DecoderState
 from excamera_dask.allocation import keep_freed_memory
-from excamera_dask.bd_rate import bd_rate
-from excamera_dask.containers import Writer
 from excamera_dask.first_pass import FirstPassSettings
-from excamera_dask.serial import encode_serially
+from excamera_dask.formats.containers import Writer
+from excamera_dask.measuring.bd_rate import bd_rate
+from excamera_dask.measuring.serial import encode_serially
 from excamera_dask.sources import SourceInfo, iter_frames, open_source
 
 

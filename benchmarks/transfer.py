@@ -20,9 +20,9 @@ from distributed.protocol import deserialize, serialize
 from codec.state import DecoderState
 from excamera_dask import stages
 from excamera_dask.first_pass import FirstPassSettings
+from excamera_dask.kernels.warm_up import load_kernels
 from excamera_dask.planning import Chunk
 from excamera_dask.sources import open_source
-from excamera_dask.warm_up import load_kernels
 
 CHUNK_FRAMES = 6
 

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 from codec.kernel_cache import sources_name
 from excamera_dask import journal as journals
 from excamera_dask import stages
-from excamera_dask.containers import output_suffix
 from excamera_dask.errors import ExcameraError, SourceError
 from excamera_dask.first_pass import encoder_version
+from excamera_dask.formats.containers import output_suffix
 from excamera_dask.graph import Job, Resumed, build_graph, homes_of, window_of, with_tasks
 from excamera_dask.intermediates import Intermediates
 from excamera_dask.journal import Journal, writing_alone
@@ -389,12 +389,16 @@ def _executor(
         options = options_for(options, source)
     load = None
     if settings.batch_chunks != 1:
-        from excamera_dask.warm_up import compile_kernels, prepare_own_process, prepare_worker
+        from excamera_dask.kernels.warm_up import (
+            compile_kernels,
+            prepare_own_process,
+            prepare_worker,
+        )
 
         compile_kernels(lambda text: on_event(Notice(text)))
         load = prepare_own_process if spec == "local" else prepare_worker
         if spec == "lambda":
-            from excamera_dask.shipped_kernels import load
+            from excamera_dask.kernels.shipped import load
     chunk = min(settings.chunk_frames, source.frame_count)
     need = ENCODER_MEMORY + (PICTURES_A_TASK + 2 * chunk) * source.frame_bytes
     with open_executor(

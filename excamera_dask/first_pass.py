@@ -24,8 +24,8 @@ import numpy as np
 from codec.frame import Image
 from excamera_dask.allocation import with_huge_pages
 from excamera_dask.errors import FirstPassError, FirstPassUnavailable
-from excamera_dask.ivf import is_key_frame, is_shown, split_ivf
-from excamera_dask.y4m import y4m_header
+from excamera_dask.formats.ivf import is_key_frame, is_shown, split_ivf
+from excamera_dask.formats.y4m import y4m_header
 from executors import TryElsewhere
 
 VPXENC, LIBVPX = "vpxenc", "libvpx"

@@ -11,8 +11,8 @@ import os
 import sys
 from pathlib import Path
 
-from excamera_dask import shipped_kernels
 from excamera_dask.first_pass import VPXENC, encoder_version
+from excamera_dask.kernels import shipped as shipped_kernels
 from executors.aws_lambda.deploy.image import Recipe
 from executors.aws_lambda.deploy.versions import FILE, FIXES, SOURCES, installed
 from executors.aws_lambda.deploy.wheel import source_digest
@@ -40,7 +40,7 @@ def recipe() -> Recipe:
         debian=matching_debian(),
         prepare=f"{step} prepare /opt/prepared",
         check=f"{step} check /opt/prepared",
-        start="excamera_dask.shipped_kernels:install",
+        start="excamera_dask.kernels.shipped:install",
         versions=image_versions(),
     )
 

@@ -11,8 +11,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple
 
-from excamera_dask.containers import Writer, is_shown
 from excamera_dask.errors import SourceError
+from excamera_dask.formats.containers import Writer, is_shown
+from excamera_dask.formats.webm import stated_rate
 from excamera_dask.planning import Plan
 from excamera_dask.report import EncodeReport
 from excamera_dask.sources import SourceInfo
@@ -20,7 +21,6 @@ from excamera_dask.sources.description import UNSPECIFIED
 from excamera_dask.sources.identity import check_unchanged
 from excamera_dask.stages import ChunkResult
 from excamera_dask.storage import Tell, whole_output
-from excamera_dask.webm import stated_rate
 
 BT601 = (5, 6)
 

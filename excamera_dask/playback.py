@@ -9,8 +9,8 @@ from fractions import Fraction
 import codec
 from codec.errors import CodecError
 from codec.frame import Image
-from excamera_dask.containers import is_shown, read_packets, stream_info
 from excamera_dask.errors import ContainerError
+from excamera_dask.formats.containers import is_shown, read_packets, stream_info
 
 SNAP = Fraction(1, 1000)
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from excamera_dask.bd_rate import bd_rate, pchip_integral, pchip_slopes
+from excamera_dask.measuring.bd_rate import bd_rate, pchip_integral, pchip_slopes
 
 POINTS = [
     (838774.0, 23.979),

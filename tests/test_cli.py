@@ -27,9 +27,9 @@ from excamera_dask.cli.display import Estimate, clock, fraction_done
 from excamera_dask.cli.libvpx_options import OPTIONS
 from excamera_dask.cli.output import as_json
 from excamera_dask.cli.values import BatchChunks, CqLevels, Executor, Methods, Number, Times
-from excamera_dask.containers import Y4mWriter
 from excamera_dask.first_pass import FirstPassSettings
-from excamera_dask.rd_curves import Point
+from excamera_dask.formats.containers import Y4mWriter
+from excamera_dask.measuring.rd_curves import Point
 from executors import Counts
 
 COMMAND = [sys.executable, "-c", "import sys; from excamera_dask.cli import main; sys.exit(main())"]

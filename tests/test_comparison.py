@@ -17,11 +17,11 @@ from click.testing import CliRunner
 
 from codec.frame import Image
 from excamera_dask.cli import cli
-from excamera_dask.comparison import Comparison, Selection, compare_films
-from excamera_dask.containers import Writer, Y4mWriter
 from excamera_dask.errors import SourceError
-from excamera_dask.rd_curves import measure
-from excamera_dask.slippage import Slip
+from excamera_dask.formats.containers import Writer, Y4mWriter
+from excamera_dask.measuring.comparison import Comparison, Selection, compare_films
+from excamera_dask.measuring.rd_curves import measure
+from excamera_dask.measuring.slippage import Slip
 from excamera_dask.sources import open_source
 
 WIDTH, HEIGHT = 96, 64

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from codec.frame import Image
-from excamera_dask.containers import (
+from excamera_dask.errors import ContainerError
+from excamera_dask.formats.containers import (
     Packet,
     Writer,
     Y4mWriter,
@@ -23,9 +24,8 @@ from excamera_dask.containers import (
     split_ivf,
     stream_info,
 )
-from excamera_dask.errors import ContainerError
+from excamera_dask.formats.webm import stated_rate
 from excamera_dask.sources import Colour, open_source, read_frames
-from excamera_dask.webm import stated_rate
 
 SHARED = Path(os.environ.get("EXCAMERA_SHARED", Path(__file__).parents[1].parent / "shared"))
 needs_shared = pytest.mark.skipif(not (SHARED / "vp8").exists(), reason="needs ../shared/vp8")

@@ -27,7 +27,7 @@ from codec.bitstream import Frame
 from codec.errors import CodecError, InvalidBitstream
 from codec.frame_header import FilterDeltaUpdate, QuantizerIndices, SegmentationUpdate
 from codec.state import DecoderState
-from excamera_dask.containers import read_packets
+from excamera_dask.formats.containers import read_packets
 
 VECTORS = [f"{number:03}" for number in range(1, 18)]
 

@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 
 import excamera_dask
 from codec.frame import Image
-from excamera_dask.containers import Y4mWriter
 from excamera_dask.estimate import (
     LAMBDA_START,
     MODEL,
@@ -28,6 +27,7 @@ from excamera_dask.estimate import (
     read_model,
     seconds_a_megapixel,
 )
+from excamera_dask.formats.containers import Y4mWriter
 from excamera_dask.graph import Job
 from excamera_dask.planning import Plan, make_plan
 from excamera_dask.report import EncodeReport

@@ -19,9 +19,9 @@ import pytest
 from distributed import LocalCluster
 from streams import moving_images
 
+from excamera_dask.formats.y4m import Y4mWriter
 from excamera_dask.installation import check_files
 from excamera_dask.lambda_image import DISTRIBUTION, IMPORTED
-from excamera_dask.y4m import Y4mWriter
 from executors.aws_lambda.deploy.wheel import write_wheel
 
 THEIRS = "raise SystemExit('a package of others was run')\n"

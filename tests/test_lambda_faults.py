@@ -21,7 +21,7 @@ from streams import moving_images
 
 import excamera_dask
 from codec.kernel_cache import cache_root
-from excamera_dask.y4m import Y4mWriter
+from excamera_dask.formats.y4m import Y4mWriter
 from executors import WorkerLost
 from executors.aws_lambda import ClusterStopped, LambdaExecutor
 from executors.aws_lambda.handler import PREPARE

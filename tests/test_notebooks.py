@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from streams import moving_images
 
-from excamera_dask.y4m import Y4mWriter
+from excamera_dask.formats.y4m import Y4mWriter
 
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 

@@ -16,13 +16,13 @@ import numpy as np
 import pytest
 
 from excamera_dask.api import encode
-from excamera_dask.containers import Writer, read_packets
-from excamera_dask.ebml import elements, written
+from excamera_dask.formats.containers import Writer, read_packets
+from excamera_dask.formats.ebml import elements, written
+from excamera_dask.formats.video_element import complete_video, placeholder
 from excamera_dask.muxing import dropped
 from excamera_dask.progress import Event, Notice
 from excamera_dask.sources import open_source, read_frames
 from excamera_dask.sources.description import Colour, PictureTags, Projection
-from excamera_dask.video_element import complete_video, placeholder
 
 WIDTH, HEIGHT = 64, 48
 QUARTER = 1 << 30

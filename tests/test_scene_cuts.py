@@ -11,7 +11,7 @@ import pytest
 
 from codec.frame import Image
 from excamera_dask.api import encode, plan
-from excamera_dask.containers import Y4mWriter, is_key_frame, read_packets
+from excamera_dask.formats.containers import Y4mWriter, is_key_frame, read_packets
 from excamera_dask.scene_cuts import changes, compare, cuts_of, find_scene_cuts
 from excamera_dask.sources import SourceInfo, iter_frames, open_source
 from excamera_dask.sources.previews import iter_previews

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from codec.kernel_cache import INTERPRETED
-from excamera_dask import shipped_kernels
-from excamera_dask.shipped_kernels import CACHE, MANIFEST, SHIPPED, missing_flags
+from excamera_dask.kernels import shipped as shipped_kernels
+from excamera_dask.kernels.shipped import CACHE, MANIFEST, SHIPPED, missing_flags
 
 pytestmark = [
     pytest.mark.skipif(INTERPRETED, reason="nothing is compiled"),
@@ -23,20 +23,20 @@ pytestmark = [
 
 LOADED = """
 import json
-from excamera_dask import shipped_kernels
+from excamera_dask.kernels import shipped as shipped_kernels
 folder = shipped_kernels.install()
 loaded = shipped_kernels.verify()
 print(json.dumps({"folder": str(folder), "kernels": loaded.kernels}))
 """
 ENCODED = """
 import sys
-from excamera_dask import shipped_kernels
+from excamera_dask.kernels import shipped as shipped_kernels
 shipped_kernels.install()
 from fractions import Fraction
 import numpy as np
 import excamera_dask
 from codec.frame import Image
-from excamera_dask.containers import Y4mWriter
+from excamera_dask.formats.containers import Y4mWriter
 folder = sys.argv[1]
 scene = np.random.default_rng(5).integers(0, 255, (160, 160), dtype=np.uint8)
 with Y4mWriter(f"{folder}/in.y4m", 96, 80, Fraction(25)) as writer:
@@ -46,12 +46,12 @@ with Y4mWriter(f"{folder}/in.y4m", 96, 80, Fraction(25)) as writer:
 report = excamera_dask.encode(
     f"{folder}/in.y4m", f"{folder}/out.ivf", executor="sync", encoder="libvpx", chunk_frames=3
 )
-from excamera_dask.warm_up import count_loads
+from excamera_dask.kernels.warm_up import count_loads
 kernels, compiled = count_loads()
 print(report.chunks, kernels > 10, compiled)
 """
 REFUSED = """
-from excamera_dask import shipped_kernels
+from excamera_dask.kernels import shipped as shipped_kernels
 try:
     shipped_kernels.prepare()
 except shipped_kernels.KernelMismatch as mismatch:
@@ -81,7 +81,7 @@ def shipped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Kernels packed for a pinned level, in a folder that nobody can write, root neither."""
     folder = tmp_path_factory.mktemp("shipped") / "kernels"
     pins = {"NUMBA_CPU_NAME": level(), "NUMBA_CPU_FEATURES": ""}
-    command = [sys.executable, "-m", "excamera_dask.shipped_kernels", str(folder)]
+    command = [sys.executable, "-m", "excamera_dask.kernels.shipped", str(folder)]
     subprocess.run(command, check=True, env=environment(**pins), capture_output=True, timeout=800)
     mounted = False
     if os.geteuid() == 0:  # permissions do not bind root, a mount does
@@ -220,7 +220,7 @@ def test_whoever_comes_too_late_is_told(tmp_path: Path) -> None:
 
 
 def test_kernels_for_just_this_processor_are_not_packed(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "excamera_dask.shipped_kernels", str(tmp_path / "kernels")]
+    command = [sys.executable, "-m", "excamera_dask.kernels.shipped", str(tmp_path / "kernels")]
     done = subprocess.run(command, env=environment(), capture_output=True, text=True)
     assert done.returncode != 0
     assert "NUMBA_CPU_NAME and NUMBA_CPU_FEATURES must be set" in done.stderr

@@ -15,8 +15,8 @@ from av.stream import Disposition
 
 from excamera_dask.api import encode
 from excamera_dask.cli import main
-from excamera_dask.containers import read_packets, stream_info
 from excamera_dask.errors import ContainerError, SourceError
+from excamera_dask.formats.containers import read_packets, stream_info
 from excamera_dask.overrides import Reading
 from excamera_dask.progress import Event, Notice
 from excamera_dask.sources import open_source, read_frames

@@ -12,7 +12,7 @@ import pytest
 
 from codec import kernel_cache, kernel_files
 from codec.kernel_cache import INTERPRETED
-from excamera_dask import warm_up
+from excamera_dask.kernels import warm_up
 
 pytestmark = pytest.mark.skipif(INTERPRETED, reason="nothing is compiled")
 
@@ -265,7 +265,7 @@ def test_all_kernels_that_root_compiled_serve_a_user_who_cannot_write(
 ) -> None:
     """Nothing is compiled, nothing is said, nothing is written."""
     code = """
-from excamera_dask import warm_up
+from excamera_dask.kernels import warm_up
 warm_up.compile_kernels(print)
 warm_up.load_kernels()
 print(len(warm_up.count_loads()[1]))

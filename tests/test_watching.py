@@ -18,9 +18,9 @@ import streams
 from av.stream import Disposition
 
 from codec.frame import Image
-from excamera_dask.containers import Writer, is_shown
 from excamera_dask.errors import SourceError
 from excamera_dask.first_pass import video_frame
+from excamera_dask.formats.containers import Writer, is_shown
 from excamera_dask.storage import StorageError
 from excamera_dask.watching import Hints, ShownFrame, watch
 from excamera_dask.watching.projector import upright

@@ -15,7 +15,7 @@ from excamera_dask.cli.reading_options import reading_options, take_reading, tel
 from excamera_dask.cli.values import CqLevels, Executor, Methods, OutputFile
 
 if TYPE_CHECKING:
-    from excamera_dask.rd_curves import Point
+    from excamera_dask.measuring.rd_curves import Point
 
 
 @click.group(short_help="Measure against libvpx run in one piece.")
@@ -83,7 +83,7 @@ def rd(
     claim_all(output, plot_path, inputs=(source,))
     if plot_path is not None:
         _require_matplotlib()
-    from excamera_dask import rd_curves
+    from excamera_dask.measuring import rd_curves
     from excamera_dask.sources import open_source
 
     reading = take_reading(options)

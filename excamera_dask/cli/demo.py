@@ -19,7 +19,7 @@ from excamera_dask.cli.values import OutputFile
 from excamera_dask.storage.stream_output import is_stream
 
 if TYPE_CHECKING:
-    from excamera_dask.rd_curves import Point
+    from excamera_dask.measuring.rd_curves import Point
     from excamera_dask.sources import SourceInfo
 
 
@@ -80,7 +80,7 @@ def demo(
                 file.write(target.read_bytes())
         ours = _play(chosen, target, method, cq_level, seconds)
     notice("Encoding the same frames in one piece with libvpx alone ...")
-    from excamera_dask.rd_curves import serial_point
+    from excamera_dask.measuring.rd_curves import serial_point
 
     plain = [serial_point(chosen, settings)]
     threads = len(os.sched_getaffinity(0))
@@ -107,7 +107,7 @@ def demo(
 def _warm_up() -> None:
     """Compile the kernels before the clock runs; the demo's time is that of encoding."""
     from excamera_dask.cli.output import notice
-    from excamera_dask.warm_up import compile_kernels
+    from excamera_dask.kernels.warm_up import compile_kernels
 
     compile_kernels(notice)
 
@@ -116,7 +116,7 @@ def _play(
     source: SourceInfo, target: Path, method: dict[str, Any], cq_level: int, seconds: float
 ) -> Point:
     """Decode the result with libvpx, check the number of pictures, and measure it."""
-    from excamera_dask.rd_curves import measure, method_name
+    from excamera_dask.measuring.rd_curves import measure, method_name
 
     pictures = _decode_with_libvpx(target)
     if pictures != source.frame_count:
@@ -129,7 +129,7 @@ def _play(
 def _decode_with_libvpx(path: Path) -> int:
     import av
 
-    from excamera_dask.containers import read_packets, stream_info
+    from excamera_dask.formats.containers import read_packets, stream_info
 
     info = stream_info(path)
     decoder = av.CodecContext.create("libvpx", "r")

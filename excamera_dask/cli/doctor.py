@@ -208,7 +208,7 @@ def _kernels() -> dict[str, Any]:
 
 def _warm_up() -> float:
     from excamera_dask.cli.output import notice
-    from excamera_dask.warm_up import compile_kernels
+    from excamera_dask.kernels.warm_up import compile_kernels
 
     begin = time.perf_counter()
     compile_kernels(notice)

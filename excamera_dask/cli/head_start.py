@@ -12,7 +12,7 @@ SAFE_PATH = "PYTHONSAFEPATH"
 PRELOADED = [
     "distributed.nanny",
     "excamera_dask.stages",
-    "excamera_dask.warm_up",
+    "excamera_dask.kernels.warm_up",
     "codec.decoder",
     "codec.encoding.encoder",
     "codec.encoding.rebase",

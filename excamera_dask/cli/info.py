@@ -40,8 +40,8 @@ def info(
     """
     from itertools import islice
 
-    from excamera_dask.containers import stream_info
-    from excamera_dask.inspection import inspect
+    from excamera_dask.formats.containers import stream_info
+    from excamera_dask.measuring.inspection import inspect
 
     about = stream_info(source, stream, on_choice=notice)
     stop = None if limit is None else skip + limit

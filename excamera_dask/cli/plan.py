@@ -144,7 +144,7 @@ def _probe(source: str, made: Plan, options: dict[str, Any]) -> dict[str, float]
 
     import excamera_dask
     from excamera_dask.estimate import STAGES, read_model, seconds_a_megapixel
-    from excamera_dask.warm_up import compile_kernels, load_kernels
+    from excamera_dask.kernels.warm_up import compile_kernels, load_kernels
 
     frames = min(made.frame_count, PROBE_CHUNKS * made.chunk_frames)
     places = _probe_places(made, frames)

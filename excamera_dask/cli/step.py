@@ -138,7 +138,7 @@ def enc(
     if pred_state is not None and not reencode:
         raise click.UsageError("--pred-state belongs to -r -p PRED.ivf")
     claim_all(output, output_state, inputs=(source, pred_ivf))
-    from excamera_dask import reencoding
+    from excamera_dask.measuring import reencoding
     from excamera_dask.sources import open_source, read_frames
 
     state = _read_state(input_state)
@@ -197,7 +197,7 @@ def diff(first: Path, second: Path) -> None:
 
 
 def _read_ivf(path: Path) -> list[bytes]:
-    from excamera_dask.containers import read_packets
+    from excamera_dask.formats.containers import read_packets
 
     packets = [packet.data for packet in read_packets(path)]
     if not packets:
@@ -206,7 +206,7 @@ def _read_ivf(path: Path) -> list[bytes]:
 
 
 def _write_ivf(path: Path, packets: list[bytes], source: Any) -> None:
-    from excamera_dask.containers import Writer, is_shown
+    from excamera_dask.formats.containers import Writer, is_shown
 
     times = iter(range(source.frame_count))
     rate = source.average_rate.limit_denominator(10000)

@@ -9,8 +9,8 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-from excamera_dask.ebml import segment_stop
 from excamera_dask.errors import SourceError
+from excamera_dask.formats.ebml import segment_stop
 from excamera_dask.sources.demuxing import Demuxed, open_container, walk_packets
 from excamera_dask.sources.encryption import MP4
 from excamera_dask.sources.scan import DAMAGED, MARKED, PacketTable

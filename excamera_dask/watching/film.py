@@ -14,8 +14,8 @@ from av.format import Flags
 from av.stream import Disposition
 
 from codec.frame import Image
-from excamera_dask.ebml import segment_stop
 from excamera_dask.errors import SourceError
+from excamera_dask.formats.ebml import segment_stop
 from excamera_dask.storage import (
     PathLike,
     StorageError,

@@ -10,10 +10,10 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-from excamera_dask.ebml import written, written_float, written_integer
-from excamera_dask.ivf import IVF_FRAME_HEADER, is_key_frame, ivf_header
+from excamera_dask.formats.ebml import written, written_float, written_integer
+from excamera_dask.formats.ivf import IVF_FRAME_HEADER, is_key_frame, ivf_header
+from excamera_dask.formats.video_element import complete_video, placeholder
 from excamera_dask.sources.description import UNSPECIFIED, Colour, PictureTags
-from excamera_dask.video_element import complete_video, placeholder
 
 WEBM_TIME_BASE = Fraction(1, 1000)
 

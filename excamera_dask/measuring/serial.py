@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 
 import av
 
-from excamera_dask.containers import read_packets, y4m_header
 from excamera_dask.errors import FirstPassError
 from excamera_dask.first_pass import (
     LIBVPX,
@@ -23,6 +22,7 @@ from excamera_dask.first_pass import (
     vpxenc_arguments,
     vpxenc_failure,
 )
+from excamera_dask.formats.containers import read_packets, y4m_header
 from excamera_dask.sources import SourceInfo, iter_frames
 
 CHUNK_ONLY = ("--disable-kf", "--kf-max-dist", "--threads")

@@ -4,7 +4,7 @@
 whenever what it finds was made for another processor, source or version; `verify` counts that, refuses it, and names what
 differs.
 
-`python -m excamera_dask.shipped_kernels FOLDER` packs them, under the same NUMBA_CPU_NAME and NUMBA_CPU_FEATURES.
+`python -m excamera_dask.kernels.shipped FOLDER` packs them, under the same NUMBA_CPU_NAME and NUMBA_CPU_FEATURES.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def load() -> None:
 
     Raises: KernelMismatch.
     """
-    from excamera_dask.warm_up import prepare_worker
+    from excamera_dask.kernels.warm_up import prepare_worker
 
     if not os.environ.get(SHIPPED):
         prepare_worker()
@@ -100,7 +100,7 @@ def verify(shipped: Path | None = None) -> Loaded:
 
     Raises: KernelMismatch, which names what differs from the machine that compiled them.
     """
-    from excamera_dask.warm_up import count_loads, load_kernels
+    from excamera_dask.kernels.warm_up import count_loads, load_kernels
 
     begin = time.perf_counter()
     load_kernels()
@@ -131,7 +131,7 @@ def pack(folder: Path) -> dict[str, Any]:
     cache = folder / CACHE
     cache.mkdir(parents=True, exist_ok=True)
     os.environ["NUMBA_CACHE_DIR"] = str(cache)
-    from excamera_dask.warm_up import compile_kernels
+    from excamera_dask.kernels.warm_up import compile_kernels
 
     compile_kernels(lambda text: print(text, file=sys.stderr))
     manifest = {**_here(), "name": sources_name(), "environment": _pins()}
@@ -208,11 +208,11 @@ def _read_manifest(shipped: Path) -> dict[str, Any]:
 def main(arguments: list[str]) -> None:
     """Pack into the folder that is the one argument, and print the manifest."""
     if len(arguments) != 1:
-        raise SystemExit("usage: python -m excamera_dask.shipped_kernels FOLDER")
+        raise SystemExit("usage: python -m excamera_dask.kernels.shipped FOLDER")
     try:
         print(json.dumps(pack(Path(arguments[0]))))
     except (KernelMismatch, OSError) as error:
-        raise SystemExit(f"shipped_kernels: {error}") from None
+        raise SystemExit(f"kernels: {error}") from None
 
 
 if __name__ == "__main__":

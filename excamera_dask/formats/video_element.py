@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import IO
 
-from excamera_dask.ebml import SEGMENT, Element, elements, written
+from excamera_dask.formats.ebml import SEGMENT, Element, elements, written
 
 TRACKS, TRACK_ENTRY, NAME, VIDEO = 0x1654AE6B, 0xAE, 0x536E, 0xE0
 HEADER_BYTES = 65536

@@ -14,7 +14,7 @@ from typing import IO, Any, NamedTuple, Protocol
 import av
 
 from excamera_dask.errors import ContainerError, SourceError
-from excamera_dask.ivf import (
+from excamera_dask.formats.ivf import (
     IvfFormat,
     Packet,
     is_key_frame,
@@ -23,6 +23,8 @@ from excamera_dask.ivf import (
     read_ivf_header,
     split_ivf,
 )
+from excamera_dask.formats.webm import Track, WebmFormat
+from excamera_dask.formats.y4m import Y4mWriter, y4m_header
 from excamera_dask.sources.choice import best, choice_told, choose_stream, described
 from excamera_dask.sources.description import Colour, PictureTags
 from excamera_dask.storage import (
@@ -36,8 +38,6 @@ from excamera_dask.storage import (
     open_output,
 )
 from excamera_dask.storage.errors import reason_of
-from excamera_dask.webm import Track, WebmFormat
-from excamera_dask.y4m import Y4mWriter, y4m_header
 
 __all__ = [
     "Packet",

@@ -13,8 +13,8 @@ from codec.bitstream import Frame
 from codec.errors import CodecError
 from codec.frame import Macroblocks
 from codec.frame_header import FrameHeader
-from excamera_dask.containers import Packet, read_packets
 from excamera_dask.errors import ContainerError
+from excamera_dask.formats.containers import Packet, read_packets
 
 REFERENCES = ("intra", "last", "golden", "altref")
 Y_MODES = ("DC_PRED", "V_PRED", "H_PRED", "TM_PRED", "B_PRED") + (

@@ -1,0 +1,1 @@
+"""How the codec's compiled kernels come to where they run: compiled beforehand, or shipped in an image."""

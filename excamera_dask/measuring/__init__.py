@@ -1,0 +1,1 @@
+"""What is measured of videos and encoders: errors against an original, rates, what frames say of themselves."""
