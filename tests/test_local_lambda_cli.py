@@ -22,7 +22,7 @@ require_runtime()
 PROGRAM = """
 import sys
 from excamera_dask.cli import cli, main
-from excamera_dask.cli.local_lambda import local
+from excamera_dask.cli.aws.local_lambda import local
 cli.add_command(local)
 sys.exit(main())
 """

@@ -5,9 +5,9 @@ from __future__ import annotations
 import click
 
 from excamera_dask.allocation import keep_freed_memory
-from excamera_dask.cli.aws_lambda import aws_lambda
+from excamera_dask.cli.aws.cluster import cluster
+from excamera_dask.cli.aws.functions import aws_lambda
 from excamera_dask.cli.bench import bench
-from excamera_dask.cli.cluster import cluster
 from excamera_dask.cli.compare import compare
 from excamera_dask.cli.decode import decode
 from excamera_dask.cli.demo import demo

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from excamera_dask.cli.aws.lambda_options import lambda_options, take_lambda_options
 from excamera_dask.cli.failures import Failure
 from excamera_dask.cli.head_start import head_start
-from excamera_dask.cli.lambda_options import lambda_options, take_lambda_options
 from excamera_dask.cli.libvpx_options import cq_level_option, libvpx_options
 from excamera_dask.cli.output import (
     check_input,

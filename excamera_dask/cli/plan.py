@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from excamera_dask.cli.aws_options import make_place, name_option, place_options
+from excamera_dask.cli.aws.options import make_place, name_option, place_options
 from excamera_dask.cli.encode import method_options
 from excamera_dask.cli.output import notice, print_json
 from excamera_dask.cli.reading_options import reading_options

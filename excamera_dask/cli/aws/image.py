@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from excamera_dask.cli.aws_options import (
+from excamera_dask.cli.aws.options import (
     ARCHITECTURES,
     aws_clients,
     json_option,

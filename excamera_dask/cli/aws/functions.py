@@ -8,9 +8,10 @@ from typing import Any
 
 import click
 
-from excamera_dask.cli.aws_checks import cost, doctor, policy, quotas
-from excamera_dask.cli.aws_image import build
-from excamera_dask.cli.aws_options import (
+from excamera_dask.cli.aws.checks import cost, doctor, policy, quotas
+from excamera_dask.cli.aws.image import build
+from excamera_dask.cli.aws.local_lambda import local
+from excamera_dask.cli.aws.options import (
     ARCHITECTURES,
     FunctionName,
     S3Url,
@@ -22,7 +23,6 @@ from excamera_dask.cli.aws_options import (
     place_options,
 )
 from excamera_dask.cli.failures import Failure
-from excamera_dask.cli.local_lambda import local
 from excamera_dask.cli.output import notice, print_json
 
 DAYS = ["1", "3", "5", "7", "14", "30", "60", "90", "180", "365"]

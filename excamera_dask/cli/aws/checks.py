@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from excamera_dask.cli.aws_options import (
+from excamera_dask.cli.aws.options import (
     ARCHITECTURES,
     S3Url,
     aws_clients,
