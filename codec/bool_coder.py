@@ -40,18 +40,18 @@ if INTERPRETED:
 
 else:
 
-    @intrinsic  # type: ignore[untyped-decorator]
-    def leading_zeros(typing_context, x):  # type: ignore[no-untyped-def]
+    @intrinsic
+    def leading_zeros(typing_context, x):
         """Zero bits above the highest set bit of a 64-bit integer."""
 
-        def lower(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        def lower(context, builder, signature, args):
             return builder.ctlz(args[0], ir.Constant(ir.IntType(1), 1))
 
         return types.int64(types.int64), lower
 
 
 @part_kernel
-def open_window(data, start, end):  # type: ignore[no-untyped-def]
+def open_window(data, start, end):
     """Window on data[start:end] of a uint8 array."""
     return refill(
         data, Window(np.int64(0), np.int64(255), np.int64(-8), np.int64(start), np.int64(end))
@@ -59,7 +59,7 @@ def open_window(data, start, end):  # type: ignore[no-untyped-def]
 
 
 @part_kernel
-def refill(data, window):  # type: ignore[no-untyped-def]
+def refill(data, window):
     """Append bytes to a window with less than 8 bits."""
     value, bits, position, end = window.value, window.bits, window.position, window.end
     if position + 6 <= end:
@@ -78,7 +78,7 @@ def refill(data, window):  # type: ignore[no-untyped-def]
 
 
 @part_kernel
-def read_bool(data, window, probability):  # type: ignore[no-untyped-def]
+def read_bool(data, window, probability):
     """The window after one boolean, and the boolean, which is 0 with `probability`/256 (section 7.3)."""
     if window.bits < 0:
         window = refill(data, window)
@@ -100,7 +100,7 @@ def read_bool(data, window, probability):  # type: ignore[no-untyped-def]
 
 
 @part_kernel
-def read_bits(data, window, count):  # type: ignore[no-untyped-def]
+def read_bits(data, window, count):
     """The window after a literal of `count` bits, most significant first, and the literal."""
     value = np.int64(0)
     for _ in range(count):
@@ -110,19 +110,19 @@ def read_bits(data, window, count):  # type: ignore[no-untyped-def]
 
 
 @part_kernel
-def ran_out(window):  # type: ignore[no-untyped-def]
+def ran_out(window):
     """Whether bits after the end of the data were used (libvpx calls the frame corrupted then)."""
     return 8 * (window.position - window.end) > window.bits
 
 
 @part_kernel
-def load_window(state):  # type: ignore[no-untyped-def]
+def load_window(state):
     """The window that `store_window` put into an int64 array of 5."""
     return Window(state[0], state[1], state[2], state[3], state[4])
 
 
 @part_kernel
-def store_window(window, state):  # type: ignore[no-untyped-def]
+def store_window(window, state):
     """Put a window into an int64 array of 5."""
     state[0] = window.value
     state[1] = window.range
@@ -132,21 +132,21 @@ def store_window(window, state):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def open_windows(data, starts, ends, windows):  # type: ignore[no-untyped-def]
+def open_windows(data, starts, ends, windows):
     """Open a window on each data[start:end]; windows is (N, 5) int64."""
     for i in range(len(starts)):
         store_window(open_window(data, starts[i], ends[i]), windows[i])
 
 
 @kernel
-def _read_literal(data, window, count):  # type: ignore[no-untyped-def]
+def _read_literal(data, window, count):
     moved, value = read_bits(data, load_window(window), count)
     store_window(moved, window)
     return value
 
 
 @kernel
-def _read_bool(data, window, probability):  # type: ignore[no-untyped-def]
+def _read_bool(data, window, probability):
     moved, value = read_bool(data, load_window(window), probability)
     store_window(moved, window)
     return value
@@ -195,7 +195,7 @@ LOW, RANGE, COUNT, POSITION = range(4)
 
 
 @part_kernel
-def reset_writer(state):  # type: ignore[no-untyped-def]
+def reset_writer(state):
     """Begin a new stream at position 0."""
     state[LOW] = 0
     state[RANGE] = 255
@@ -204,7 +204,7 @@ def reset_writer(state):  # type: ignore[no-untyped-def]
 
 
 @part_kernel
-def _put_byte(state, out, byte):  # type: ignore[no-untyped-def]
+def _put_byte(state, out, byte):
     """Append a byte; past the end of `out` only the position moves, so that the caller learns the size it needs."""
     position = state[POSITION]
     if position < len(out):
@@ -213,7 +213,7 @@ def _put_byte(state, out, byte):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _carry(state, out):  # type: ignore[no-untyped-def]
+def _carry(state, out):
     """Add one to the bytes written so far."""
     at = min(state[POSITION], len(out)) - 1
     while at >= 0 and out[at] == 255:
@@ -224,7 +224,7 @@ def _carry(state, out):  # type: ignore[no-untyped-def]
 
 
 @part_kernel
-def write_bool(state, out, probability, bit):  # type: ignore[no-untyped-def]
+def write_bool(state, out, probability, bit):
     """Append a boolean that is 0 with `probability`/256 (section 7.3)."""
     split = 1 + (((state[RANGE] - 1) * np.int64(probability)) >> 8)
     low = state[LOW]
@@ -249,35 +249,35 @@ def write_bool(state, out, probability, bit):  # type: ignore[no-untyped-def]
 
 
 @part_kernel
-def write_bits(state, out, value, count):  # type: ignore[no-untyped-def]
+def write_bits(state, out, value, count):
     """Append a literal of `count` bits, most significant first."""
     for i in range(count):
         write_bool(state, out, 128, (value >> (count - 1 - i)) & 1)
 
 
 @part_kernel
-def flush_writer(state, out):  # type: ignore[no-untyped-def]
+def flush_writer(state, out):
     """Push out what the interval holds, as libvpx does: 32 zero bits."""
     write_bits(state, out, 0, 32)
 
 
 @kernel
-def _start(state):  # type: ignore[no-untyped-def]
+def _start(state):
     reset_writer(state)
 
 
 @kernel
-def _write_literal(state, out, value, count):  # type: ignore[no-untyped-def]
+def _write_literal(state, out, value, count):
     write_bits(state, out, value, count)
 
 
 @kernel
-def _write_bool(state, out, probability, bit):  # type: ignore[no-untyped-def]
+def _write_bool(state, out, probability, bit):
     write_bool(state, out, probability, bit)
 
 
 @kernel
-def _flush(state, out):  # type: ignore[no-untyped-def]
+def _flush(state, out):
     flush_writer(state, out)
 
 

@@ -10,7 +10,7 @@ from codec.kernel import kernel, part_kernel
 
 
 @kernel
-def extend_borders(picture):  # type: ignore[no-untyped-def]
+def extend_borders(picture):
     """Repeat the edge pixels of all three planes into their borders, in place."""
     extend_plane(picture.y)
     extend_plane(picture.u)
@@ -18,7 +18,7 @@ def extend_borders(picture):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def extend_plane(plane):  # type: ignore[no-untyped-def]
+def extend_plane(plane):
     """Repeat the edge pixels of one plane into its border, in place."""
     bottom = plane.shape[0] - BORDER
     right = plane.shape[1] - BORDER
@@ -34,6 +34,6 @@ def extend_plane(plane):  # type: ignore[no-untyped-def]
 
 
 @part_kernel
-def _copy_row(plane, y, to_y):  # type: ignore[no-untyped-def]
+def _copy_row(plane, y, to_y):
     for x in range(0, plane.shape[1], 8):  # the width is a multiple of 8
         simd.store(simd.load8(plane, y, x), plane, to_y, x)

@@ -91,7 +91,7 @@ def _decode_rows(
     above,
     left,
     coefficients,
-):  # type: ignore[no-untyped-def]
+):
     """Read tokens and reconstruct, row by row; macroblocks as `_new_row_buffered_macroblocks` makes them.
 
     above (C, CONTEXTS) and left (CONTEXTS,) uint8, coefficients (25, 16) int16: room, the first two zero.

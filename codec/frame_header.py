@@ -401,7 +401,7 @@ def _serialize_mode_probabilities(
 
 
 @kernel
-def _read_coefficient_updates(data, window, probabilities):  # type: ignore[no-untyped-def]
+def _read_coefficient_updates(data, window, probabilities):
     """Section 13.4; probabilities is (1056,) uint8."""
     update_probabilities = COEFF_UPDATE_PROBS.reshape(-1)
     moved = load_window(window)
@@ -414,7 +414,7 @@ def _read_coefficient_updates(data, window, probabilities):  # type: ignore[no-u
 
 
 @kernel
-def _write_coefficient_updates(state, out, before, after):  # type: ignore[no-untyped-def]
+def _write_coefficient_updates(state, out, before, after):
     """Section 13.4; before and after are (1056,) uint8."""
     update_probabilities = COEFF_UPDATE_PROBS.reshape(-1)
     for i in range(len(before)):
@@ -425,7 +425,7 @@ def _write_coefficient_updates(state, out, before, after):  # type: ignore[no-un
 
 
 @kernel
-def _read_vector_updates(data, window, probabilities):  # type: ignore[no-untyped-def]
+def _read_vector_updates(data, window, probabilities):
     """Section 17.2; probabilities is (2, 19) uint8."""
     moved = load_window(window)
     for component in range(2):
@@ -438,7 +438,7 @@ def _read_vector_updates(data, window, probabilities):  # type: ignore[no-untype
 
 
 @kernel
-def _write_vector_updates(state, out, before, after):  # type: ignore[no-untyped-def]
+def _write_vector_updates(state, out, before, after):
     """Section 17.2; before and after are (2, 19) uint8, and what changes is even or 1."""
     for component in range(2):
         for i in range(19):

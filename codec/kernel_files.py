@@ -24,17 +24,17 @@ UNSAVED: list[OSError] = []
 """Why kernels that this process compiled could not be kept."""
 
 
-class _Folder(UserProvidedCacheLocator):  # type: ignore[misc]
+class _Folder(UserProvidedCacheLocator):
     def ensure_cache_path(self) -> None:
         with contextlib.suppress(OSError):
             super().ensure_cache_path()
 
 
-class _KernelFiles(CompileResultCacheImpl):  # type: ignore[misc]
+class _KernelFiles(CompileResultCacheImpl):
     _locator_classes: list[type[object]] = [_Folder]  # noqa: RUF012
 
 
-class KernelCache(FunctionCache):  # type: ignore[misc]
+class KernelCache(FunctionCache):
     """The cache of one kernel, under `numba.config.CACHE_DIR` as it is now; it raises nothing."""
 
     _impl_class = _KernelFiles

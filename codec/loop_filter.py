@@ -58,7 +58,7 @@ def filter_levels(
 
 
 @kernel
-def macroblock_levels(macroblocks, table, levels, inner):  # type: ignore[no-untyped-def]
+def macroblock_levels(macroblocks, table, levels, inner):
     """Look up the levels (R, C) uint8 of a frame's macroblocks, and where their inner edges are filtered too.
 
     table (4, 4, 10) uint8 is of `filter_levels`; inner (R, C) uint8 is 0 where a macroblock without coefficients was
@@ -75,7 +75,7 @@ def macroblock_levels(macroblocks, table, levels, inner):  # type: ignore[no-unt
 
 
 @part_kernel
-def _interior_limit(level, sharpness):  # type: ignore[no-untyped-def]
+def _interior_limit(level, sharpness):
     limit = level
     if sharpness > 0:
         limit >>= 2 if sharpness > 4 else 1
@@ -84,7 +84,7 @@ def _interior_limit(level, sharpness):  # type: ignore[no-untyped-def]
 
 
 @part_kernel
-def _variance_threshold(level, key_frame):  # type: ignore[no-untyped-def]
+def _variance_threshold(level, key_frame):
     """Above which a neighbouring difference counts as high edge variance (section 15.5)."""
     if level >= 40:
         return 2 if key_frame else 3
@@ -98,22 +98,22 @@ def _variance_threshold(level, key_frame):  # type: ignore[no-untyped-def]
 
 
 @part_kernel
-def _clamp(vector):  # type: ignore[no-untyped-def]
+def _clamp(vector):
     return simd.maximum(simd.minimum(vector, 127), -128)
 
 
 @part_kernel
-def _keep(mask, vector):  # type: ignore[no-untyped-def]
+def _keep(mask, vector):
     return simd.select(mask, vector, vector ^ vector)
 
 
 @part_kernel
-def _simple_mask(p1, p0, q0, q1, edge_limit):  # type: ignore[no-untyped-def]
+def _simple_mask(p1, p0, q0, q1, edge_limit):
     return simd.absolute(p0 - q0) * 2 + (simd.absolute(p1 - q1) >> 1) <= edge_limit
 
 
 @part_kernel
-def _normal_mask(p3, p2, p1, p0, q0, q1, q2, q3, edge_limit, interior_limit):  # type: ignore[no-untyped-def]
+def _normal_mask(p3, p2, p1, p0, q0, q1, q2, q3, edge_limit, interior_limit):
     steps = simd.maximum(
         simd.maximum(
             simd.maximum(simd.absolute(p3 - p2), simd.absolute(p2 - p1)),
@@ -125,19 +125,19 @@ def _normal_mask(p3, p2, p1, p0, q0, q1, q2, q3, edge_limit, interior_limit):  #
 
 
 @part_kernel
-def _high_variance(p1, p0, q0, q1, threshold):  # type: ignore[no-untyped-def]
+def _high_variance(p1, p0, q0, q1, threshold):
     return simd.maximum(simd.absolute(p1 - p0), simd.absolute(q1 - q0)) > threshold
 
 
 @part_kernel
-def _simple(p1, p0, q0, q1, mask):  # type: ignore[no-untyped-def]
+def _simple(p1, p0, q0, q1, mask):
     """Section 15.2: new p0 and q0."""
     a = _keep(mask, _clamp(_clamp(p1 - q1) + (q0 - p0) * 3))
     return p0 + (simd.minimum(a + 3, 127) >> 3), q0 - (simd.minimum(a + 4, 127) >> 3)
 
 
 @part_kernel
-def _inner(p1, p0, q0, q1, mask, high_variance):  # type: ignore[no-untyped-def]
+def _inner(p1, p0, q0, q1, mask, high_variance):
     """Section 15.3, subblock_filter: new p1, p0, q0, q1."""
     a = _keep(high_variance, _clamp(p1 - q1))
     a = _keep(mask, _clamp(a + (q0 - p0) * 3))
@@ -148,7 +148,7 @@ def _inner(p1, p0, q0, q1, mask, high_variance):  # type: ignore[no-untyped-def]
 
 
 @part_kernel
-def _outer(p2, p1, p0, q0, q1, q2, mask, high_variance):  # type: ignore[no-untyped-def]
+def _outer(p2, p1, p0, q0, q1, q2, mask, high_variance):
     """Section 15.3, MBfilter: new p2, p1, p0, q0, q1, q2."""
     w = _keep(mask, _clamp(_clamp(p1 - q1) + (q0 - p0) * 3))
     sharp = _keep(high_variance, w)
@@ -166,18 +166,18 @@ def _outer(p2, p1, p0, q0, q1, q2, mask, high_variance):  # type: ignore[no-unty
 
 
 @part_kernel
-def _load_pair(u, v, y, x):  # type: ignore[no-untyped-def]
+def _load_pair(u, v, y, x):
     return _join(simd.load8(u, y, x), simd.load8(v, y, x))
 
 
 @part_kernel
-def _store_pair(vector, u, v, y, x):  # type: ignore[no-untyped-def]
+def _store_pair(vector, u, v, y, x):
     simd.store(_first_half(vector, vector), u, y, x)
     simd.store(_second_half(vector, vector), v, y, x)
 
 
 @part_kernel
-def _luma_row_outer(plane, y, x, edge_limit, interior_limit, threshold):  # type: ignore[no-untyped-def]
+def _luma_row_outer(plane, y, x, edge_limit, interior_limit, threshold):
     p3 = simd.load16(plane, y - 4, x)
     p2 = simd.load16(plane, y - 3, x)
     p1 = simd.load16(plane, y - 2, x)
@@ -199,7 +199,7 @@ def _luma_row_outer(plane, y, x, edge_limit, interior_limit, threshold):  # type
 
 
 @part_kernel
-def _luma_rows_inner(plane, top, x, edge_limit, interior_limit, threshold):  # type: ignore[no-untyped-def]
+def _luma_rows_inner(plane, top, x, edge_limit, interior_limit, threshold):
     for y in range(top + 4, top + 16, 4):
         p3 = simd.load16(plane, y - 4, x)
         p2 = simd.load16(plane, y - 3, x)
@@ -220,7 +220,7 @@ def _luma_rows_inner(plane, top, x, edge_limit, interior_limit, threshold):  # t
 
 
 @part_kernel
-def _luma_column_outer(plane, y, x, edge_limit, interior_limit, threshold):  # type: ignore[no-untyped-def]
+def _luma_column_outer(plane, y, x, edge_limit, interior_limit, threshold):
     p3, p2, p1, p0, q0, q1, q2, q3 = simd.load_columns16(plane, y, x - 4)
     mask = _normal_mask(p3, p2, p1, p0, q0, q1, q2, q3, edge_limit, interior_limit)
     if simd.any_lane(mask):
@@ -230,7 +230,7 @@ def _luma_column_outer(plane, y, x, edge_limit, interior_limit, threshold):  # t
 
 
 @part_kernel
-def _luma_columns_inner(plane, y, left, edge_limit, interior_limit, threshold):  # type: ignore[no-untyped-def]
+def _luma_columns_inner(plane, y, left, edge_limit, interior_limit, threshold):
     for x in range(left + 4, left + 16, 4):
         p3, p2, p1, p0, q0, q1, q2, q3 = simd.load_columns16(plane, y, x - 4)
         mask = _normal_mask(p3, p2, p1, p0, q0, q1, q2, q3, edge_limit, interior_limit)
@@ -241,7 +241,7 @@ def _luma_columns_inner(plane, y, left, edge_limit, interior_limit, threshold): 
 
 
 @part_kernel
-def _chroma_row_outer(u, v, y, x, edge_limit, interior_limit, threshold):  # type: ignore[no-untyped-def]
+def _chroma_row_outer(u, v, y, x, edge_limit, interior_limit, threshold):
     p3 = _load_pair(u, v, y - 4, x)
     p2 = _load_pair(u, v, y - 3, x)
     p1 = _load_pair(u, v, y - 2, x)
@@ -263,7 +263,7 @@ def _chroma_row_outer(u, v, y, x, edge_limit, interior_limit, threshold):  # typ
 
 
 @part_kernel
-def _chroma_row_inner(u, v, y, x, edge_limit, interior_limit, threshold):  # type: ignore[no-untyped-def]
+def _chroma_row_inner(u, v, y, x, edge_limit, interior_limit, threshold):
     p3 = _load_pair(u, v, y - 4, x)
     p2 = _load_pair(u, v, y - 3, x)
     p1 = _load_pair(u, v, y - 2, x)
@@ -283,7 +283,7 @@ def _chroma_row_inner(u, v, y, x, edge_limit, interior_limit, threshold):  # typ
 
 
 @part_kernel
-def _chroma_column_outer(u, v, y, x, edge_limit, interior_limit, threshold):  # type: ignore[no-untyped-def]
+def _chroma_column_outer(u, v, y, x, edge_limit, interior_limit, threshold):
     p3, p2, p1, p0, q0, q1, q2, q3 = simd.load_columns_of_two(u, v, y, x - 4)
     mask = _normal_mask(p3, p2, p1, p0, q0, q1, q2, q3, edge_limit, interior_limit)
     if simd.any_lane(mask):
@@ -293,7 +293,7 @@ def _chroma_column_outer(u, v, y, x, edge_limit, interior_limit, threshold):  # 
 
 
 @part_kernel
-def _chroma_column_inner(u, v, y, x, edge_limit, interior_limit, threshold):  # type: ignore[no-untyped-def]
+def _chroma_column_inner(u, v, y, x, edge_limit, interior_limit, threshold):
     p3, p2, p1, p0, q0, q1, q2, q3 = simd.load_columns_of_two(u, v, y, x - 4)
     mask = _normal_mask(p3, p2, p1, p0, q0, q1, q2, q3, edge_limit, interior_limit)
     if simd.any_lane(mask):
@@ -303,7 +303,7 @@ def _chroma_column_inner(u, v, y, x, edge_limit, interior_limit, threshold):  # 
 
 
 @kernel
-def _simple_row(plane, y, x, edge_limit):  # type: ignore[no-untyped-def]
+def _simple_row(plane, y, x, edge_limit):
     p1 = simd.load16(plane, y - 2, x)
     p0 = simd.load16(plane, y - 1, x)
     q0 = simd.load16(plane, y, x)
@@ -314,7 +314,7 @@ def _simple_row(plane, y, x, edge_limit):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _simple_column(plane, y, x, edge_limit):  # type: ignore[no-untyped-def]
+def _simple_column(plane, y, x, edge_limit):
     p3, p2, p1, p0, q0, q1, q2, q3 = simd.load_columns16(plane, y, x - 4)
     p0, q0 = _simple(p1, p0, q0, q1, _simple_mask(p1, p0, q0, q1, edge_limit))
     simd.store_columns((p3, p2, p1, p0, q0, q1, q2, q3), plane, y, x - 4)
@@ -324,7 +324,7 @@ def _simple_column(plane, y, x, edge_limit):  # type: ignore[no-untyped-def]
 
 
 @part_kernel
-def _filter_macroblock(luma, u, v, row, column, level, inner, sharpness, key_frame):  # type: ignore[no-untyped-def]
+def _filter_macroblock(luma, u, v, row, column, level, inner, sharpness, key_frame):
     interior = _interior_limit(level, sharpness)
     interior_limit = simd.i16x16(interior)
     threshold = simd.i16x16(_variance_threshold(level, key_frame))
@@ -349,7 +349,7 @@ def _filter_macroblock(luma, u, v, row, column, level, inner, sharpness, key_fra
 
 
 @part_kernel
-def _filter_macroblock_simply(plane, row, column, level, inner, sharpness):  # type: ignore[no-untyped-def]
+def _filter_macroblock_simply(plane, row, column, level, inner, sharpness):
     interior = _interior_limit(level, sharpness)
     outer_limit = simd.i16x16(2 * (level + 2) + interior)
     inner_limit = simd.i16x16(2 * level + interior)
@@ -368,7 +368,7 @@ def _filter_macroblock_simply(plane, row, column, level, inner, sharpness):  # t
 
 
 @kernel
-def loop_filter_picture(picture, levels, inner, sharpness, simple, key_frame):  # type: ignore[no-untyped-def]
+def loop_filter_picture(picture, levels, inner, sharpness, simple, key_frame):
     """Filter a whole picture in place, macroblock after macroblock in raster order; its borders stay as they are.
 
     levels (R, C) uint8 0..63, 0 for none; inner (R, C) uint8, see `macroblock_levels`; sharpness 0..7; `simple` for the

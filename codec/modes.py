@@ -116,7 +116,7 @@ def mode_probabilities(header: FrameHeader, tables: ProbabilityTables) -> NDArra
 
 
 @part_kernel
-def _read_tree(data, window, tree, probabilities, base):  # type: ignore[no-untyped-def]
+def _read_tree(data, window, tree, probabilities, base):
     """A value of a tree whose first probability is probabilities[base] (section 8.1)."""
     node = np.int64(0)
     while True:
@@ -127,7 +127,7 @@ def _read_tree(data, window, tree, probabilities, base):  # type: ignore[no-unty
 
 
 @part_kernel
-def _sub_mode_contexts(sub_modes, row, column, block):  # type: ignore[no-untyped-def]
+def _sub_mode_contexts(sub_modes, row, column, block):
     """Modes of the subblocks above and to the left on key frames, B_DC_PRED outside (section 11.3)."""
     above = left = np.int64(B_DC_PRED)
     if block >> 2:
@@ -142,7 +142,7 @@ def _sub_mode_contexts(sub_modes, row, column, block):  # type: ignore[no-untype
 
 
 @part_kernel
-def _read_sub_modes(data, window, key_frame, macroblocks, row, column):  # type: ignore[no-untyped-def]
+def _read_sub_modes(data, window, key_frame, macroblocks, row, column):
     """The 16 subblock modes of a B_PRED macroblock: with contexts on key frames (section 11.3), else without."""
     for block in range(16):
         probabilities = B_MODE_PROBS
@@ -155,14 +155,14 @@ def _read_sub_modes(data, window, key_frame, macroblocks, row, column):  # type:
 
 
 @part_kernel
-def _fill_vectors(macroblocks, row, column, v_row, v_column):  # type: ignore[no-untyped-def]
+def _fill_vectors(macroblocks, row, column, v_row, v_column):
     for block in range(16):
         macroblocks.vectors[row, column, block, 0] = v_row
         macroblocks.vectors[row, column, block, 1] = v_column
 
 
 @part_kernel
-def _read_intra(data, window, key_frame, probabilities, macroblocks, row, column):  # type: ignore[no-untyped-def]
+def _read_intra(data, window, key_frame, probabilities, macroblocks, row, column):
     """Modes of an intra macroblock (sections 11.2 to 11.4, 16.1 and 16.2)."""
     if key_frame:
         window, y_mode = _read_tree(data, window, KF_Y_MODE_TREE, KF_YMODE_PROBS, 0)
@@ -184,7 +184,7 @@ def _read_intra(data, window, key_frame, probabilities, macroblocks, row, column
 
 
 @part_kernel
-def _read_inter(data, window, probabilities, sign_bias, macroblocks, row, column):  # type: ignore[no-untyped-def]
+def _read_inter(data, window, probabilities, sign_bias, macroblocks, row, column):
     """Reference, mode and vectors of an inter macroblock (section 16.3)."""
     reference = LAST_FRAME
     window, bit = read_bool(data, window, probabilities[LAST])
@@ -229,7 +229,7 @@ def _read_inter(data, window, probabilities, sign_bias, macroblocks, row, column
 @kernel
 def read_modes(
     data, window, probabilities, key_frame, update_map, skip_enabled, sign_bias, macroblocks
-):  # type: ignore[no-untyped-def]
+):
     """Read what a frame says of each macroblock before its tokens.
 
     window (5,) int64 is read and updated; probabilities as `mode_probabilities` gives them; sign_bias (4,) uint8.
@@ -263,7 +263,7 @@ RECORDS_OF_A_MACROBLOCK = 640
 
 
 @part_kernel
-def _record_tree(records, count, tree, codes, place, value):  # type: ignore[no-untyped-def]
+def _record_tree(records, count, tree, codes, place, value):
     """A value of a tree whose first probability is at `place`."""
     bits, length = np.int64(codes[value, 0]), np.int64(codes[value, 1])
     node = np.int64(0)
@@ -275,7 +275,7 @@ def _record_tree(records, count, tree, codes, place, value):  # type: ignore[no-
 
 
 @part_kernel
-def _record_fixed_tree(records, count, tree, codes, probabilities, value):  # type: ignore[no-untyped-def]
+def _record_fixed_tree(records, count, tree, codes, probabilities, value):
     """A value of a tree of fixed probabilities."""
     bits, length = np.int64(codes[value, 0]), np.int64(codes[value, 1])
     node = np.int64(0)
@@ -287,7 +287,7 @@ def _record_fixed_tree(records, count, tree, codes, probabilities, value):  # ty
 
 
 @part_kernel
-def _record_sub_modes(records, count, key_frame, macroblocks, row, column):  # type: ignore[no-untyped-def]
+def _record_sub_modes(records, count, key_frame, macroblocks, row, column):
     for block in range(16):
         probabilities = B_MODE_PROBS
         if key_frame:
@@ -299,7 +299,7 @@ def _record_sub_modes(records, count, key_frame, macroblocks, row, column):  # t
 
 
 @part_kernel
-def _record_intra(records, count, key_frame, macroblocks, row, column):  # type: ignore[no-untyped-def]
+def _record_intra(records, count, key_frame, macroblocks, row, column):
     y_mode = np.int64(macroblocks.y_mode[row, column])
     uv_mode = np.int64(macroblocks.uv_mode[row, column])
     if key_frame:
@@ -318,7 +318,7 @@ def _record_intra(records, count, key_frame, macroblocks, row, column):  # type:
 
 
 @part_kernel
-def _record_inter(records, count, sign_bias, macroblocks, row, column):  # type: ignore[no-untyped-def]
+def _record_inter(records, count, sign_bias, macroblocks, row, column):
     reference = np.int64(macroblocks.reference[row, column])
     count = record(records, count, LAST, 1 if reference != LAST_FRAME else 0)
     if reference != LAST_FRAME:
@@ -352,7 +352,7 @@ def _record_inter(records, count, sign_bias, macroblocks, row, column):  # type:
 
 
 @kernel
-def _record_row(row, key_frame, update_map, skip_enabled, sign_bias, macroblocks, records):  # type: ignore[no-untyped-def]
+def _record_row(row, key_frame, update_map, skip_enabled, sign_bias, macroblocks, records):
     """Record what `read_modes` reads of one row of macroblocks; gives the number of records."""
     count = 0
     for column in range(macroblocks.y_mode.shape[1]):
@@ -374,7 +374,7 @@ def _record_row(row, key_frame, update_map, skip_enabled, sign_bias, macroblocks
 @kernel
 def _write_rows(
     state, out, probabilities, key_frame, update_map, skip_enabled, sign_bias, macroblocks, records
-):  # type: ignore[no-untyped-def]
+):
     for row in range(len(macroblocks.y_mode)):
         count = _record_row(
             row, key_frame, update_map, skip_enabled, sign_bias, macroblocks, records
@@ -383,7 +383,7 @@ def _write_rows(
 
 
 @kernel
-def _count_rows(key_frame, update_map, skip_enabled, sign_bias, macroblocks, records, counts):  # type: ignore[no-untyped-def]
+def _count_rows(key_frame, update_map, skip_enabled, sign_bias, macroblocks, records, counts):
     for row in range(len(macroblocks.y_mode)):
         count = _record_row(
             row, key_frame, update_map, skip_enabled, sign_bias, macroblocks, records

@@ -57,13 +57,13 @@ class NearVectors(NamedTuple):
 
 
 @part_kernel
-def wrap_vector(component):  # type: ignore[no-untyped-def]
+def wrap_vector(component):
     """A component as libvpx keeps it: 16 bits in eighths of a pixel, so 15 bits here."""
     return ((component + 16384) & 32767) - 16384
 
 
 @part_kernel
-def clamp_vector(vector_row, vector_column, row, column, rows, columns):  # type: ignore[no-untyped-def]
+def clamp_vector(vector_row, vector_column, row, column, rows, columns):
     """Keep a vector of macroblock (row, column) from pointing further than MARGIN out of the picture."""
     top, left = -64 * row - MARGIN, -64 * column - MARGIN
     bottom, right = 64 * (rows - 1 - row) + MARGIN, 64 * (columns - 1 - column) + MARGIN
@@ -71,7 +71,7 @@ def clamp_vector(vector_row, vector_column, row, column, rows, columns):  # type
 
 
 @part_kernel
-def find_near_vectors(macroblocks, row, column, reference, sign_bias):  # type: ignore[no-untyped-def]
+def find_near_vectors(macroblocks, row, column, reference, sign_bias):
     """Look at the macroblocks above, to the left and above left of (row, column); sign_bias is (4,) uint8."""
     rows, columns = macroblocks.y_mode.shape
     v1_row = v1_column = v2_row = v2_column = v3_row = v3_column = np.int64(0)
@@ -148,7 +148,7 @@ def find_near_vectors(macroblocks, row, column, reference, sign_bias):  # type: 
 
 
 @part_kernel
-def neighbour_vectors(macroblocks, row, column, block):  # type: ignore[no-untyped-def]
+def neighbour_vectors(macroblocks, row, column, block):
     """Vectors of the subblocks to the left of and above a subblock: left row, column, above row, column."""
     left_row = left_column = above_row = above_column = np.int64(0)
     if block & 3:
@@ -167,7 +167,7 @@ def neighbour_vectors(macroblocks, row, column, block):  # type: ignore[no-untyp
 
 
 @part_kernel
-def sub_vector_context(left_row, left_column, above_row, above_column):  # type: ignore[no-untyped-def]
+def sub_vector_context(left_row, left_column, above_row, above_column):
     """Row of SUB_MV_REF_PROBS by the neighbours' vectors (section 16.3)."""
     left_zero = left_row == 0 and left_column == 0
     above_zero = above_row == 0 and above_column == 0
@@ -182,7 +182,7 @@ def sub_vector_context(left_row, left_column, above_row, above_column):  # type:
 
 
 @part_kernel
-def _read_component(data, window, probabilities, base):  # type: ignore[no-untyped-def]
+def _read_component(data, window, probabilities, base):
     """One component of a vector difference (section 17.2), with probabilities[base : base + 19]."""
     window, long_form = read_bool(data, window, probabilities[base + IS_SHORT])
     magnitude = np.int64(0)
@@ -213,7 +213,7 @@ def _read_component(data, window, probabilities, base):  # type: ignore[no-untyp
 
 
 @part_kernel
-def _short_node(depth, prefix):  # type: ignore[no-untyped-def]
+def _short_node(depth, prefix):
     """Node of small_mvtree after the bits `prefix`: 0, then 1 and 4, then 2, 3, 5 and 6."""
     if depth == 0:
         return 0
@@ -223,7 +223,7 @@ def _short_node(depth, prefix):  # type: ignore[no-untyped-def]
 
 
 @part_kernel
-def read_vector(data, window, probabilities, base, best_row, best_column):  # type: ignore[no-untyped-def]
+def read_vector(data, window, probabilities, base, best_row, best_column):
     """A vector coded as the difference from the best one; rows come first."""
     v_row, v_column = best_row, best_column
     for component in range(2):
@@ -236,7 +236,7 @@ def read_vector(data, window, probabilities, base, best_row, best_column):  # ty
 
 
 @part_kernel
-def read_split(data, window, probabilities, base, macroblocks, row, column, best_row, best_column):  # type: ignore[no-untyped-def]
+def read_split(data, window, probabilities, base, macroblocks, row, column, best_row, best_column):
     """Partitioning, sub modes and vectors of a SPLITMV macroblock (section 16.3)."""
     partitioning = SPLIT_4X4
     window, bit = read_bool(data, window, MBSPLIT_PROBS[0])
@@ -278,7 +278,7 @@ def read_split(data, window, probabilities, base, macroblocks, row, column, best
 
 
 @part_kernel
-def _record_component(records, count, base, difference):  # type: ignore[no-untyped-def]
+def _record_component(records, count, base, difference):
     magnitude = abs(difference)
     count = record(records, count, base + IS_SHORT, 0 if magnitude < 8 else 1)
     if magnitude < 8:
@@ -298,7 +298,7 @@ def _record_component(records, count, base, difference):  # type: ignore[no-unty
 
 
 @part_kernel
-def record_vector(records, count, base, v_row, v_column, best_row, best_column):  # type: ignore[no-untyped-def]
+def record_vector(records, count, base, v_row, v_column, best_row, best_column):
     """A vector as its difference from the best one; rows come first."""
     for component in range(2):
         difference = v_row - best_row if component == 0 else v_column - best_column
@@ -307,7 +307,7 @@ def record_vector(records, count, base, v_row, v_column, best_row, best_column):
 
 
 @part_kernel
-def record_split(records, count, base, macroblocks, row, column, best_row, best_column):  # type: ignore[no-untyped-def]
+def record_split(records, count, base, macroblocks, row, column, best_row, best_column):
     """Partitioning, sub modes and vectors of a SPLITMV macroblock."""
     partitioning = macroblocks.partitioning[row, column]
     count = record_fixed(records, count, MBSPLIT_PROBS[0], 1 if partitioning != SPLIT_4X4 else 0)

@@ -35,23 +35,23 @@ _last4 = simd.shuffle(tuple(range(4, 8)))
 
 
 @part_kernel
-def _load_two8(planes, y, x):  # type: ignore[no-untyped-def]
+def _load_two8(planes, y, x):
     return _join8(simd.load8(planes[0], y, x), simd.load8(planes[1], y, x))
 
 
 @part_kernel
-def _store_two8(vector, planes, y, x):  # type: ignore[no-untyped-def]
+def _store_two8(vector, planes, y, x):
     simd.store(_first8(vector, vector), planes[0], y, x)
     simd.store(_last8(vector, vector), planes[1], y, x)
 
 
 @part_kernel
-def _load_two4(planes, y, x):  # type: ignore[no-untyped-def]
+def _load_two4(planes, y, x):
     return _join4(simd.load4(planes[0], y, x), simd.load4(planes[1], y, x))
 
 
 @part_kernel
-def _store_two4(vector, planes, y, x):  # type: ignore[no-untyped-def]
+def _store_two4(vector, planes, y, x):
     simd.store(_first4(vector, vector), planes[0], y, x)
     simd.store(_last4(vector, vector), planes[1], y, x)
 
@@ -60,12 +60,12 @@ def _block_predictor(load: Any, store: Any, spread: Any, rows: int) -> Callable[
     """Make the kernel that predicts blocks of `rows` rows, one vector a row, by `load`, `store` and `spread`."""
 
     @part_kernel
-    def filtered(p0, p1, p2, p3, p4, p5, t0, t1, t2, t3, t4, t5):  # type: ignore[no-untyped-def]
+    def filtered(p0, p1, p2, p3, p4, p5, t0, t1, t2, t3, t4, t5):
         total = (p0 * t0 + p1 * t1) + (p2 * t2 + p3 * t3) + (p4 * t4 + p5 * t5)
         return ((total + _ROUND) >> 7) + 64
 
     @part_kernel
-    def across(source, y, x, t0, t1, t2, t3, t4, t5):  # type: ignore[no-untyped-def]
+    def across(source, y, x, t0, t1, t2, t3, t4, t5):
         return filtered(
             load(source, y, x - 2),
             load(source, y, x - 1),
@@ -82,11 +82,11 @@ def _block_predictor(load: Any, store: Any, spread: Any, rows: int) -> Callable[
         )
 
     @part_kernel
-    def clamped(vector):  # type: ignore[no-untyped-def]
+    def clamped(vector):
         return simd.minimum(simd.maximum(vector, 0), 255)
 
     @part_kernel
-    def taps(fraction):  # type: ignore[no-untyped-def]
+    def taps(fraction):
         return (
             spread(_SIXTAP[fraction, 0]),
             spread(_SIXTAP[fraction, 1]),
@@ -97,7 +97,7 @@ def _block_predictor(load: Any, store: Any, spread: Any, rows: int) -> Callable[
         )
 
     @part_kernel
-    def sixtap_both(source, y, x, fy, fx, destination, to_y, to_x):  # type: ignore[no-untyped-def]
+    def sixtap_both(source, y, x, fy, fx, destination, to_y, to_x):
         h0, h1, h2, h3, h4, h5 = taps(fx)
         v0, v1, v2, v3, v4, v5 = taps(fy)
         r0 = clamped(across(source, y - 2, x, h0, h1, h2, h3, h4, h5))
@@ -112,14 +112,14 @@ def _block_predictor(load: Any, store: Any, spread: Any, rows: int) -> Callable[
             r0, r1, r2, r3, r4 = r1, r2, r3, r4, r5
 
     @part_kernel
-    def sixtap_across(source, y, x, fx, destination, to_y, to_x):  # type: ignore[no-untyped-def]
+    def sixtap_across(source, y, x, fx, destination, to_y, to_x):
         h0, h1, h2, h3, h4, h5 = taps(fx)
         for row in range(rows):
             result = across(source, y + row, x, h0, h1, h2, h3, h4, h5)
             store(result, destination, to_y + row, to_x)
 
     @part_kernel
-    def sixtap_down(source, y, x, fy, destination, to_y, to_x):  # type: ignore[no-untyped-def]
+    def sixtap_down(source, y, x, fy, destination, to_y, to_x):
         v0, v1, v2, v3, v4, v5 = taps(fy)
         r0 = load(source, y - 2, x)
         r1 = load(source, y - 1, x)
@@ -133,11 +133,11 @@ def _block_predictor(load: Any, store: Any, spread: Any, rows: int) -> Callable[
             r0, r1, r2, r3, r4 = r1, r2, r3, r4, r5
 
     @part_kernel
-    def bilinear_across(source, y, x, h0, h1):  # type: ignore[no-untyped-def]
+    def bilinear_across(source, y, x, h0, h1):
         return (load(source, y, x) * h0 + load(source, y, x + 1) * h1 + 64) >> 7
 
     @part_kernel
-    def bilinear_both(source, y, x, fy, fx, destination, to_y, to_x):  # type: ignore[no-untyped-def]
+    def bilinear_both(source, y, x, fy, fx, destination, to_y, to_x):
         h0 = spread(_BILINEAR[fx, 0])
         h1 = spread(_BILINEAR[fx, 1])
         v0 = spread(_BILINEAR[fy, 0])
@@ -149,7 +149,7 @@ def _block_predictor(load: Any, store: Any, spread: Any, rows: int) -> Callable[
             upper = lower
 
     @part_kernel
-    def predict(source, y, x, fy, fx, bilinear, destination, to_y, to_x):  # type: ignore[no-untyped-def]
+    def predict(source, y, x, fy, fx, bilinear, destination, to_y, to_x):
         if (fy | fx) == 0:
             for row in range(rows):
                 store(load(source, y + row, x), destination, to_y + row, to_x)
@@ -162,7 +162,7 @@ def _block_predictor(load: Any, store: Any, spread: Any, rows: int) -> Callable[
         else:
             sixtap_both(source, y, x, fy, fx, destination, to_y, to_x)
 
-    return predict  # type: ignore[no-any-return]
+    return predict
 
 
 _predict_16x16 = _block_predictor(simd.load16, simd.store, simd.i16x16, 16)
@@ -173,7 +173,7 @@ _predict_two_4x4 = _block_predictor(_load_two4, _store_two4, simd.i16x8, 4)
 
 
 @kernel
-def predict_inter_16x16(source, y, x, fy, fx, bilinear, destination, to_y, to_x):  # type: ignore[no-untyped-def]
+def predict_inter_16x16(source, y, x, fy, fx, bilinear, destination, to_y, to_x):
     """Predict 16x16 pixels at (to_y, to_x) from `source` at (y + fy / 8, x + fx / 8) (section 18.3).
 
     2 pixels above and left, 3 below and right of the block must exist in `source`.
@@ -182,31 +182,31 @@ def predict_inter_16x16(source, y, x, fy, fx, bilinear, destination, to_y, to_x)
 
 
 @kernel
-def predict_inter_8x8(source, y, x, fy, fx, bilinear, destination, to_y, to_x):  # type: ignore[no-untyped-def]
+def predict_inter_8x8(source, y, x, fy, fx, bilinear, destination, to_y, to_x):
     """`predict_inter_16x16` for 8x8 pixels."""
     _predict_8x8(source, y, x, fy, fx, bilinear, destination, to_y, to_x)
 
 
 @kernel
-def predict_inter_4x4(source, y, x, fy, fx, bilinear, destination, to_y, to_x):  # type: ignore[no-untyped-def]
+def predict_inter_4x4(source, y, x, fy, fx, bilinear, destination, to_y, to_x):
     """`predict_inter_16x16` for 4x4 pixels."""
     _predict_4x4(source, y, x, fy, fx, bilinear, destination, to_y, to_x)
 
 
 @kernel
-def predict_inter_two_8x8(source, y, x, fy, fx, bilinear, destination, to_y, to_x):  # type: ignore[no-untyped-def]
+def predict_inter_two_8x8(source, y, x, fy, fx, bilinear, destination, to_y, to_x):
     """`predict_inter_8x8` for the pairs of planes `source` and `destination`, both at the same positions."""
     _predict_two_8x8(source, y, x, fy, fx, bilinear, destination, to_y, to_x)
 
 
 @kernel
-def predict_inter_two_4x4(source, y, x, fy, fx, bilinear, destination, to_y, to_x):  # type: ignore[no-untyped-def]
+def predict_inter_two_4x4(source, y, x, fy, fx, bilinear, destination, to_y, to_x):
     """`predict_inter_4x4` for the pairs of planes `source` and `destination`, both at the same positions."""
     _predict_two_4x4(source, y, x, fy, fx, bilinear, destination, to_y, to_x)
 
 
 @part_kernel
-def clamp_position(position, padded_size):  # type: ignore[no-untyped-def]
+def clamp_position(position, padded_size):
     """Move the first row or column of a block to where its filter taps stay inside the padded plane.
 
     Exactly as if the border went on for ever: a block moved so saw only edge pixels, and still does.
@@ -215,13 +215,13 @@ def clamp_position(position, padded_size):  # type: ignore[no-untyped-def]
 
 
 @part_kernel
-def _average(total):  # type: ignore[no-untyped-def]
+def _average(total):
     """A quarter of the sum of four vectors, rounded away from zero (section 18.1, at full precision)."""
     return (total + 2) >> 2 if total >= 0 else -((2 - total) >> 2)
 
 
 @kernel
-def predict_inter_luma(plane, vectors, split, partitioning, version, destination, mb_row, mb_col):  # type: ignore[no-untyped-def]
+def predict_inter_luma(plane, vectors, split, partitioning, version, destination, mb_row, mb_col):
     """Luma part of `predict_inter_macroblock`, on single planes."""
     height, width = plane.shape
     bilinear = 1 <= version <= 3
@@ -254,7 +254,7 @@ def predict_inter_luma(plane, vectors, split, partitioning, version, destination
 
 
 @kernel
-def predict_inter_chroma(reference, vectors, split, version, picture, mb_row, mb_col):  # type: ignore[no-untyped-def]
+def predict_inter_chroma(reference, vectors, split, version, picture, mb_row, mb_col):
     """Chroma part of `predict_inter_macroblock`: both planes by vectors derived from the luma's (section 18.1)."""
     source = (reference.u, reference.v)
     destination = (picture.u, picture.v)
@@ -287,7 +287,7 @@ def predict_inter_chroma(reference, vectors, split, version, picture, mb_row, mb
 
 
 @kernel
-def predict_inter_macroblock(  # type: ignore[no-untyped-def]
+def predict_inter_macroblock(
     reference, vectors, split, partitioning, version, picture, mb_row, mb_col
 ):
     """Predict a whole macroblock of `picture` from `reference` (two Pictures).

@@ -29,7 +29,7 @@ from codec.kernel import kernel, part_kernel
 
 
 @kernel
-def set_intra_border(picture):  # type: ignore[no-untyped-def]
+def set_intra_border(picture):
     """Draw the border of a picture not yet decoded: 127 above, from the corner to above-right, 129 to the left."""
     for plane in (picture.y, picture.u, picture.v):
         height, width = plane.shape
@@ -38,7 +38,7 @@ def set_intra_border(picture):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def extend_above_right(plane, mb_row, mb_col):  # type: ignore[no-untyped-def]
+def extend_above_right(plane, mb_row, mb_col):
     """Before subblock prediction in the last column: repeat the last pixel above it to the right, as libvpx does.
 
     Does nothing elsewhere, and nothing in the first row, where `set_intra_border` put 127.
@@ -53,7 +53,7 @@ def extend_above_right(plane, mb_row, mb_col):  # type: ignore[no-untyped-def]
 
 
 @part_kernel
-def _left_sum(plane, y, x, size):  # type: ignore[no-untyped-def]
+def _left_sum(plane, y, x, size):
     total = np.int64(0)
     for row in range(y, y + size):
         total += np.int64(plane[row, x - 1])
@@ -61,7 +61,7 @@ def _left_sum(plane, y, x, size):  # type: ignore[no-untyped-def]
 
 
 @part_kernel
-def _mean(above_sum, left_sum, has_above, has_left, shift):  # type: ignore[no-untyped-def]
+def _mean(above_sum, left_sum, has_above, has_left, shift):
     """Mean of the neighbours there are, 2**shift pixels on each side; 128 if there are none (section 12.2)."""
     if has_above and has_left:
         return (above_sum + left_sum + (1 << shift)) >> (shift + 1)
@@ -73,7 +73,7 @@ def _mean(above_sum, left_sum, has_above, has_left, shift):  # type: ignore[no-u
 
 
 @kernel
-def predict_16x16(plane, y, x, mode, destination, to_y, to_x):  # type: ignore[no-untyped-def]
+def predict_16x16(plane, y, x, mode, destination, to_y, to_x):
     """Predict the luma of a macroblock by DC_PRED, V_PRED, H_PRED or TM_PRED (section 12.2 and 12.3)."""
     above = simd.load16(plane, y - 1, x)
     if mode == DC_PRED:
@@ -94,7 +94,7 @@ def predict_16x16(plane, y, x, mode, destination, to_y, to_x):  # type: ignore[n
 
 
 @kernel
-def predict_8x8(plane, y, x, mode, destination, to_y, to_x):  # type: ignore[no-untyped-def]
+def predict_8x8(plane, y, x, mode, destination, to_y, to_x):
     """Predict one chroma plane of a macroblock by DC_PRED, V_PRED, H_PRED or TM_PRED (section 12.2)."""
     above = simd.load8(plane, y - 1, x)
     if mode == DC_PRED:
@@ -115,7 +115,7 @@ def predict_8x8(plane, y, x, mode, destination, to_y, to_x):  # type: ignore[no-
 
 
 @kernel
-def predict_chroma(picture, mb_row, mb_col, mode):  # type: ignore[no-untyped-def]
+def predict_chroma(picture, mb_row, mb_col, mode):
     """Predict both chroma planes of a macroblock in place."""
     y = BORDER + 8 * mb_row
     x = BORDER + 8 * mb_col
@@ -127,17 +127,17 @@ def predict_chroma(picture, mb_row, mb_col, mode):  # type: ignore[no-untyped-de
 
 
 @part_kernel
-def _avg2(a, b):  # type: ignore[no-untyped-def]
+def _avg2(a, b):
     return (a + b + 1) >> 1
 
 
 @part_kernel
-def _avg3(a, b, c):  # type: ignore[no-untyped-def]
+def _avg3(a, b, c):
     return (a + 2 * b + c + 2) >> 2
 
 
 @part_kernel
-def _put(destination, y, x, a, b, c, d):  # type: ignore[no-untyped-def]
+def _put(destination, y, x, a, b, c, d):
     destination[y, x] = a
     destination[y, x + 1] = b
     destination[y, x + 2] = c
@@ -145,7 +145,7 @@ def _put(destination, y, x, a, b, c, d):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def predict_subblock(plane, y, x, mode, right_y, destination, to_y, to_x):  # type: ignore[no-untyped-def]
+def predict_subblock(plane, y, x, mode, right_y, destination, to_y, to_x):
     """Predict a 4x4 luma subblock by one of the ten modes B_DC_PRED .. B_HU_PRED (section 12.3).
 
     The four pixels above and to the right are taken from row `right_y`: y - 1, but for the subblocks of

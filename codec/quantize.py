@@ -55,7 +55,7 @@ def segment_quantizers(
 
 
 @kernel
-def dequantize(levels, factors, has_y2, coefficients):  # type: ignore[no-untyped-def]
+def dequantize(levels, factors, has_y2, coefficients):
     """Multiply the levels of a macroblock by their factors (section 14.1); products wrap to 16 bits as in libvpx.
 
     levels and coefficients (25, 16) int16, factors (6,) int16. Row 24 is left alone without a Y2 block, and
@@ -70,7 +70,7 @@ def dequantize(levels, factors, has_y2, coefficients):  # type: ignore[no-untype
 
 
 @part_kernel
-def _dequantize_block(levels, block, dc, ac, coefficients):  # type: ignore[no-untyped-def]
+def _dequantize_block(levels, block, dc, ac, coefficients):
     first = simd.i16x4(levels[block, 0]) * dc
     simd.store(simd.load16(levels, block, 0) * simd.i16x16(ac), coefficients, block, 0)
     coefficients[block, 0] = simd.lane(first, 0)

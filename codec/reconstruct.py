@@ -24,7 +24,7 @@ from codec.transform import (
 
 
 @part_kernel
-def _reconstruct_subblocks(coefficients, eobs, sub_modes, picture, mb_row, mb_col):  # type: ignore[no-untyped-def]
+def _reconstruct_subblocks(coefficients, eobs, sub_modes, picture, mb_row, mb_col):
     """The luma of a B_PRED macroblock, subblock by subblock."""
     top, left = BORDER + 16 * mb_row, BORDER + 16 * mb_col
     extend_above_right(picture.y, mb_row, mb_col)
@@ -39,7 +39,7 @@ def _reconstruct_subblocks(coefficients, eobs, sub_modes, picture, mb_row, mb_co
 
 
 @part_kernel
-def _add_chroma(coefficients, eobs, block, plane, y, x):  # type: ignore[no-untyped-def]
+def _add_chroma(coefficients, eobs, block, plane, y, x):
     if eobs[block] | eobs[block + 1] | eobs[block + 2] | eobs[block + 3]:
         inverse_dct_add_2x2(coefficients, block, plane, y, x)
 
@@ -62,7 +62,7 @@ def reconstruct_macroblock(
     mb_row,
     mb_col,
     coefficients,
-):  # type: ignore[no-untyped-def]
+):
     """Predict one macroblock of `picture` and add its residue.
 
     levels (25, 16) int16, zero where there is no token; eobs (25,) uint8; coded: any token at all. factors (6,) int16.
@@ -103,7 +103,7 @@ def reconstruct_macroblock(
 @part_kernel
 def reconstruct_row(
     macroblocks, levels, eobs, coded, factors, references, version, picture, mb_row, coefficients
-):  # type: ignore[no-untyped-def]
+):
     """Reconstruct one row of macroblocks, not yet loop-filtered.
 
     levels (C, 25, 16) int16, eobs (C, 25) and coded (C,) uint8 are the row's; factors (4, 6) int16 by segment. The

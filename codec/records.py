@@ -15,21 +15,21 @@ FIXED = 2048
 
 
 @part_kernel
-def record(records, count, place, bit):  # type: ignore[no-untyped-def]
+def record(records, count, place, bit):
     """Append a boolean whose probability is at a place of the table; gives the new count."""
     records[count] = 2 * place + bit
     return count + 1
 
 
 @part_kernel
-def record_fixed(records, count, probability, bit):  # type: ignore[no-untyped-def]
+def record_fixed(records, count, probability, bit):
     """Append a boolean of fixed probability; gives the new count."""
     records[count] = 2 * (FIXED + np.int64(probability)) + bit
     return count + 1
 
 
 @part_kernel
-def write_records(state, out, probabilities, records, count):  # type: ignore[no-untyped-def]
+def write_records(state, out, probabilities, records, count):
     """Write the first `count` records to a writer (state, out); probabilities (N,) uint8 are those of the places."""
     for i in range(count):
         place = np.int64(records[i]) >> 1
@@ -38,7 +38,7 @@ def write_records(state, out, probabilities, records, count):  # type: ignore[no
 
 
 @part_kernel
-def count_records(records, count, counts):  # type: ignore[no-untyped-def]
+def count_records(records, count, counts):
     """Add the first `count` records to counts (N, 2) int64 of zeros and ones at each place."""
     for i in range(count):
         place = np.int64(records[i]) >> 1

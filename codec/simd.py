@@ -26,7 +26,7 @@ from codec.kernel_cache import BOUNDS_CHECKED
 I32 = ir.IntType(32)
 
 
-class VectorType(types.Type):  # type: ignore[misc]
+class VectorType(types.Type):
     """Numba's type of a vector of `lanes` integers of `bits` bits (1 bit: a mask)."""
 
     def __init__(self, bits: int, lanes: int) -> None:
@@ -40,7 +40,7 @@ class VectorType(types.Type):  # type: ignore[misc]
 
 
 @register_model(VectorType)
-class _VectorModel(models.PrimitiveModel):  # type: ignore[misc]
+class _VectorModel(models.PrimitiveModel):
     def __init__(self, manager: Any, vector: VectorType) -> None:
         super().__init__(manager, vector, vector.ir_type)
 
@@ -89,7 +89,7 @@ def _register_binary(
         return vector if result_bits is None else VectorType(result_bits, vector.lanes)
 
     @infer_global(function)
-    class _Binary(AbstractTemplate):  # type: ignore[misc]
+    class _Binary(AbstractTemplate):
         def generic(self, args: Any, kws: Any) -> Any:
             if len(args) != 2 or kws:
                 return None
@@ -114,7 +114,7 @@ def _register_binary(
 
 def _register_unary(function: Callable[..., Any], emit: Callable[..., Any]) -> None:
     @infer_global(function)
-    class _Unary(AbstractTemplate):  # type: ignore[misc]
+    class _Unary(AbstractTemplate):
         def generic(self, args: Any, kws: Any) -> Any:
             if len(args) == 1 and isinstance(args[0], VectorType) and not kws:
                 return signature(args[0], args[0])
@@ -505,7 +505,7 @@ def _numpy_store(array: Any, indices: tuple[int, ...], vector: Any) -> None:
 
 def _register_load(function: Callable[..., Any], lanes: int) -> None:
     @infer_global(function)
-    class _Load(AbstractTemplate):  # type: ignore[misc]
+    class _Load(AbstractTemplate):
         def generic(self, args: Any, kws: Any) -> Any:
             bits = _lanes_of(args[0])
             if bits is None or len(args) != 1 + args[0].ndim:
@@ -550,7 +550,7 @@ def store(vector: Any, array: Any, *indices: int) -> None:
 
 
 @infer_global(store)
-class _Store(AbstractTemplate):  # type: ignore[misc]
+class _Store(AbstractTemplate):
     def generic(self, args: Any, kws: Any) -> Any:
         if len(args) < 2 or not isinstance(args[0], VectorType) or _lanes_of(args[1]) is None:
             return None

@@ -65,7 +65,7 @@ LARGEST_LEVEL = 67 + 2047
 
 
 @part_kernel
-def _read_extra(data, window, category):  # type: ignore[no-untyped-def]
+def _read_extra(data, window, category):
     """A value of category 1..6 (0..5 here): base plus extra bits (section 13.2)."""
     extra = np.int64(0)
     for i in range(CATEGORY_BITS[category]):
@@ -75,7 +75,7 @@ def _read_extra(data, window, category):  # type: ignore[no-untyped-def]
 
 
 @part_kernel
-def _read_large_value(data, window, probabilities, at):  # type: ignore[no-untyped-def]
+def _read_large_value(data, window, probabilities, at):
     """A value of two or more, at the node of the token tree that follows ONE."""
     window, bit = read_bool(data, window, probabilities[at + 3])
     if not bit:
@@ -94,7 +94,7 @@ def _read_large_value(data, window, probabilities, at):  # type: ignore[no-untyp
 
 
 @part_kernel
-def read_block(data, window, probabilities, block_type, context, first, levels, offset):  # type: ignore[no-untyped-def]
+def read_block(data, window, probabilities, block_type, context, first, levels, offset):
     """Read one block's tokens from position `first` on; gives the window and the end of block (0: no token).
 
     probabilities is (1056,) uint8; levels go to levels[offset : offset + 16] in raster order, zeros are not written.
@@ -129,13 +129,13 @@ def read_block(data, window, probabilities, block_type, context, first, levels, 
 
 
 @part_kernel
-def has_y2(y_mode):  # type: ignore[no-untyped-def]
+def has_y2(y_mode):
     """Whether macroblocks of this mode code the luma DCs in a Y2 block."""
     return y_mode != B_PRED and y_mode != SPLITMV
 
 
 @part_kernel
-def _clear_contexts(above, left, with_y2):  # type: ignore[no-untyped-def]
+def _clear_contexts(above, left, with_y2):
     """A macroblock without coefficients leaves zero contexts; the one of Y2 stays if it has no Y2 (section 13.3)."""
     for i in range(CONTEXTS - 1):
         above[i] = 0
@@ -146,7 +146,7 @@ def _clear_contexts(above, left, with_y2):  # type: ignore[no-untyped-def]
 
 
 @part_kernel
-def _read_blocks(data, window, probabilities, with_y2, above, left, levels, eobs):  # type: ignore[no-untyped-def]
+def _read_blocks(data, window, probabilities, with_y2, above, left, levels, eobs):
     """Read the blocks of one macroblock; gives the window and whether there was any token."""
     coded = 0
     luma_type, first = (Y_AFTER_Y2, 1) if with_y2 else (Y_WITH_DC, 0)
@@ -170,7 +170,7 @@ def _read_blocks(data, window, probabilities, with_y2, above, left, levels, eobs
 
 
 @part_kernel
-def read_tokens_row(data, window, probabilities, skip, y_mode, above, left, levels, eobs, coded):  # type: ignore[no-untyped-def]
+def read_tokens_row(data, window, probabilities, skip, y_mode, above, left, levels, eobs, coded):
     """Read the tokens of one row of C macroblocks from one partition.
 
     window (5,) int64 is read and updated; probabilities (1056,) uint8; skip and y_mode (C,) uint8; above (C, 9)
@@ -205,7 +205,7 @@ def read_tokens_row(data, window, probabilities, skip, y_mode, above, left, leve
 
 
 @kernel
-def _read_rows(data, windows, probabilities, macroblocks, levels, above, left):  # type: ignore[no-untyped-def]
+def _read_rows(data, windows, probabilities, macroblocks, levels, above, left):
     for row in range(len(macroblocks.y_mode)):
         read_tokens_row(
             data,
@@ -238,7 +238,7 @@ def read_tokens(
 
 
 @part_kernel
-def end_of_block(levels, first):  # type: ignore[no-untyped-def]
+def end_of_block(levels, first):
     """Position after the last level that is not zero, from `first` on; 0 if there is none. levels is (16,) int16."""
     for position in range(15, first - 1, -1):
         if levels[ZIGZAG[position]] != 0:
@@ -247,7 +247,7 @@ def end_of_block(levels, first):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def find_ends(macroblocks):  # type: ignore[no-untyped-def]
+def find_ends(macroblocks):
     """Fill eobs and coded from the levels, as an encoder does that never codes trailing zeros.
 
     Levels of a Y2 block in macroblocks without one, and of the luma DCs in macroblocks with one, do not count.
@@ -275,7 +275,7 @@ RECORDS_OF_A_MACROBLOCK = 400 * 24
 
 
 @part_kernel
-def _record_extra(records, count, category, value):  # type: ignore[no-untyped-def]
+def _record_extra(records, count, category, value):
     extra = value - CATEGORY_BASE[category]
     bits = np.int64(CATEGORY_BITS[category])
     for i in range(bits):
@@ -285,7 +285,7 @@ def _record_extra(records, count, category, value):  # type: ignore[no-untyped-d
 
 
 @part_kernel
-def _record_large_value(records, count, at, value):  # type: ignore[no-untyped-def]
+def _record_large_value(records, count, at, value):
     """A value of two or more, at the node of the token tree that follows ONE."""
     count = record(records, count, at + 3, 1 if value > 4 else 0)
     if value <= 4:
@@ -305,7 +305,7 @@ def _record_large_value(records, count, at, value):  # type: ignore[no-untyped-d
 
 
 @part_kernel
-def _record_block(records, count, block_type, context, first, end, levels):  # type: ignore[no-untyped-def]
+def _record_block(records, count, block_type, context, first, end, levels):
     """One block's tokens: levels (16,) int16 in raster order, `end` 0 for none, else past the last token."""
     at = block_type + BAND_OFFSETS[first] + 11 * context
     after_zero = False
@@ -328,7 +328,7 @@ def _record_block(records, count, block_type, context, first, end, levels):  # t
 
 
 @kernel
-def _record_row(skip, y_mode, above, left, levels, eobs, records):  # type: ignore[no-untyped-def]
+def _record_row(skip, y_mode, above, left, levels, eobs, records):
     """Record the tokens of one row; levels is (C, 25, 16) int16. Gives the number of records.
 
     Blocks end after their last level that is not zero, except those whose eob is 16: these run to the end, so
@@ -362,7 +362,7 @@ def _record_row(skip, y_mode, above, left, levels, eobs, records):  # type: igno
 
 
 @kernel
-def _write_rows(probabilities, macroblocks, above, left, records, states, outs):  # type: ignore[no-untyped-def]
+def _write_rows(probabilities, macroblocks, above, left, records, states, outs):
     for partition in range(len(states)):
         reset_writer(states[partition])
     for row in range(len(macroblocks.y_mode)):
@@ -382,7 +382,7 @@ def _write_rows(probabilities, macroblocks, above, left, records, states, outs):
 
 
 @kernel
-def _count_rows(macroblocks, above, left, records, counts):  # type: ignore[no-untyped-def]
+def _count_rows(macroblocks, above, left, records, counts):
     for row in range(len(macroblocks.y_mode)):
         count = _record_row(
             macroblocks.skip[row],

@@ -34,7 +34,7 @@ join8 = simd.shuffle((0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15))
 
 
 @part_kernel
-def _rows_of_four(a, b, c, d):  # type: ignore[no-untyped-def]
+def _rows_of_four(a, b, c, d):
     """Turn four whole blocks into four vectors of their first, second, third and fourth rows (its own inverse)."""
     ab02 = _low_quads(a, b)
     ab13 = _high_quads(a, b)
@@ -49,7 +49,7 @@ def _rows_of_four(a, b, c, d):  # type: ignore[no-untyped-def]
 
 
 @part_kernel
-def blocks_of_rows(r0, r1, r2, r3):  # type: ignore[no-untyped-def]
+def blocks_of_rows(r0, r1, r2, r3):
     """Turn vectors of the four rows of four blocks into four whole blocks."""
     a = _low_halves(r0, r2)
     b = _low_halves(r1, r3)
@@ -59,7 +59,7 @@ def blocks_of_rows(r0, r1, r2, r3):  # type: ignore[no-untyped-def]
 
 
 @part_kernel
-def transpose_four(r0, r1, r2, r3):  # type: ignore[no-untyped-def]
+def transpose_four(r0, r1, r2, r3):
     """Transpose each of four blocks, between vectors of rows and vectors of columns."""
     t0 = _low_words(r0, r1)
     t1 = _low_words(r2, r3)
@@ -73,7 +73,7 @@ def transpose_four(r0, r1, r2, r3):  # type: ignore[no-untyped-def]
 
 
 @part_kernel
-def transpose_one(r0, r1, r2, r3):  # type: ignore[no-untyped-def]
+def transpose_one(r0, r1, r2, r3):
     t0 = _low4(r0, r1)
     t1 = _low4(r2, r3)
     t2 = _high4(r0, r1)
@@ -85,7 +85,7 @@ def transpose_one(r0, r1, r2, r3):  # type: ignore[no-untyped-def]
 
 
 @part_kernel
-def _inverse_dct_pass(i0, i1, i2, i3):  # type: ignore[no-untyped-def]
+def _inverse_dct_pass(i0, i1, i2, i3):
     """One dimension of the inverse DCT (section 14.3).
 
     35468 / 65536 is sqrt(2) sin(pi/8), here as -30068 / 65536 + 1; 20091 / 65536 is sqrt(2) cos(pi/8) - 1.
@@ -98,7 +98,7 @@ def _inverse_dct_pass(i0, i1, i2, i3):  # type: ignore[no-untyped-def]
 
 
 @part_kernel
-def _inverse_dct_of_four(coefficients, block):  # type: ignore[no-untyped-def]
+def _inverse_dct_of_four(coefficients, block):
     """Residue of blocks block .. block+3: four vectors, one a row of all four."""
     r0, r1, r2, r3 = _rows_of_four(
         simd.load16(coefficients, block, 0),
@@ -113,7 +113,7 @@ def _inverse_dct_of_four(coefficients, block):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def inverse_dct_add(coefficients, block, plane, y, x):  # type: ignore[no-untyped-def]
+def inverse_dct_add(coefficients, block, plane, y, x):
     """Add the residue of one block of dequantized coefficients to the 4x4 pixels at (y, x) (section 14.3)."""
     r0 = simd.load4(coefficients, block, 0)
     r1 = simd.load4(coefficients, block, 4)
@@ -130,7 +130,7 @@ def inverse_dct_add(coefficients, block, plane, y, x):  # type: ignore[no-untype
 
 
 @kernel
-def inverse_dc_add(dc, plane, y, x):  # type: ignore[no-untyped-def]
+def inverse_dc_add(dc, plane, y, x):
     """`inverse_dct_add` of a block that has only its first coefficient, `dc` (dequantized)."""
     residue = simd.i16x4((dc + 4) >> 3)
     for row in range(y, y + 4):
@@ -138,24 +138,24 @@ def inverse_dc_add(dc, plane, y, x):  # type: ignore[no-untyped-def]
 
 
 @part_kernel
-def _add_row(residue, plane, y, x):  # type: ignore[no-untyped-def]
+def _add_row(residue, plane, y, x):
     simd.store(simd.load16(plane, y, x) + residue, plane, y, x)
 
 
 @part_kernel
-def _add_pair_rows(upper, lower, plane, y, x):  # type: ignore[no-untyped-def]
+def _add_pair_rows(upper, lower, plane, y, x):
     """Add a row of two blocks at y, and the same row of the two blocks below them."""
     simd.store(simd.load8(plane, y, x) + upper, plane, y, x)
     simd.store(simd.load8(plane, y + 4, x) + lower, plane, y + 4, x)
 
 
 @part_kernel
-def _add_2x2_row(residue, plane, y, x):  # type: ignore[no-untyped-def]
+def _add_2x2_row(residue, plane, y, x):
     _add_pair_rows(_first_half(residue, residue), _second_half(residue, residue), plane, y, x)
 
 
 @kernel
-def inverse_dct_add_row(coefficients, block, plane, y, x):  # type: ignore[no-untyped-def]
+def inverse_dct_add_row(coefficients, block, plane, y, x):
     """Add the residues of blocks block .. block+3, side by side, to the 16x4 pixels at (y, x)."""
     r0, r1, r2, r3 = _inverse_dct_of_four(coefficients, block)
     _add_row(r0, plane, y, x)
@@ -165,7 +165,7 @@ def inverse_dct_add_row(coefficients, block, plane, y, x):  # type: ignore[no-un
 
 
 @kernel
-def inverse_dct_add_2x2(coefficients, block, plane, y, x):  # type: ignore[no-untyped-def]
+def inverse_dct_add_2x2(coefficients, block, plane, y, x):
     """Add the residues of blocks block .. block+3, two above two, to the 8x8 pixels at (y, x)."""
     r0, r1, r2, r3 = _inverse_dct_of_four(coefficients, block)
     _add_2x2_row(r0, plane, y, x)
@@ -175,7 +175,7 @@ def inverse_dct_add_2x2(coefficients, block, plane, y, x):  # type: ignore[no-un
 
 
 @part_kernel
-def _dc_residue_of_four(coefficients, block):  # type: ignore[no-untyped-def]
+def _dc_residue_of_four(coefficients, block):
     upper = _join4(simd.load4(coefficients, block, 0), simd.load4(coefficients, block + 1, 0))
     lower = _join4(simd.load4(coefficients, block + 2, 0), simd.load4(coefficients, block + 3, 0))
     every = join8(upper, lower)
@@ -183,7 +183,7 @@ def _dc_residue_of_four(coefficients, block):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def inverse_dc_add_row(coefficients, block, plane, y, x):  # type: ignore[no-untyped-def]
+def inverse_dc_add_row(coefficients, block, plane, y, x):
     """`inverse_dct_add_row` of blocks that have only their first coefficients."""
     residue = _dc_residue_of_four(coefficients, block)
     for row in range(y, y + 4):
@@ -191,7 +191,7 @@ def inverse_dc_add_row(coefficients, block, plane, y, x):  # type: ignore[no-unt
 
 
 @kernel
-def inverse_dc_add_2x2(coefficients, block, plane, y, x):  # type: ignore[no-untyped-def]
+def inverse_dc_add_2x2(coefficients, block, plane, y, x):
     """`inverse_dct_add_2x2` of blocks that have only their first coefficients."""
     residue = _dc_residue_of_four(coefficients, block)
     for row in range(y, y + 4):
@@ -199,7 +199,7 @@ def inverse_dc_add_2x2(coefficients, block, plane, y, x):  # type: ignore[no-unt
 
 
 @part_kernel
-def _inverse_wht_pass(i0, i1, i2, i3):  # type: ignore[no-untyped-def]
+def _inverse_wht_pass(i0, i1, i2, i3):
     a = i0 + i3
     b = i1 + i2
     c = i1 - i2
@@ -208,7 +208,7 @@ def _inverse_wht_pass(i0, i1, i2, i3):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def inverse_wht(coefficients):  # type: ignore[no-untyped-def]
+def inverse_wht(coefficients):
     """Turn the dequantized Y2 block, row 24, into the first coefficients of blocks 0 .. 15 (section 14.3)."""
     r0 = simd.load4(coefficients, 24, 0)
     r1 = simd.load4(coefficients, 24, 4)
@@ -226,7 +226,7 @@ def inverse_wht(coefficients):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def add_residue(coefficients, eobs, picture, mb_row, mb_col):  # type: ignore[no-untyped-def]
+def add_residue(coefficients, eobs, picture, mb_row, mb_col):
     """Add the residue of a whole predicted macroblock to a picture (all modes but B_PRED, which adds block by block).
 
     coefficients (25, 16) int16: dequantized; with a Y2 block, `inverse_wht` has put the first ones in place.
@@ -251,7 +251,7 @@ def add_residue(coefficients, eobs, picture, mb_row, mb_col):  # type: ignore[no
 
 
 @part_kernel
-def _group_kind(coefficients, eobs, block):  # type: ignore[no-untyped-def]
+def _group_kind(coefficients, eobs, block):
     """What four blocks hold: 2 if any has more than its first coefficient, 1 if any has that, else 0."""
     if (eobs[block] > 1) | (eobs[block + 1] > 1) | (eobs[block + 2] > 1) | (eobs[block + 3] > 1):
         return 2

@@ -432,7 +432,7 @@ def _failure(future: Future, cluster: str) -> BaseException:
     name = lacking(error)
     if name is not None:
         return InvalidExecutor(f"a worker of {cluster} lacks {name}: {CURE}")
-    return error.with_traceback(future.traceback())  # type: ignore[no-any-return]
+    return error.with_traceback(future.traceback())
 
 
 def _killed(error: KilledWorker) -> WorkerLost:

@@ -85,7 +85,7 @@ class SyncExecutor(Executor):
         self._cancelled.set()
 
 
-class _HandOver(Callback):  # type: ignore[misc]
+class _HandOver(Callback):
     """Hands each wanted result over when its task ends, and lets go of it."""
 
     def __init__(

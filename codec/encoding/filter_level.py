@@ -107,7 +107,7 @@ def _cut(picture: Picture, first: int, end: int) -> Picture:
 
 
 @kernel
-def _luma_error(source, plane):  # type: ignore[no-untyped-def]
+def _luma_error(source, plane):
     total = np.int64(0)
     for y in range(BORDER, plane.shape[0] - BORDER, 16):
         for x in range(BORDER, plane.shape[1] - BORDER, 16):

@@ -14,7 +14,7 @@ from codec.transform import blocks_of_rows, join8, transpose_four, transpose_one
 
 
 @inline_kernel
-def _horizontal_pass(i0, i1, i2, i3):  # type: ignore[no-untyped-def]
+def _horizontal_pass(i0, i1, i2, i3):
     a = (i0 + i3) << 3
     b = (i1 + i2) << 3
     c = simd.to_i32((i1 - i2) << 3)
@@ -25,7 +25,7 @@ def _horizontal_pass(i0, i1, i2, i3):  # type: ignore[no-untyped-def]
 
 
 @inline_kernel
-def _vertical_pass(i0, i1, i2, i3):  # type: ignore[no-untyped-def]
+def _vertical_pass(i0, i1, i2, i3):
     a = i0 + i3
     b = i1 + i2
     c = simd.to_i32(i1 - i2)
@@ -36,7 +36,7 @@ def _vertical_pass(i0, i1, i2, i3):  # type: ignore[no-untyped-def]
 
 
 @inline_kernel
-def _forward_dct_of_four(r0, r1, r2, r3, coefficients, block):  # type: ignore[no-untyped-def]
+def _forward_dct_of_four(r0, r1, r2, r3, coefficients, block):
     """Transform four blocks whose rows lie side by side in four vectors."""
     r0, r1, r2, r3 = transpose_four(r0, r1, r2, r3)
     r0, r1, r2, r3 = _horizontal_pass(r0, r1, r2, r3)
@@ -50,12 +50,12 @@ def _forward_dct_of_four(r0, r1, r2, r3, coefficients, block):  # type: ignore[n
 
 
 @inline_kernel
-def _difference16(source, plane, y, x):  # type: ignore[no-untyped-def]
+def _difference16(source, plane, y, x):
     return simd.load16(source, y, x) - simd.load16(plane, y, x)
 
 
 @inline_kernel
-def _difference8x2(source, plane, y, x):  # type: ignore[no-untyped-def]
+def _difference8x2(source, plane, y, x):
     """Eight pixels at y and eight at y + 4."""
     return join8(
         simd.load8(source, y, x) - simd.load8(plane, y, x),
@@ -64,12 +64,12 @@ def _difference8x2(source, plane, y, x):  # type: ignore[no-untyped-def]
 
 
 @inline_kernel
-def _difference4(source, plane, y, x):  # type: ignore[no-untyped-def]
+def _difference4(source, plane, y, x):
     return simd.load4(source, y, x) - simd.load4(plane, y, x)
 
 
 @kernel
-def forward_dct_row(source, plane, y, x, coefficients, block):  # type: ignore[no-untyped-def]
+def forward_dct_row(source, plane, y, x, coefficients, block):
     """Transform the residue of the 16x4 pixels at (y, x) to blocks block .. block+3, side by side."""
     r0 = _difference16(source, plane, y, x)
     r1 = _difference16(source, plane, y + 1, x)
@@ -79,7 +79,7 @@ def forward_dct_row(source, plane, y, x, coefficients, block):  # type: ignore[n
 
 
 @kernel
-def forward_dct_2x2(source, plane, y, x, coefficients, block):  # type: ignore[no-untyped-def]
+def forward_dct_2x2(source, plane, y, x, coefficients, block):
     """Transform the residue of the 8x8 pixels at (y, x) to blocks block .. block+3, two above two."""
     r0 = _difference8x2(source, plane, y, x)
     r1 = _difference8x2(source, plane, y + 1, x)
@@ -89,7 +89,7 @@ def forward_dct_2x2(source, plane, y, x, coefficients, block):  # type: ignore[n
 
 
 @kernel
-def forward_dct_block(source, plane, y, x, coefficients, block):  # type: ignore[no-untyped-def]
+def forward_dct_block(source, plane, y, x, coefficients, block):
     """Transform the residue of the 4x4 pixels at (y, x) to one block."""
     r0 = _difference4(source, plane, y, x)
     r1 = _difference4(source, plane, y + 1, x)
@@ -106,7 +106,7 @@ def forward_dct_block(source, plane, y, x, coefficients, block):  # type: ignore
 
 
 @allocating_kernel
-def forward_wht(coefficients):  # type: ignore[no-untyped-def]
+def forward_wht(coefficients):
     """Transform the first coefficients of blocks 0 .. 15 to the Y2 block, row 24."""
     work = np.empty(16, np.int64)
     for row in range(4):
@@ -134,5 +134,5 @@ def forward_wht(coefficients):  # type: ignore[no-untyped-def]
 
 
 @inline_kernel
-def _rounded(value):  # type: ignore[no-untyped-def]
+def _rounded(value):
     return (value + (1 if value < 0 else 0) + 3) >> 3

@@ -29,13 +29,13 @@ def interpolate_half_pixels(planes: Sequence[Plane]) -> NDArray[np.uint8]:
 
 
 @inline_kernel
-def _six_tap(a, b, c, d, e, f):  # type: ignore[no-untyped-def]
+def _six_tap(a, b, c, d, e, f):
     """(3 a - 16 b + 77 c + 77 d - 16 e + 3 f + 64) >> 7 in 16 bits: 256 * 77 is taken out and given back."""
     return (((c + d - 256) * 77 - ((b + e) << 4) + (a + f) * 3 + 64) >> 7) + 154
 
 
 @kernel
-def _interpolate(planes):  # type: ignore[no-untyped-def]
+def _interpolate(planes):
     _, height, width = planes.shape
     for y in range(MARGIN - 3, height - MARGIN + 3):
         for x in range(MARGIN, width - MARGIN - 15, 16):
@@ -50,7 +50,7 @@ def _interpolate(planes):  # type: ignore[no-untyped-def]
 
 
 @inline_kernel
-def _interpolate_right(planes, i, j, y, x):  # type: ignore[no-untyped-def]
+def _interpolate_right(planes, i, j, y, x):
     simd.store(
         _six_tap(
             simd.load16(planes, i, y, x - 2),
@@ -68,7 +68,7 @@ def _interpolate_right(planes, i, j, y, x):  # type: ignore[no-untyped-def]
 
 
 @inline_kernel
-def _interpolate_down(planes, i, j, y, x):  # type: ignore[no-untyped-def]
+def _interpolate_down(planes, i, j, y, x):
     simd.store(
         _six_tap(
             simd.load16(planes, i, y - 2, x),

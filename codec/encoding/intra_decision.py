@@ -23,7 +23,7 @@ SUBBLOCK_FINALISTS = 3
 
 
 @part_kernel
-def choose_chroma_mode(frame, mb_row, mb_col, picture, room):  # type: ignore[no-untyped-def]
+def choose_chroma_mode(frame, mb_row, mb_col, picture, room):
     """The chroma mode of least SATD and rate."""
     y, x = BORDER + 8 * mb_row, BORDER + 8 * mb_col
     best, chosen = FAR, np.int64(DC_PRED)
@@ -40,7 +40,7 @@ def choose_chroma_mode(frame, mb_row, mb_col, picture, room):  # type: ignore[no
 
 
 @part_kernel
-def _chroma_cost(frame, mb_row, mb_col, picture, room, uv_mode, multiplier):  # type: ignore[no-untyped-def]
+def _chroma_cost(frame, mb_row, mb_col, picture, room, uv_mode, multiplier):
     """Cost of the chroma under an intra mode, residue included."""
     y, x = BORDER + 8 * mb_row, BORDER + 8 * mb_col
     trial, source = room.trial, frame.source
@@ -64,7 +64,7 @@ def _chroma_cost(frame, mb_row, mb_col, picture, room, uv_mode, multiplier):  # 
 
 
 @part_kernel
-def _neighbour_modes(macroblocks, mb_row, mb_col, sub_modes, block):  # type: ignore[no-untyped-def]
+def _neighbour_modes(macroblocks, mb_row, mb_col, sub_modes, block):
     """Modes above and to the left of a subblock, which matter on key frames (section 11.3)."""
     above = left = np.int64(B_DC_PRED)
     if block >> 2:
@@ -79,7 +79,7 @@ def _neighbour_modes(macroblocks, mb_row, mb_col, sub_modes, block):  # type: ig
 
 
 @part_kernel
-def _choose_subblock_mode(frame, mb_col, y, x, right_y, block, rates, multiplier, picture, room):  # type: ignore[no-untyped-def]
+def _choose_subblock_mode(frame, mb_col, y, x, right_y, block, rates, multiplier, picture, room):
     """Choose a subblock's mode, leave its levels and dequantized coefficients in room.kept; gives mode, end and cost."""
     over, beside = BLOCK_ABOVE[block], BLOCK_LEFT[block]
     above, left = room.contexts.above[mb_col, over], room.contexts.left[beside]
@@ -123,7 +123,7 @@ def _choose_subblock_mode(frame, mb_col, y, x, right_y, block, rates, multiplier
 
 
 @part_kernel
-def subblocks_cost(  # type: ignore[no-untyped-def]
+def subblocks_cost(
     frame, macroblocks, mb_row, mb_col, contexts, picture, room, uv_mode, multiplier, rate, limit
 ):
     """Cost of B_PRED with the best mode of each subblock, left in room.sub_modes; gives up past `limit`.

@@ -28,7 +28,7 @@ def activity_masking(picture: Picture) -> NDArray[np.int32]:
 
 
 @kernel
-def measure_activity(plane, activity):  # type: ignore[no-untyped-def]
+def measure_activity(plane, activity):
     """Fill activity (R, C) int64: the variances x 64 of a macroblock's four 8x8 quarters, summed."""
     rows, columns = activity.shape
     ones = simd.i16x8(1)

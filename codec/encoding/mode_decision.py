@@ -136,7 +136,7 @@ def new_room(rows: int, columns: int) -> Room:
 
 
 @part_kernel
-def _trial_cost(frame, mb_row, mb_col, contexts, room, with_y2, multiplier, rate):  # type: ignore[no-untyped-def]
+def _trial_cost(frame, mb_row, mb_col, contexts, room, with_y2, multiplier, rate):
     """Cost of the prediction in room.trial, with its residue or without, whichever is less.
 
     Leaves in room.found whether it is without, and the squared error of the prediction.
@@ -187,7 +187,7 @@ def _trial_cost(frame, mb_row, mb_col, contexts, room, with_y2, multiplier, rate
 
 
 @part_kernel
-def _predict_trial(frame, mb_row, mb_col, mode, reference, partitioning, uv_mode, picture, room):  # type: ignore[no-untyped-def]
+def _predict_trial(frame, mb_row, mb_col, mode, reference, partitioning, uv_mode, picture, room):
     """Put a candidate's prediction into room.trial; vectors are those of room.vectors."""
     trial = room.trial
     if reference == INTRA_FRAME:
@@ -207,7 +207,7 @@ def _predict_trial(frame, mb_row, mb_col, mode, reference, partitioning, uv_mode
 
 
 @part_kernel
-def _set_macroblock(macroblocks, mb_row, mb_col, mode, reference, uv_mode, partitioning, room):  # type: ignore[no-untyped-def]
+def _set_macroblock(macroblocks, mb_row, mb_col, mode, reference, uv_mode, partitioning, room):
     """Write a macroblock's modes, with the vectors of room.vectors and the subblock modes of room.sub_modes."""
     macroblocks.y_mode[mb_row, mb_col] = mode
     macroblocks.reference[mb_row, mb_col] = reference
@@ -220,7 +220,7 @@ def _set_macroblock(macroblocks, mb_row, mb_col, mode, reference, uv_mode, parti
 
 
 @part_kernel
-def _take_candidate(room, i):  # type: ignore[no-untyped-def]
+def _take_candidate(room, i):
     """Put a screened candidate's vector into room.vectors."""
     for block in range(16):
         room.vectors[block, 0] = room.kinds[i, 2]
@@ -228,14 +228,14 @@ def _take_candidate(room, i):  # type: ignore[no-untyped-def]
 
 
 @part_kernel
-def _take_split(room, partitioning):  # type: ignore[no-untyped-def]
+def _take_split(room, partitioning):
     for block in range(16):
         room.vectors[block, 0] = room.split_vectors[partitioning, block, 0]
         room.vectors[block, 1] = room.split_vectors[partitioning, block, 1]
 
 
 @part_kernel
-def decide_macroblock(frame, macroblocks, mb_row, mb_col, contexts, picture, room):  # type: ignore[no-untyped-def]
+def decide_macroblock(frame, macroblocks, mb_row, mb_col, contexts, picture, room):
     """Choose the modes of one macroblock and write them; gives the cost."""
     multiplier = (
         frame.coder.multipliers[0, 0] * np.int64(frame.coder.masking[mb_row, mb_col])
@@ -347,7 +347,7 @@ def decide_macroblock(frame, macroblocks, mb_row, mb_col, contexts, picture, roo
 
 
 @part_kernel
-def _write_choice(  # type: ignore[no-untyped-def]
+def _write_choice(
     macroblocks, mb_row, mb_col, chosen, uv_mode, split_reference, partitioning, room
 ):
     """Write the chosen candidate: its number, -1 for the split, -2 for B_PRED."""
@@ -374,7 +374,7 @@ def _write_choice(  # type: ignore[no-untyped-def]
 
 
 @part_kernel
-def _predict_decided(frame, macroblocks, mb_row, mb_col, picture):  # type: ignore[no-untyped-def]
+def _predict_decided(frame, macroblocks, mb_row, mb_col, picture):
     """Put the prediction of a decided macroblock into the picture (B_PRED's luma comes with its residue)."""
     y_mode = np.int64(macroblocks.y_mode[mb_row, mb_col])
     reference = np.int64(macroblocks.reference[mb_row, mb_col])
@@ -396,7 +396,7 @@ def _predict_decided(frame, macroblocks, mb_row, mb_col, picture):  # type: igno
 
 
 @kernel
-def code_rows(frame, macroblocks, first_row, end_row, contexts, picture, room):  # type: ignore[no-untyped-def]
+def code_rows(frame, macroblocks, first_row, end_row, contexts, picture, room):
     """Decide, code and reconstruct rows first_row .. end_row - 1 of macroblocks; gives the sum of the costs."""
     total = np.int64(0)
     if first_row == 0:

@@ -58,7 +58,7 @@ class Window(NamedTuple):
 
 
 @inline_kernel
-def search_window(height, width, y, x, best_row, best_column):  # type: ignore[no-untyped-def]
+def search_window(height, width, y, x, best_row, best_column):
     """The window of a macroblock at (y, x) of a padded plane: what the planes hold and a difference from the best can say."""
     longest = MAX_VECTOR - 8
     return Window(
@@ -70,7 +70,7 @@ def search_window(height, width, y, x, best_row, best_column):  # type: ignore[n
 
 
 @inline_kernel
-def is_inside(window, v_row, v_column):  # type: ignore[no-untyped-def]
+def is_inside(window, v_row, v_column):
     return (
         (v_row >= window.top)
         & (v_row <= window.bottom)
@@ -80,7 +80,7 @@ def is_inside(window, v_row, v_column):  # type: ignore[no-untyped-def]
 
 
 @inline_kernel
-def is_among(vectors, count, row, column):  # type: ignore[no-untyped-def]
+def is_among(vectors, count, row, column):
     """Whether a vector is one of the first `count` of vectors (N, 2)."""
     found = False
     for i in range(count):
@@ -89,7 +89,7 @@ def is_among(vectors, count, row, column):  # type: ignore[no-untyped-def]
 
 
 @inline_kernel
-def vector_rate(rates, v_row, v_column, best_row, best_column):  # type: ignore[no-untyped-def]
+def vector_rate(rates, v_row, v_column, best_row, best_column):
     """Rate of a vector's difference from the best one, under `vector_rates`."""
     return np.int64(rates[0, v_row - best_row + MAX_VECTOR]) + np.int64(
         rates[1, v_column - best_column + MAX_VECTOR]
@@ -115,7 +115,7 @@ def _block_search(
     """Make the kernels for one block size: measure one vector; walk to the best near a start; go to quarter pixels."""
 
     @kernel
-    def measure(source, planes, y, x, v_row, v_column):  # type: ignore[no-untyped-def]
+    def measure(source, planes, y, x, v_row, v_column):
         """SATD of a vector."""
         r0 = v_row & ~1
         c0 = v_column & ~1
@@ -140,24 +140,24 @@ def _block_search(
         )
 
     @inline_kernel
-    def rate(target, v_row, v_column):  # type: ignore[no-untyped-def]
+    def rate(target, v_row, v_column):
         bits = vector_rate(target.rates, v_row, v_column, target.best_row, target.best_column)
         return bits * target.multiplier
 
     @inline_kernel
-    def rough_cost(target, v_row, v_column):  # type: ignore[no-untyped-def]
+    def rough_cost(target, v_row, v_column):
         """Cost of a vector of whole pixels by absolute differences."""
         y, x = target.y + (v_row >> 2), target.x + (v_column >> 2)
         distance = np.int64(sad(target.source, target.y, target.x, target.planes[0], y, x))
         return (distance << SATD_SHIFT) + rate(target, v_row, v_column)
 
     @inline_kernel
-    def cost(target, v_row, v_column):  # type: ignore[no-untyped-def]
+    def cost(target, v_row, v_column):
         distance = measure(target.source, target.planes, target.y, target.x, v_row, v_column)
         return (np.int64(distance) << SATD_SHIFT) + rate(target, v_row, v_column)
 
     @kernel
-    def start(target, window, candidates, count, found):  # type: ignore[no-untyped-def]
+    def start(target, window, candidates, count, found):
         """Move found to the best of the first `count` candidates (N, 2) int64, which are rounded to whole pixels."""
         best = _FAR
         for i in range(count):
@@ -175,7 +175,7 @@ def _block_search(
         return best
 
     @kernel
-    def step(target, window, pixels, best, found):  # type: ignore[no-untyped-def]
+    def step(target, window, pixels, best, found):
         """Try the square of so many pixels around found (2,) int64, and move there; gives the least cost."""
         v_row, v_column = found[0], found[1]
         for i in range(len(_SQUARE)):
@@ -189,7 +189,7 @@ def _block_search(
         return best
 
     @kernel
-    def leap(target, window, best, found):  # type: ignore[no-untyped-def]
+    def leap(target, window, best, found):
         """From found, leap by ever fewer pixels."""
         pixels = WIDEST_LEAP
         while pixels > 2:
@@ -198,7 +198,7 @@ def _block_search(
         return best
 
     @kernel
-    def walk(target, window, best, found):  # type: ignore[no-untyped-def]
+    def walk(target, window, best, found):
         """From found, walk by hexagons, and end by a square."""
         first, count = np.int64(0), np.int64(6)
         for _ in range(16):
@@ -217,7 +217,7 @@ def _block_search(
         return step(target, window, 1, best, found)
 
     @kernel
-    def approach(target, window, quarters, best, found):  # type: ignore[no-untyped-def]
+    def approach(target, window, quarters, best, found):
         """Try the points beside, above and below found, and the corner between the better ones; move to the best."""
         v_row, v_column = found[0], found[1]
         row, column = v_row, v_column
@@ -245,7 +245,7 @@ def _block_search(
         return best
 
     @kernel
-    def refine(target, window, found):  # type: ignore[no-untyped-def]
+    def refine(target, window, found):
         """Move found to the best half, then quarter pixel around it; gives its cost."""
         best = cost(target, found[0], found[1])
         best = approach(target, window, 2, best, found)
@@ -262,7 +262,7 @@ measure_4x4, start_4x4, _, walk_4x4, refine_4x4 = _block_search(sad4x4, satd4x4,
 
 
 @kernel
-def search_16x16(target, candidates, count, leap, found):  # type: ignore[no-untyped-def]
+def search_16x16(target, candidates, count, leap, found):
     """Find a vector of a macroblock, into found (2,) int64; gives its cost.
 
     candidates (N, 2) int64: the first `count` are tried first, and left rounded to whole pixels. The search goes far where
@@ -281,7 +281,7 @@ def search_16x16(target, candidates, count, leap, found):  # type: ignore[no-unt
 
 
 @kernel
-def search_8x8(target, window, candidates, count, found):  # type: ignore[no-untyped-def]
+def search_8x8(target, window, candidates, count, found):
     """Find a vector of a quarter of a macroblock near the candidates."""
     best = start_8x8(target, window, candidates, count, found)
     best = walk_8x8(target, window, best, found)
@@ -289,7 +289,7 @@ def search_8x8(target, window, candidates, count, found):  # type: ignore[no-unt
 
 
 @kernel
-def search_4x4(target, window, candidates, count, found):  # type: ignore[no-untyped-def]
+def search_4x4(target, window, candidates, count, found):
     """Find a vector of a subblock near the candidates."""
     best = start_4x4(target, window, candidates, count, found)
     best = walk_4x4(target, window, best, found)

@@ -106,7 +106,7 @@ def _at_least_8x8(plane: Plane) -> Plane:
 
 
 @kernel
-def _squared_error(a, b):  # type: ignore[no-untyped-def]
+def _squared_error(a, b):
     """Sum of squared differences of two (H, W) uint8 planes."""
     height, width = a.shape
     total = 0
@@ -122,7 +122,7 @@ def _squared_error(a, b):  # type: ignore[no-untyped-def]
 
 
 @allocating_kernel
-def _block_sums(a, b, y, sums):  # type: ignore[no-untyped-def]
+def _block_sums(a, b, y, sums):
     """Fill sums (4, W // 4) int32 for the 4x4 blocks from row y: of a, of b, of both squared, of a times b."""
     ones = simd.i16x16(1)
     blocks = sums.shape[1]
@@ -161,7 +161,7 @@ def _block_sums(a, b, y, sums):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _row_similarity(above, below):  # type: ignore[no-untyped-def]
+def _row_similarity(above, below):
     """Sum of the similarities of the 8x8 windows that two neighbouring rows of blocks make."""
     total = 0.0
     for x in range(above.shape[1] - 1):
@@ -177,7 +177,7 @@ def _row_similarity(above, below):  # type: ignore[no-untyped-def]
 
 
 @allocating_kernel
-def _plane_similarity(a, b):  # type: ignore[no-untyped-def]
+def _plane_similarity(a, b):
     """Mean SSIM of two (H, W) uint8 planes of at least 8 x 8; up to 3 rows and columns at the end do not count."""
     rows = a.shape[0] // 4
     columns = a.shape[1] // 4

@@ -267,6 +267,6 @@ def rate_multiplier(dc_step: int, weight: float = 1.0) -> int:
 
 
 @kernel
-def rate_distortion_cost(distortion, rate, multiplier):  # type: ignore[no-untyped-def]
+def rate_distortion_cost(distortion, rate, multiplier):
     """The figure to minimise, of a distortion in squared pixel errors x 16 and a rate in bits x 256."""
     return (np.int64(distortion) << DISTORTION_SHIFT) + np.int64(rate) * np.int64(multiplier)

@@ -195,7 +195,7 @@ def _with_segments(macroblocks: Macroblocks, segmentation: Segmentation) -> Macr
 
 
 @kernel
-def _predict(macroblocks, mb_row, mb_col, references, version, picture):  # type: ignore[no-untyped-def]
+def _predict(macroblocks, mb_row, mb_col, references, version, picture):
     """Predict a macroblock in place, the luma of B_PRED apart."""
     y_mode = macroblocks.y_mode[mb_row, mb_col]
     reference = macroblocks.reference[mb_row, mb_col]
@@ -218,7 +218,7 @@ def _predict(macroblocks, mb_row, mb_col, references, version, picture):  # type
 
 
 @kernel
-def _code_frame(coder, source, macroblocks, references, version, contexts, picture, buffers):  # type: ignore[no-untyped-def]
+def _code_frame(coder, source, macroblocks, references, version, contexts, picture, buffers):
     """Predict, code and reconstruct all macroblocks; the picture is left without loop filter and border."""
     set_intra_border(picture)
     rows, columns = macroblocks.y_mode.shape

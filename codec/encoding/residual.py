@@ -157,7 +157,7 @@ def new_residual_coder(
 
 
 @inline_kernel
-def _cheapest(c0, c1, c2, rates, token, multiplier):  # type: ignore[no-untyped-def]
+def _cheapest(c0, c1, c2, rates, token, multiplier):
     """The context from which this token comes cheapest, and the cost then; rates is (3, 12)."""
     best = c0 + np.int64(rates[0, token]) * multiplier
     origin = 0
@@ -171,7 +171,7 @@ def _cheapest(c0, c1, c2, rates, token, multiplier):  # type: ignore[no-untyped-
 
 
 @kernel
-def optimize_block(  # type: ignore[no-untyped-def]
+def optimize_block(
     coefficients, steps, rates, context, first, weight, multiplier, levels, origins, choices
 ):
     """Fill levels (16,) int16, zero before, with those of least cost; gives the end of the block and that cost.
@@ -204,7 +204,7 @@ def optimize_block(  # type: ignore[no-untyped-def]
         origins[position, 0] = origin
         n1 = n2 = _INFINITE
         nearest = min((2 * magnitude + step) // (2 * step), np.int64(MAX_LEVEL))
-        for value in range(nearest, max(nearest - 2, np.int64(0)), -1):  # type: ignore[call-overload]
+        for value in range(nearest, max(nearest - 2, np.int64(0)), -1):
             error = value * step - magnitude
             path, origin = _cheapest(c0, c1, c2, at, _TOKEN[value], multiplier)
             gained = (error * error - magnitude * magnitude) * weight
@@ -230,14 +230,14 @@ def optimize_block(  # type: ignore[no-untyped-def]
     node = best_context
     for position in range(best_end - 1, first - 1, -1):
         raster = ZIGZAG[position]
-        value = choices[position, 2] if node == 2 else node  # type: ignore[assignment]
+        value = choices[position, 2] if node == 2 else node
         levels[raster] = -value if coefficients[raster] < 0 else value
         node = origins[position, node]
     return (best_end if best_end > first else 0), best_cost
 
 
 @inline_kernel
-def code_block(  # type: ignore[no-untyped-def]
+def code_block(
     coder, segment, block_type, block, first, multiplier, contexts, mb_col, levels, eobs, buffers
 ):
     """Choose the levels of one transformed block, dequantize them, and keep its context; gives its cost."""
@@ -271,7 +271,7 @@ def code_block(  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _code_subblocks(  # type: ignore[no-untyped-def]
+def _code_subblocks(
     coder,
     source,
     mb_row,
@@ -306,7 +306,7 @@ def _code_subblocks(  # type: ignore[no-untyped-def]
 
 
 @inline_kernel
-def _transform_luma(source, mb_row, mb_col, with_y2, picture, buffers):  # type: ignore[no-untyped-def]
+def _transform_luma(source, mb_row, mb_col, with_y2, picture, buffers):
     y = BORDER + 16 * mb_row
     x = BORDER + 16 * mb_col
     for block in range(0, 16, 4):
@@ -316,7 +316,7 @@ def _transform_luma(source, mb_row, mb_col, with_y2, picture, buffers):  # type:
 
 
 @inline_kernel
-def _transform_chroma(source, mb_row, mb_col, picture, buffers):  # type: ignore[no-untyped-def]
+def _transform_chroma(source, mb_row, mb_col, picture, buffers):
     y = BORDER + 8 * mb_row
     x = BORDER + 8 * mb_col
     forward_dct_2x2(source.u, picture.u, y, x, buffers.coefficients, 16)
@@ -324,9 +324,7 @@ def _transform_chroma(source, mb_row, mb_col, picture, buffers):  # type: ignore
 
 
 @kernel
-def _code_luma_blocks(  # type: ignore[no-untyped-def]
-    coder, with_y2, segment, multiplier, contexts, mb_col, levels, eobs, buffers
-):
+def _code_luma_blocks(coder, with_y2, segment, multiplier, contexts, mb_col, levels, eobs, buffers):
     """Code transformed luma, Y2 first; gives its cost."""
     cost = np.int64(0)
     first, block_type = 0, Y_WITH_DC
@@ -355,9 +353,7 @@ def _code_luma_blocks(  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _code_chroma_blocks(  # type: ignore[no-untyped-def]
-    coder, segment, multiplier, contexts, mb_col, levels, eobs, buffers
-):
+def _code_chroma_blocks(coder, segment, multiplier, contexts, mb_col, levels, eobs, buffers):
     cost = np.int64(0)
     for block in range(16, 24):
         cost += code_block(
@@ -367,7 +363,7 @@ def _code_chroma_blocks(  # type: ignore[no-untyped-def]
 
 
 @kernel
-def code_luma(  # type: ignore[no-untyped-def]
+def code_luma(
     coder,
     source,
     mb_row,
@@ -389,7 +385,7 @@ def code_luma(  # type: ignore[no-untyped-def]
 
 
 @kernel
-def code_chroma(  # type: ignore[no-untyped-def]
+def code_chroma(
     coder, source, mb_row, mb_col, segment, multiplier, contexts, levels, eobs, picture, buffers
 ):
     """Transform and code the chroma of a predicted macroblock; gives its cost."""
@@ -398,7 +394,7 @@ def code_chroma(  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _may_have_levels(coder, segment, with_y2, buffers):  # type: ignore[no-untyped-def]
+def _may_have_levels(coder, segment, with_y2, buffers):
     """Whether any coefficient of a transformed macroblock is large enough to become a level."""
     luma = simd.load16(coder.thresholds, segment, Y_AFTER_Y2 if with_y2 else Y_WITH_DC, 0)
     chroma = simd.load16(coder.thresholds, segment, CHROMA, 0)
@@ -414,7 +410,7 @@ def _may_have_levels(coder, segment, with_y2, buffers):  # type: ignore[no-untyp
 
 
 @inline_kernel
-def _drop_residue(contexts, mb_col, with_y2, levels, eobs):  # type: ignore[no-untyped-def]
+def _drop_residue(contexts, mb_col, with_y2, levels, eobs):
     """Leave a macroblock without tokens."""
     zero = simd.i16x16(0)
     for block in range(25):
@@ -427,7 +423,7 @@ def _drop_residue(contexts, mb_col, with_y2, levels, eobs):  # type: ignore[no-u
 
 
 @inline_kernel
-def _add_chroma(dequantized, eobs, picture, mb_row, mb_col):  # type: ignore[no-untyped-def]
+def _add_chroma(dequantized, eobs, picture, mb_row, mb_col):
     y = BORDER + 8 * mb_row
     x = BORDER + 8 * mb_col
     if eobs[16] | eobs[17] | eobs[18] | eobs[19]:
@@ -437,7 +433,7 @@ def _add_chroma(dequantized, eobs, picture, mb_row, mb_col):  # type: ignore[no-
 
 
 @kernel
-def code_macroblock(coder, source, mb_row, mb_col, macroblocks, contexts, picture, buffers):  # type: ignore[no-untyped-def]
+def code_macroblock(coder, source, mb_row, mb_col, macroblocks, contexts, picture, buffers):
     """Code the residue of a macroblock and reconstruct it in place; gives whether it has any.
 
     source and picture are Pictures; the picture holds the prediction of luma (not needed of B_PRED) and chroma. Of

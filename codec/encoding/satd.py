@@ -21,7 +21,7 @@ _odd_pairs4 = simd.shuffle((2, 3, 6, 7))
 
 
 @inline_kernel
-def _across_rows(d0, d1, d2, d3):  # type: ignore[no-untyped-def]
+def _across_rows(d0, d1, d2, d3):
     """The Hadamard transform of each column of four rows."""
     a = d0 + d1
     b = d0 - d1
@@ -31,7 +31,7 @@ def _across_rows(d0, d1, d2, d3):  # type: ignore[no-untyped-def]
 
 
 @inline_kernel
-def _magnitudes(d0, d1, d2, d3):  # type: ignore[no-untyped-def]
+def _magnitudes(d0, d1, d2, d3):
     """Half the Hadamard magnitudes, added up in lanes, of four rows of four blocks side by side."""
     r0, r1, r2, r3 = _across_rows(d0, d1, d2, d3)
     p = _even_lanes16(r0, r1)
@@ -49,12 +49,12 @@ def _magnitudes(d0, d1, d2, d3):  # type: ignore[no-untyped-def]
 
 
 @inline_kernel
-def _difference16(a, ay, ax, b, by, bx):  # type: ignore[no-untyped-def]
+def _difference16(a, ay, ax, b, by, bx):
     return simd.load16(a, ay, ax) - simd.load16(b, by, bx)
 
 
 @kernel
-def satd16x16(a, ay, ax, b, by, bx):  # type: ignore[no-untyped-def]
+def satd16x16(a, ay, ax, b, by, bx):
     """SATD between the 16x16 pixels of plane `a` at (ay, ax) and those of plane `b` at (by, bx)."""
     total = simd.i16x16(0)
     for row in range(0, 16, 4):
@@ -68,7 +68,7 @@ def satd16x16(a, ay, ax, b, by, bx):  # type: ignore[no-untyped-def]
 
 
 @inline_kernel
-def _difference8x2(a, ay, ax, b, by, bx):  # type: ignore[no-untyped-def]
+def _difference8x2(a, ay, ax, b, by, bx):
     """Rows ay and ay + 4 of 8 differences, in one vector."""
     upper = simd.load8(a, ay, ax) - simd.load8(b, by, bx)
     lower = simd.load8(a, ay + 4, ax) - simd.load8(b, by + 4, bx)
@@ -76,7 +76,7 @@ def _difference8x2(a, ay, ax, b, by, bx):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def satd8x8(a, ay, ax, b, by, bx):  # type: ignore[no-untyped-def]
+def satd8x8(a, ay, ax, b, by, bx):
     """SATD of 8x8 pixels."""
     return simd.lane_sum(
         _magnitudes(
@@ -89,7 +89,7 @@ def satd8x8(a, ay, ax, b, by, bx):  # type: ignore[no-untyped-def]
 
 
 @inline_kernel
-def _hadamard4(d0, d1, d2, d3):  # type: ignore[no-untyped-def]
+def _hadamard4(d0, d1, d2, d3):
     r0, r1, r2, r3 = _across_rows(d0, d1, d2, d3)
     p = _even_lanes4(r0, r1)
     q = _odd_lanes4(r0, r1)
@@ -106,7 +106,7 @@ def _hadamard4(d0, d1, d2, d3):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def satd4x4(a, ay, ax, b, by, bx):  # type: ignore[no-untyped-def]
+def satd4x4(a, ay, ax, b, by, bx):
     """SATD of 4x4 pixels."""
     return _hadamard4(
         simd.load4(a, ay, ax) - simd.load4(b, by, bx),
@@ -120,12 +120,12 @@ def satd4x4(a, ay, ax, b, by, bx):  # type: ignore[no-untyped-def]
 
 
 @inline_kernel
-def _average16(planes, i, iy, ix, j, jy, jx):  # type: ignore[no-untyped-def]
+def _average16(planes, i, iy, ix, j, jy, jx):
     return (simd.load16(planes, i, iy, ix) + simd.load16(planes, j, jy, jx) + 1) >> 1
 
 
 @kernel
-def satd16x16_of_average(a, ay, ax, planes, i, iy, ix, j, jy, jx):  # type: ignore[no-untyped-def]
+def satd16x16_of_average(a, ay, ax, planes, i, iy, ix, j, jy, jx):
     """SATD of 16x16 pixels against the rounded average of two blocks of a stack of planes (N, H, W)."""
     total = simd.i16x16(0)
     for row in range(0, 16, 4):
@@ -142,19 +142,19 @@ def satd16x16_of_average(a, ay, ax, planes, i, iy, ix, j, jy, jx):  # type: igno
 
 
 @inline_kernel
-def _average8x2(planes, i, iy, ix, j, jy, jx):  # type: ignore[no-untyped-def]
+def _average8x2(planes, i, iy, ix, j, jy, jx):
     first = _join8(simd.load8(planes, i, iy, ix), simd.load8(planes, i, iy + 4, ix))
     second = _join8(simd.load8(planes, j, jy, jx), simd.load8(planes, j, jy + 4, jx))
     return (first + second + 1) >> 1
 
 
 @inline_kernel
-def _rows8x2(a, ay, ax):  # type: ignore[no-untyped-def]
+def _rows8x2(a, ay, ax):
     return _join8(simd.load8(a, ay, ax), simd.load8(a, ay + 4, ax))
 
 
 @kernel
-def satd8x8_of_average(a, ay, ax, planes, i, iy, ix, j, jy, jx):  # type: ignore[no-untyped-def]
+def satd8x8_of_average(a, ay, ax, planes, i, iy, ix, j, jy, jx):
     """SATD of 8x8 pixels against the rounded average of two blocks of a stack of planes."""
     return simd.lane_sum(
         _magnitudes(
@@ -167,12 +167,12 @@ def satd8x8_of_average(a, ay, ax, planes, i, iy, ix, j, jy, jx):  # type: ignore
 
 
 @inline_kernel
-def _average4(planes, i, iy, ix, j, jy, jx):  # type: ignore[no-untyped-def]
+def _average4(planes, i, iy, ix, j, jy, jx):
     return (simd.load4(planes, i, iy, ix) + simd.load4(planes, j, jy, jx) + 1) >> 1
 
 
 @kernel
-def satd4x4_of_average(a, ay, ax, planes, i, iy, ix, j, jy, jx):  # type: ignore[no-untyped-def]
+def satd4x4_of_average(a, ay, ax, planes, i, iy, ix, j, jy, jx):
     """SATD of 4x4 pixels against the rounded average of two blocks of a stack of planes."""
     return _hadamard4(
         simd.load4(a, ay, ax) - _average4(planes, i, iy, ix, j, jy, jx),
@@ -186,7 +186,7 @@ def satd4x4_of_average(a, ay, ax, planes, i, iy, ix, j, jy, jx):  # type: ignore
 
 
 @kernel
-def sad16x16(a, ay, ax, b, by, bx):  # type: ignore[no-untyped-def]
+def sad16x16(a, ay, ax, b, by, bx):
     """Sum of absolute differences between the 16x16 pixels of plane `a` at (ay, ax) and those of plane `b` at (by, bx)."""
     total = simd.i16x16(0)
     for row in range(16):
@@ -195,7 +195,7 @@ def sad16x16(a, ay, ax, b, by, bx):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def sad8x8(a, ay, ax, b, by, bx):  # type: ignore[no-untyped-def]
+def sad8x8(a, ay, ax, b, by, bx):
     """Sum of absolute differences of 8x8 pixels."""
     total = simd.i16x16(0)
     for row in range(4):
@@ -204,7 +204,7 @@ def sad8x8(a, ay, ax, b, by, bx):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def sad4x4(a, ay, ax, b, by, bx):  # type: ignore[no-untyped-def]
+def sad4x4(a, ay, ax, b, by, bx):
     """Sum of absolute differences of 4x4 pixels."""
     total = simd.i16x4(0)
     for row in range(4):
@@ -216,7 +216,7 @@ def sad4x4(a, ay, ax, b, by, bx):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def sse16x16(a, ay, ax, b, by, bx):  # type: ignore[no-untyped-def]
+def sse16x16(a, ay, ax, b, by, bx):
     """Sum of squared differences between the 16x16 pixels of plane `a` at (ay, ax) and those of plane `b` at (by, bx)."""
     total = simd.i32x8(0)
     for row in range(16):
@@ -226,7 +226,7 @@ def sse16x16(a, ay, ax, b, by, bx):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def sse8x8(a, ay, ax, b, by, bx):  # type: ignore[no-untyped-def]
+def sse8x8(a, ay, ax, b, by, bx):
     """Sum of squared differences of 8x8 pixels."""
     total = simd.i32x8(0)
     for row in range(4):
@@ -236,7 +236,7 @@ def sse8x8(a, ay, ax, b, by, bx):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def sse4x4(a, ay, ax, b, by, bx):  # type: ignore[no-untyped-def]
+def sse4x4(a, ay, ax, b, by, bx):
     """Sum of squared differences of 4x4 pixels."""
     total = simd.i32x4(0)
     for row in range(4):

@@ -26,7 +26,7 @@ FAR = np.int64(1) << 50
 
 
 @part_kernel
-def _set_kind(room, i, mode, reference, v_row, v_column, rate):  # type: ignore[no-untyped-def]
+def _set_kind(room, i, mode, reference, v_row, v_column, rate):
     room.kinds[i, 0] = mode
     room.kinds[i, 1] = reference
     room.kinds[i, 2] = v_row
@@ -35,7 +35,7 @@ def _set_kind(room, i, mode, reference, v_row, v_column, rate):  # type: ignore[
 
 
 @part_kernel
-def screen_intra(frame, mb_row, mb_col, picture, room, count):  # type: ignore[no-untyped-def]
+def screen_intra(frame, mb_row, mb_col, picture, room, count):
     """Add the four intra modes of whole macroblocks; gives the number of candidates."""
     y, x = BORDER + 16 * mb_row, BORDER + 16 * mb_col
     for mode in range(DC_PRED, TM_PRED + 1):
@@ -59,7 +59,7 @@ class VectorModeRates(NamedTuple):
 
 
 @part_kernel
-def vector_mode_rates(rates, near):  # type: ignore[no-untyped-def]
+def vector_mode_rates(rates, near):
     table = rates.vector_mode
     more = np.int64(rates.inter[1])
     zero = more + np.int64(table[near.count_zero, 0, 0])
@@ -75,7 +75,7 @@ def vector_mode_rates(rates, near):  # type: ignore[no-untyped-def]
 
 
 @part_kernel
-def screen_predicted(frame, mb_row, mb_col, index, near, modes, room, count):  # type: ignore[no-untyped-def]
+def screen_predicted(frame, mb_row, mb_col, index, near, modes, room, count):
     """Add a reference's predicted vectors, zero included; gives the number of candidates."""
     y, x = BORDER + 16 * mb_row, BORDER + 16 * mb_col
     reference = frame.usable[index]
@@ -102,7 +102,7 @@ def screen_predicted(frame, mb_row, mb_col, index, near, modes, room, count):  #
 
 
 @part_kernel
-def index_of(usable, reference):  # type: ignore[no-untyped-def]
+def index_of(usable, reference):
     for index in range(len(usable)):
         if usable[index] == reference:
             return index
@@ -110,7 +110,7 @@ def index_of(usable, reference):  # type: ignore[no-untyped-def]
 
 
 @part_kernel
-def is_worth_searching(frame, index, best, predicted_end, room):  # type: ignore[no-untyped-def]
+def is_worth_searching(frame, index, best, predicted_end, room):
     """Whether a reference's predicted vectors are not far worse than the best of all references."""
     for i in range(predicted_end):
         near_best = (room.costs[i] << 8) <= best * frame.limits.reference_margin
@@ -120,7 +120,7 @@ def is_worth_searching(frame, index, best, predicted_end, room):  # type: ignore
 
 
 @part_kernel
-def screen_new(frame, macroblocks, mb_row, mb_col, index, near, modes, room, count):  # type: ignore[no-untyped-def]
+def screen_new(frame, macroblocks, mb_row, mb_col, index, near, modes, room, count):
     """Add the vector that a search in a reference finds; gives the number of candidates."""
     reference = frame.usable[index]
     weight = frame.satd_multiplier
@@ -146,7 +146,7 @@ def screen_new(frame, macroblocks, mb_row, mb_col, index, near, modes, room, cou
 
 
 @part_kernel
-def _collect_starts(macroblocks, mb_row, mb_col, near, starts):  # type: ignore[no-untyped-def]
+def _collect_starts(macroblocks, mb_row, mb_col, near, starts):
     """Vectors from which a search starts: zero, predicted ones and the neighbours'; gives their number."""
     starts[0, 0] = starts[0, 1] = 0
     starts[1, 0], starts[1, 1] = near.best_row, near.best_column
@@ -167,7 +167,7 @@ def _collect_starts(macroblocks, mb_row, mb_col, near, starts):  # type: ignore[
 
 
 @part_kernel
-def take_least(costs, count):  # type: ignore[no-untyped-def]
+def take_least(costs, count):
     """The candidate of least screening cost, which is struck off."""
     best = np.int64(0)
     for i in range(1, count):

@@ -36,7 +36,7 @@ _ORDER = np.array([SPLIT_QUARTERS, SPLIT_16X8, SPLIT_8X16, SPLIT_4X4], np.int64)
 
 
 @part_kernel
-def _neighbours(macroblocks, mb_row, mb_col, vectors, block):  # type: ignore[no-untyped-def]
+def _neighbours(macroblocks, mb_row, mb_col, vectors, block):
     """Vectors to the left of and above a subblock, those of its own macroblock from vectors (16, 2)."""
     left_row = left_column = above_row = above_column = np.int64(0)
     if block & 3:
@@ -53,7 +53,7 @@ def _neighbours(macroblocks, mb_row, mb_col, vectors, block):  # type: ignore[no
 
 
 @kernel
-def _measure_part(source, planes, y, x, partitioning, part, v_row, v_column):  # type: ignore[no-untyped-def]
+def _measure_part(source, planes, y, x, partitioning, part, v_row, v_column):
     """SATD of a vector over one part of the macroblock at (y, x)."""
     if partitioning == SPLIT_4X4:
         return np.int64(
@@ -68,7 +68,7 @@ def _measure_part(source, planes, y, x, partitioning, part, v_row, v_column):  #
 
 
 @part_kernel
-def _search_part(frame, mb_row, mb_col, room, index, near, window, partitioning, block):  # type: ignore[no-untyped-def]
+def _search_part(frame, mb_row, mb_col, room, index, near, window, partitioning, block):
     """A vector of its own for the quarter or subblock that begins at `block`, into room.found, from room.starts."""
     target = Target(
         frame.source.y,
@@ -87,7 +87,7 @@ def _search_part(frame, mb_row, mb_col, room, index, near, window, partitioning,
 
 
 @part_kernel
-def _set_start(room, i, v_row, v_column):  # type: ignore[no-untyped-def]
+def _set_start(room, i, v_row, v_column):
     room.starts[i, 0] = v_row
     room.starts[i, 1] = v_column
 
@@ -95,7 +95,7 @@ def _set_start(room, i, v_row, v_column):  # type: ignore[no-untyped-def]
 @part_kernel
 def _collect_candidates(
     frame, mb_row, mb_col, room, index, near, window, partitioning, block, v_row, v_column, around
-):  # type: ignore[no-untyped-def]
+):
     """Vectors that the part beginning at `block` may take, into room.starts: left, above, zero, its own; gives their number.
 
     `around` holds its neighbours' vectors; (v_row, v_column) is the vector found for the whole macroblock.
@@ -126,7 +126,7 @@ def _collect_candidates(
 @part_kernel
 def _choose_vector(
     frame, mb_row, mb_col, room, index, near, window, partitioning, part, count, context
-):  # type: ignore[no-untyped-def]
+):
     """The candidate of room.starts that is best for a part; gives its number, screening cost and rate."""
     y, x = BORDER + 16 * mb_row, BORDER + 16 * mb_col
     best, best_rate, chosen = FAR, np.int64(0), np.int64(0)
@@ -149,7 +149,7 @@ def _choose_vector(
 
 
 @part_kernel
-def _search_partitioning(  # type: ignore[no-untyped-def]
+def _search_partitioning(
     frame,
     macroblocks,
     mb_row,
@@ -201,7 +201,7 @@ def _search_partitioning(  # type: ignore[no-untyped-def]
 
 
 @part_kernel
-def search_split(  # type: ignore[no-untyped-def]
+def search_split(
     frame, macroblocks, mb_row, mb_col, room, index, near, v_row, v_column, rate, limit
 ):
     """The partitioning of least screening cost, if that is below `limit`, else -1; and the rate of its vectors.

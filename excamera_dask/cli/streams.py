@@ -48,7 +48,7 @@ def steady_streams() -> None:
 def escaped_streams() -> Iterator[None]:
     """Let nothing reach a terminal that it would obey: see `printing`."""
     before = sys.stdout, sys.stderr
-    sys.stdout, sys.stderr = map(Escaping, before)  # type: ignore[assignment]
+    sys.stdout, sys.stderr = map(Escaping, before)
     try:
         yield
     finally:

@@ -22,7 +22,7 @@ class Place(click.ParamType):
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> Path | S3Url:
         if not isinstance(value, str):
-            return value  # type: ignore[no-any-return]
+            return value
         if not value:
             self.fail("an empty path names nothing", param, ctx)
         if ":/" not in value:

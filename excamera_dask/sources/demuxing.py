@@ -59,7 +59,7 @@ def open_container(
     else:
         found = (opened.info.etag, opened.size)
     try:
-        container = av.open(opened or path, metadata_errors="ignore")  # type: ignore[call-overload]
+        container = av.open(opened or path, metadata_errors="ignore")
     except av.FFmpegError as error:
         with opened_again(path, opened) as file:
             check_readable(path, file)

@@ -178,7 +178,7 @@ def watch(
     _check_file(name)
     opened = demuxable(name)
     try:
-        container: Any = av.open(opened, metadata_errors="ignore")  # type: ignore[call-overload]
+        container: Any = av.open(opened, metadata_errors="ignore")
     except av.FFmpegError as error:
         _raise_trouble(opened)
         reason = str(error.strerror or error).lower()

@@ -106,7 +106,7 @@ class AttachedCluster(ScalableCluster):
     @property
     def plan(self) -> set[str]:
         """Names of the workers that the scheduler knows."""
-        return self.observed  # type: ignore[no-any-return]
+        return self.observed
 
     @property
     def requested(self) -> set[str]:

@@ -14,7 +14,7 @@ from executors.aws_lambda.messages import key_text
 STIMULUS = "time-is-up"
 
 
-class BlamingScheduler(Scheduler):  # type: ignore[misc]
+class BlamingScheduler(Scheduler):
     """Dask's scheduler, but that a worker which dies counts against the tasks that ran on it.
 
     Dask counts it against all tasks that it was given, so those that wait behind one that kills its workers fail with it.

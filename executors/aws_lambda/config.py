@@ -41,7 +41,7 @@ def workers_config() -> dict[str, Any]:
     """Dask's configuration for workers as it is now, nested: the user's, and ours below it."""
     ours: dict[str, Any] = {}
     dask.config.set(unless_configured(WORKER_CONFIG), config=ours)
-    return dask.config.merge(ours, users_configuration())  # type: ignore[no-any-return]
+    return dask.config.merge(ours, users_configuration())
 
 
 def links_config() -> dict[str, Any]:

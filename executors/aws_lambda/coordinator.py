@@ -437,7 +437,7 @@ class Coordinator:
         return self.fleet.snapshot()._repr_html_()
 
 
-class _Follower(SchedulerPlugin):  # type: ignore[misc]
+class _Follower(SchedulerPlugin):
     """Dask lets its workers go when it restarts, and when it closes: then none comes back as it was, or none at all."""
 
     def __init__(self, coordinator: Coordinator) -> None:

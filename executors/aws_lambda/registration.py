@@ -22,7 +22,7 @@ def compare_few(
 ) -> dict[str, str]:
     """`distributed.versions.error_message`, against at most COMPARED workers."""
     few = dict(islice(workers.items(), COMPARED))
-    return _compare_all(scheduler, few, source, source_name)  # type: ignore[no-any-return]
+    return _compare_all(scheduler, few, source, source_name)
 
 
 def install() -> None:

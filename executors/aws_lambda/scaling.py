@@ -21,7 +21,7 @@ from executors.aws_lambda.config import setting
 from executors.aws_lambda.errors import InvalidOption, LambdaError
 
 
-class FleetAdaptive(Adaptive):  # type: ignore[misc]
+class FleetAdaptive(Adaptive):
     """Leaves it to the cluster to let workers go: one that Dask closes first would be replaced."""
 
     async def scale_down(self, workers: Any) -> None:
@@ -29,7 +29,7 @@ class FleetAdaptive(Adaptive):  # type: ignore[misc]
             await self.cluster.scale_down(workers)  # type: ignore[attr-defined]
 
 
-class ScalableCluster(Cluster):  # type: ignore[misc]
+class ScalableCluster(Cluster):
     """Scaling as Dask's own clusters have it, on top of `_want` and `_want_fewer`.
 
     What is called in the cluster's event loop happens whether or not it is awaited.

@@ -30,7 +30,7 @@ class _Run:
     number: int
 
 
-class SecondRuns(SchedulerPlugin):  # type: ignore[misc]
+class SecondRuns(SchedulerPlugin):
     """The second runs of one scheduler's tasks.
 
     is_idle: whether the worker of a name does nothing at all; on_beaten hears the name of a worker, and the key of the task

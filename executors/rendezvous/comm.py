@@ -66,7 +66,7 @@ class RendezvousComm(Comm):
         self._stream = stream
         self._shard = parse_bytes(dask.config.get("distributed.comm.shard"))
         self._finalizer = weakref.finalize(self, _drop, stream, repr(self))
-        self._finalizer.atexit = False  # type: ignore[misc]
+        self._finalizer.atexit = False
 
     @property
     def _compresses(self) -> bool:

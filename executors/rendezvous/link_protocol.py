@@ -27,7 +27,7 @@ class LinkProtocol(asyncio.BufferedProtocol):
 
     def get_buffer(self, sizehint: int) -> memoryview:
         try:
-            return self._buffers.view  # type: ignore[no-any-return]
+            return self._buffers.view
         except AttributeError:
             self._buffers.view = memoryview(bytearray(READ_BUFFER))
             return self._buffers.view
