@@ -158,9 +158,8 @@ class Macroblocks(NamedTuple):
     uv_mode: NDArray[np.uint8]  # (R, C) DC_PRED .. TM_PRED
     reference: NDArray[np.uint8]  # (R, C) INTRA_FRAME .. ALTREF_FRAME
     partitioning: NDArray[np.uint8]  # (R, C) SPLIT_16X8 .. SPLIT_4X4
-    sub_modes: NDArray[
-        np.uint8
-    ]  # (R, C, 16) B_DC_PRED .. B_HU_PRED, or LEFT4X4 .. NEW4X4 in a split
+    # (R, C, 16) B_DC_PRED .. B_HU_PRED, or LEFT4X4 .. NEW4X4 in a split
+    sub_modes: NDArray[np.uint8]
     vectors: NDArray[np.int16]  # (R, C, 16, 2)
     coefficients: NDArray[np.int16]  # (R, C, 25, 16) quantized levels, block 24 is Y2
     eobs: NDArray[np.uint8]  # (R, C, 25) position after the last token of each block

@@ -18,9 +18,8 @@ from codec.tables import SUBPIXEL_BILINEAR_FILTERS, SUBPIXEL_SIXTAP_FILTERS
 
 _SIXTAP = SUBPIXEL_SIXTAP_FILTERS.astype(np.int16)
 _BILINEAR = SUBPIXEL_BILINEAR_FILTERS.astype(np.int16)
-_FIRST = (
-    BORDER - 19
-)  # a block from here on up (left) sees nothing but the edge, filter taps included
+# a block from here on up (left) sees nothing but the edge, filter taps included
+_FIRST = BORDER - 19
 _LAST = 2 - BORDER  # and so does one that starts this far from the end of the padded plane
 
 # The six taps' sum reaches 160 * 255, too much for 16 bits: 64 * 128 is taken off it and given back at the end.

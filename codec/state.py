@@ -33,14 +33,12 @@ from codec.frame import (
 
 BYTES_VERSION = 2
 _MAGIC = b"XCDS"
-_HEADER = struct.Struct(
-    "<4sHB16s16s"
-)  # magic, version, kind, digest of the base, digest of all the rest
+# magic, version, kind, digest of the base, digest of all the rest
+_HEADER = struct.Struct("<4sHB16s16s")
 _WHOLE, _DELTA = 0, 1
 _NO_BASE = bytes(16)
-_FIXED = struct.Struct(
-    "<HHBBBBBBBB"
-)  # sizes, scales, colour space, clamping, segmentation flags, filter flag, references
+# sizes, scales, colour space, clamping, segmentation flags, filter flag, references
+_FIXED = struct.Struct("<HHBBBBBBBB")
 _COMPRESSION_LEVEL = 1
 _LARGEST_WINDOW = 1 << 23
 _STRIPE = 1 << 20

@@ -319,9 +319,8 @@ class _Watch:
 
     def _counts(self, name: str, states: Mapping[str, int] | None) -> Counts:
         total = self._totals[name]
-        if (
-            states is None
-        ):  # the scheduler does not know the layer yet, or has forgotten all its tasks
+        # the scheduler does not know the layer yet, or has forgotten all its tasks
+        if states is None:
             return Counts(total, 0, total if name in self._seen else 0)
         return Counts(total, states["running"], states["done"])
 

@@ -294,9 +294,8 @@ def test_the_budget_is_never_exceeded(weather: Weather, seed: int, budget: float
     world = World(FleetSettings(budget=budget, timeout=300.0), weather, seed, tasks(4000))
     world.scale(20)
     world.run(600, lambda: world.fleet.is_over and not world.running())
-    hung = sum(
-        one.hung for one in world.executions
-    )  # these cannot be stopped before Lambda does it
+    # these cannot be stopped before Lambda does it
+    hung = sum(one.hung for one in world.executions)
     assert world.real_dollars() <= budget + hung * 300.0 * world.fleet.ledger.rate
     assert len(world.of(act.StopAll)) <= 1
     world.run(400)

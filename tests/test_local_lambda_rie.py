@@ -191,9 +191,8 @@ def test_it_starts_and_uses_environments_as_aws_does(
     finally:
         rie.stop()
     answers = ours(server, HANDLER, "sequence", *events)
-    assert (
-        theirs[6] == "Task timed out after 2.00 seconds"
-    )  # here it is text, on Lambda an error document
+    # here it is text, on Lambda an error document
+    assert theirs[6] == "Task timed out after 2.00 seconds"
     timeout = json.loads(answers[6])
     assert timeout["errorType"] == "Sandbox.Timedout"
     assert timeout["errorMessage"].endswith(f"Error: {theirs[6]}")

@@ -368,9 +368,8 @@ def test_nonsense_on_a_bulk_connection_ends_both_of_its_link_and_no_more(frame: 
             assert await reader.read() == b""
             assert await wire.ended()
             assert await served.count("MALFORMED") == 1
-            assert (
-                not served.server.core.gone
-            )  # who read a token must not end the peer it belongs to
+            # who read a token must not end the peer it belongs to
+            assert not served.server.core.gone
             again = await Wire.open(served.address, AUTHORITY.issue("bad"))
             again.hello("bad", epoch=2)
             header, welcome = await again.receive()

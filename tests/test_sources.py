@@ -277,9 +277,8 @@ def test_damaged_frames_do_not_shift_the_others(tmp_path: Path, keep: int) -> No
     path = make_clip(tmp_path / "b.mp4", options=options)
     damage(path, [25, 26], keep)
     source = open_source(path)
-    if (
-        keep == 0
-    ):  # lengths inside the packet are broken, so the index pass sees it and decodes the film
+    # lengths inside the packet are broken, so the index pass sees it and decodes the film
+    if keep == 0:
         assert source.warnings and source.counted == "decoded"
     linear = check_random_access(source)
     assert linear[:20] == clean[:20] and linear[-20:] == clean[40:]

@@ -190,9 +190,8 @@ SMALL_PARTS = 12 + 4 * 8 * 3 * 11 + 4 + 3 + 38 + 16
         *((SMALL_PARTS + 6 + at, 255) for at in range(3)),  # slots
         (SMALL_PARTS + 6, 1),
         (SMALL_PARTS + 7, 2),
-        *(
-            (SMALL_PARTS + 9, kind) for kind in (1, 2, 255)
-        ),  # a picture from a base that there is not
+        # a picture from a base that there is not
+        *((SMALL_PARTS + 9, kind) for kind in (1, 2, 255)),
     ],
 )
 def test_bytes_of_a_state_that_no_decoder_has_are_refused(at: int, value: int) -> None:

@@ -81,9 +81,8 @@ class FrameSearch(NamedTuple):
 
     source: Picture
     references: References
-    usable: NDArray[
-        np.int64
-    ]  # (N,) references that differ from each other, LAST first; none on key frames
+    # (N,) references that differ from each other, LAST first; none on key frames
+    usable: NDArray[np.int64]
     planes: NDArray[np.uint8]  # (N, 4, H, W) their half-pixel planes
     coder: ResidualCoder
     rates: ModeRates

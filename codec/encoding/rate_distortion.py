@@ -91,9 +91,10 @@ def tree(*nodes: int) -> Tree:
 
 
 # Leaves are numbered as in codec.frame; section of the RFC behind each.
+# 13.2
 COEFFICIENT_TREE = tree(
     -11, 2, 0, 4, -1, 6, 8, 12, -2, 10, -3, -4, 14, 16, -5, -6, 18, 20, -7, -8, -9, -10
-)  # 13.2
+)
 Y_MODE_TREE = tree(0, 2, 4, 6, -1, -2, -3, -4)  # 16.2
 KEY_Y_MODE_TREE = tree(-4, 2, 4, 6, 0, -1, -2, -3)  # 11.2
 UV_MODE_TREE = tree(0, 2, -1, 4, -2, -3)  # 11.2

@@ -72,9 +72,8 @@ class ResidualCoder(NamedTuple):
     steps: NDArray[np.int16]  # (4 segments, 4 block types, 16)
     thresholds: NDArray[np.int16]  # (4, 4, 16) least magnitude that may become a level
     multipliers: NDArray[np.int64]  # (4 segments, 2) rate multiplier of inter and intra macroblocks
-    weights: NDArray[
-        np.int64
-    ]  # (4 block types,) distortion of a squared coefficient error, shifted
+    # (4 block types,) distortion of a squared coefficient error, shifted
+    weights: NDArray[np.int64]
     token_rates: NDArray[np.int32]  # (4, 16, 3, 12)
     skip_rates: NDArray[np.int32]  # (2,) rates of mb_skip_coeff
     skip_enabled: bool

@@ -172,9 +172,10 @@ def _open_local(function: FunctionSpec, options: Mapping[str, Any]) -> Backend:
             region=function.region or local.settings.region, endpoint_url=local.endpoint_url
         )
         client = local.client("lambda", config=invoke_config(place.region))
+        # as it is deployed: the coordinator knows better what to repeat
         client.put_function_event_invoke_config(
             FunctionName=function.function_name, MaximumRetryAttempts=0, MaximumEventAgeInSeconds=60
-        )  # as it is deployed: the coordinator knows better what to repeat
+        )
     except BaseException:
         local.stop()
         raise

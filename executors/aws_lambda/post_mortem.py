@@ -39,9 +39,8 @@ class PostMortem:
             answer = self._logs.get_log_events(
                 logGroupName=self._group, logStreamName=log_stream, limit=LINES, startFromHead=False
             )
-        except (
-            Exception
-        ):  # no right to read logs, no such stream, no network: nothing is known then
+        # no right to read logs, no such stream, no network: nothing is known then
+        except Exception:
             return None
         text = "\n".join(event["message"].rstrip() for event in answer["events"])
         return judge(shown(text), request_id)

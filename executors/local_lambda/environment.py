@@ -67,9 +67,8 @@ class Environment:
         on_dead: Callable[[Environment], None],
     ) -> None:
         self.id = secrets.token_hex(16)
-        self.function = dataclasses.replace(
-            function
-        )  # as it is now: an update makes new environments
+        # as it is now: an update makes new environments
+        self.function = dataclasses.replace(function)
         day = datetime.datetime.now(datetime.UTC).strftime("%Y/%m/%d")
         self.stream = f"{day}/[$LATEST]{self.id}"
         self.log = open_stream(self.stream)

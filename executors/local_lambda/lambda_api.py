@@ -121,9 +121,8 @@ class InvokeHandler(ApiHandler):
 
     @staticmethod
     def _check_json(payload: bytes) -> None:
-        if (
-            len(payload) <= 1 << 16
-        ):  # Lambda checks all; a large one is sent by a program that made it
+        # Lambda checks all; a large one is sent by a program that made it
+        if len(payload) <= 1 << 16:
             try:
                 json.loads(payload)
             except ValueError as error:

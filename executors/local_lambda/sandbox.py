@@ -62,9 +62,8 @@ def spawn(
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
         if confinement.network is not None:
             kernel.setns(confinement.network, kernel.CLONE_NEWNET)
-        os.closerange(
-            3, os.sysconf("SC_OPEN_MAX")
-        )  # the server's, which may be more than the limit
+        # the server's, which may be more than the limit
+        os.closerange(3, os.sysconf("SC_OPEN_MAX"))
         enter(confinement)
         os.chdir(folder)
         with open(os.devnull) as nothing:

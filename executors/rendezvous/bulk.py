@@ -91,9 +91,8 @@ class BulkConnection(asyncio.BufferedProtocol):
         if link.core.bulk is BulkState.UP and not self.is_up:
             self.is_up = True
             self._answered.set()
-            self.transport.write(
-                f.serialize_frame(f.PING)
-            )  # from here on we and the relay live with it
+            # from here on we and the relay live with it
+            self.transport.write(f.serialize_frame(f.PING))
         if link.core.bad_seals > self._bad_seals:
             self._bad_seals = link.core.bad_seals
             logger.warning("relay %s: sealed frames come changed, or not at all", link.relay)

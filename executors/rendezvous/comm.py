@@ -116,9 +116,8 @@ class RendezvousComm(Comm):
         except (MemoryError, OverflowError, ValueError) as error:  # sizes that cannot be
             self.abort()
             raise CommClosedError(f"in {self}: a message too large: {error}") from error
-        except (
-            BaseException
-        ):  # some of the message may have been read: nothing after it makes sense
+        # some of the message may have been read: nothing after it makes sense
+        except BaseException:
             self.abort()
             raise
         try:

@@ -366,9 +366,8 @@ class Link:
         late = now - self._last_tick > 2 * TICK + self.options.ping_interval
         self._last_tick = now
         self._ticker = self.loop.call_later(TICK, self._tick)
-        if (
-            late
-        ):  # this process was stopped or busy: that nothing was heard says nothing of the relay
+        # this process was stopped or busy: that nothing was heard says nothing of the relay
+        if late:
             self.core.heard = now
         protocol = self._protocol
         if protocol is not None and self._is_up and now - self.core.heard >= self.options.silence:

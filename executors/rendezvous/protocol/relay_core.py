@@ -378,9 +378,8 @@ class RelayCore(RelaySwitch):
         self, connection: Connection, code: f.Code, text: str, now: float, name: str | None = None
     ) -> None:
         self.stats.refused[code.name] += 1
-        if (
-            connection.main is not None
-        ):  # whoever speaks there has proved no more than that he read the token
+        # whoever speaks there has proved no more than that he read the token
+        if connection.main is not None:
             self._close(connection.main, text)
             return
         self._send(

@@ -61,9 +61,8 @@ class RelaySwitch:
             return
         other = stream.other(peer, flags, source, destination)
         if end > (stream.opener_limit if flags & f.OPENER else stream.acceptor_limit):
-            if stream.unsaid & _sender(
-                flags
-            ):  # its receiver has not said yet how far it may go: let it ask
+            # its receiver has not said yet how far it may go: let it ask
+            if stream.unsaid & _sender(flags):
                 self._send_reset(peer, flags, source, destination, number, f.Code.UNKNOWN_STREAM)
             else:
                 self._reset(number, stream, f.Code.OVERRUN, "data beyond the credit")
