@@ -246,28 +246,6 @@ def end_of_block(levels, first):
     return 0
 
 
-@kernel
-def find_ends(macroblocks):
-    """Fill eobs and coded from the levels, as an encoder does that never codes trailing zeros.
-
-    Levels of a Y2 block in macroblocks without one, and of the luma DCs in macroblocks with one, do not count.
-    """
-    rows, columns = macroblocks.y_mode.shape
-    for row in range(rows):
-        for column in range(columns):
-            with_y2 = has_y2(macroblocks.y_mode[row, column])
-            eobs = macroblocks.eobs[row, column]
-            coded = 0
-            for block in range(25):
-                first = 1 if with_y2 and block < 16 else 0
-                if block == Y2_BLOCK and not with_y2:
-                    eobs[block] = 0
-                else:
-                    eobs[block] = end_of_block(macroblocks.coefficients[row, column, block], first)
-                coded |= eobs[block]
-            macroblocks.coded[row, column] = coded > 0
-
-
 # Writing and counting ----------------------------------------------------------------------------------------------
 
 RECORDS_OF_A_MACROBLOCK = 400 * 24

@@ -53,10 +53,15 @@ def packets() -> list[Packet]:
     return [Packet(bytes(p), p.pts or 0) for p in made]
 
 
+def write_all(writer: Writer, packets: list[Packet]) -> None:
+    for packet in packets:
+        writer.write(packet.data, packet.pts)
+
+
 def write(path: Path, packets: list[Packet], **options: object) -> Path:
     shown = sum(is_shown(p.data) for p in packets)
     with Writer(path, 80, 48, TICK, expected_frames=shown, **options) as writer:  # type: ignore[arg-type]
-        writer.write_all(packets)
+        write_all(writer, packets)
     return path
 
 
@@ -157,7 +162,7 @@ def test_ffmpeg_has_nothing_to_say_of_uneven_times(tmp_path: Path, packets: list
     for rate, complains in (mean, True), (stated_rate(times, millisecond, mean), False):
         path = tmp_path / "out.webm"
         with Writer(path, 80, 48, millisecond, average_rate=rate) as writer:
-            writer.write_all(uneven)
+            write_all(writer, uneven)
         command = ["ffmpeg", "-v", "error", "-i", path, "-f", "null", "-"]
         said = subprocess.run(command, capture_output=True, text=True).stderr
         assert ("non monotonically" in said) == complains
@@ -177,7 +182,7 @@ def test_wrong_count_leaves_nothing(tmp_path: Path, packets: list[Packet], suffi
         pytest.raises(ContainerError, match="24 frames were made of 25"),
         Writer(path, 80, 48, TICK, expected_frames=25) as writer,
     ):
-        writer.write_all(packets)
+        write_all(writer, packets)
     assert path.read_bytes() == b"what was there before"
     assert os.listdir(tmp_path) == [path.name]
 

@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from codec import tables
-from codec.kernel import kernel
 from codec.state import ProbabilityTables
 
 Rates = NDArray[np.int32]
@@ -265,9 +264,3 @@ def rate_multiplier(dc_step: int, weight: float = 1.0) -> int:
     """How much a bit x 256 weighs for a luma DC step (libvpx: 2.80 q^2 / 100, q at most 160), times `weight`."""
     step = min(int(dc_step), 160)
     return max(1, round(RATE_WEIGHT * weight * step * step))
-
-
-@kernel
-def rate_distortion_cost(distortion, rate, multiplier):
-    """The figure to minimise, of a distortion in squared pixel errors x 16 and a rate in bits x 256."""
-    return (np.int64(distortion) << DISTORTION_SHIFT) + np.int64(rate) * np.int64(multiplier)

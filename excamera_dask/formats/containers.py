@@ -6,7 +6,7 @@ import contextlib
 import os
 import stat
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from types import TracebackType
 from typing import IO, Any, NamedTuple, Protocol
@@ -277,10 +277,6 @@ class Writer:
         self.packets += 1
         self.key_frames += is_key_frame(data)
         self.bytes += len(data)
-
-    def write_all(self, packets: Iterable[Packet]) -> None:
-        for packet in packets:
-            self.write(packet.data, packet.pts)
 
     def __exit__(
         self,

@@ -60,11 +60,6 @@ class Backend:
     local: Any = None
     """The Lambda on this machine, where it is one."""
 
-    @property
-    def is_local(self) -> bool:
-        """Whether workers see this machine's files."""
-        return self.name == LOCAL
-
 
 def open_backend(
     spec: str, function: FunctionSpec, workers: int, options: Mapping[str, Any]

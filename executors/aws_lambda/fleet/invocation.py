@@ -119,12 +119,6 @@ class Roster:
     def __iter__(self) -> Iterator[Invocation]:
         return iter(list(self.by_name.values()))  # whole, for those who look from other threads
 
-    @property
-    def live_names(self) -> set[str]:
-        """Names of those that use, or may come to use, an execution environment."""
-        pools = (*self.held.values(), self.draining, self.dismissed, self.leaving)
-        return {name for pool in pools for name in list(pool)}
-
     def add(self, invocation: Invocation) -> None:
         """A new invocation, in its state."""
         self.by_name[invocation.name] = invocation
