@@ -110,6 +110,17 @@ def read_bits(data, window, count):
 
 
 @part_kernel
+def read_tree(data, window, tree, probabilities, base):
+    """The window after a value of a `tables.Tree` whose first probability is probabilities[base], and it (section 8.1)."""
+    node = np.int64(0)
+    while True:
+        window, bit = read_bool(data, window, probabilities[base + (node >> 1)])
+        node = np.int64(tree.nodes[node + bit])
+        if node <= 0:
+            return window, -node
+
+
+@part_kernel
 def ran_out(window):
     """Whether bits after the end of the data were used (libvpx calls the frame corrupted then)."""
     return 8 * (window.position - window.end) > window.bits

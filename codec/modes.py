@@ -8,31 +8,22 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from codec.bool_coder import BoolWriter, load_window, read_bool, store_window
+from codec.bool_coder import BoolWriter, load_window, read_bool, read_tree, store_window
 from codec.frame import (
     ALTREF_FRAME,
     B_DC_PRED,
-    B_HD_PRED,
     B_HE_PRED,
-    B_HU_PRED,
-    B_LD_PRED,
     B_PRED,
-    B_RD_PRED,
     B_TM_PRED,
     B_VE_PRED,
-    B_VL_PRED,
-    B_VR_PRED,
     DC_PRED,
     GOLDEN_FRAME,
-    H_PRED,
     INTRA_FRAME,
     LAST_FRAME,
     NEARESTMV,
     NEARMV,
     NEWMV,
     SPLITMV,
-    TM_PRED,
-    V_PRED,
     ZEROMV,
     Macroblocks,
 )
@@ -45,55 +36,32 @@ from codec.motion import (
     record_split,
     record_vector,
 )
-from codec.records import count_records, record, record_fixed, write_records
+from codec.records import (
+    count_records,
+    record,
+    record_fixed,
+    record_fixed_tree,
+    record_tree,
+    write_records,
+)
 from codec.state import ProbabilityTables
 from codec.tables import (
     B_MODE_PROBS,
+    B_MODE_TREE,
     KF_BMODE_PROBS,
     KF_UV_MODE_PROBS,
+    KF_Y_MODE_TREE,
     KF_YMODE_PROBS,
     MODE_CONTEXTS,
+    SEGMENT_TREE,
+    UV_MODE_TREE,
+    Y_MODE_TREE,
 )
 
 # Places in the array of mode probabilities
 Y_MODE, UV_MODE, VECTORS, SKIP, INTRA, LAST, GOLDEN, SEGMENT = 0, 4, 7, 45, 46, 47, 48, 49
 MODE_PROBABILITIES = 52
 
-
-def _tree(*nodes: int) -> NDArray[np.int8]:
-    """A tree as in section 8.1: positive entries lead on, others are minus a value."""
-    return np.array(nodes, np.int8)
-
-
-Y_MODE_TREE = _tree(-DC_PRED, 2, 4, 6, -V_PRED, -H_PRED, -TM_PRED, -B_PRED)
-KF_Y_MODE_TREE = _tree(-B_PRED, 2, 4, 6, -DC_PRED, -V_PRED, -H_PRED, -TM_PRED)
-UV_MODE_TREE = _tree(-DC_PRED, 2, -V_PRED, 4, -H_PRED, -TM_PRED)
-B_MODE_TREE = _tree(
-    *(-B_DC_PRED, 2, -B_TM_PRED, 4, -B_VE_PRED, 6, 8, 12, -B_HE_PRED, 10, -B_RD_PRED, -B_VR_PRED),
-    *(-B_LD_PRED, 14, -B_VL_PRED, 16, -B_HD_PRED, -B_HU_PRED),
-)
-SEGMENT_TREE = _tree(2, 4, -0, -1, -2, -3)
-
-
-def _codes(tree: NDArray[np.int8], values: int) -> NDArray[np.int16]:
-    """Path to each value: (values, 2) of bits, first one highest, and their number."""
-    codes = np.zeros((values, 2), np.int16)
-
-    def walk(node: int, bits: int, length: int) -> None:
-        for bit in (0, 1):
-            target = int(tree[node + bit])
-            if target > 0:
-                walk(target, 2 * bits + bit, length + 1)
-            else:
-                codes[-target] = (2 * bits + bit, length + 1)
-
-    walk(0, 0, 0)
-    return codes
-
-
-Y_MODE_CODES, KF_Y_MODE_CODES = _codes(Y_MODE_TREE, 5), _codes(KF_Y_MODE_TREE, 5)
-UV_MODE_CODES, B_MODE_CODES = _codes(UV_MODE_TREE, 4), _codes(B_MODE_TREE, 10)
-SEGMENT_CODES = _codes(SEGMENT_TREE, 4)
 
 IMPLIED_SUB_MODES = np.array([B_DC_PRED, B_VE_PRED, B_HE_PRED, B_TM_PRED], np.uint8)
 """What a macroblock's luma mode DC_PRED .. TM_PRED means as context for subblock modes (section 11.3)."""
@@ -116,41 +84,34 @@ def mode_probabilities(header: FrameHeader, tables: ProbabilityTables) -> NDArra
 
 
 @part_kernel
-def _read_tree(data, window, tree, probabilities, base):
-    """A value of a tree whose first probability is probabilities[base] (section 8.1)."""
-    node = np.int64(0)
-    while True:
-        window, bit = read_bool(data, window, probabilities[base + (node >> 1)])
-        node = np.int64(tree[node + bit])
-        if node <= 0:
-            return window, -node
+def sub_mode_contexts(macroblocks, row, column, sub_modes, block):
+    """Modes of the subblocks above and to the left on key frames, B_DC_PRED outside (section 11.3).
 
-
-@part_kernel
-def _sub_mode_contexts(sub_modes, row, column, block):
-    """Modes of the subblocks above and to the left on key frames, B_DC_PRED outside (section 11.3)."""
+    sub_modes (16,) are those of the macroblock itself, so far.
+    """
     above = left = np.int64(B_DC_PRED)
     if block >> 2:
-        above = np.int64(sub_modes[row, column, block - 4])
+        above = np.int64(sub_modes[block - 4])
     elif row > 0:
-        above = np.int64(sub_modes[row - 1, column, block + 12])
+        above = np.int64(macroblocks.sub_modes[row - 1, column, block + 12])
     if block & 3:
-        left = np.int64(sub_modes[row, column, block - 1])
+        left = np.int64(sub_modes[block - 1])
     elif column > 0:
-        left = np.int64(sub_modes[row, column - 1, block + 3])
+        left = np.int64(macroblocks.sub_modes[row, column - 1, block + 3])
     return above, left
 
 
 @part_kernel
 def _read_sub_modes(data, window, key_frame, macroblocks, row, column):
     """The 16 subblock modes of a B_PRED macroblock: with contexts on key frames (section 11.3), else without."""
+    sub_modes = macroblocks.sub_modes[row, column]
     for block in range(16):
         probabilities = B_MODE_PROBS
         if key_frame:
-            above, left = _sub_mode_contexts(macroblocks.sub_modes, row, column, block)
+            above, left = sub_mode_contexts(macroblocks, row, column, sub_modes, block)
             probabilities = KF_BMODE_PROBS[above, left]
-        window, mode = _read_tree(data, window, B_MODE_TREE, probabilities, 0)
-        macroblocks.sub_modes[row, column, block] = mode
+        window, mode = read_tree(data, window, B_MODE_TREE, probabilities, 0)
+        sub_modes[block] = mode
     return window
 
 
@@ -165,17 +126,17 @@ def _fill_vectors(macroblocks, row, column, v_row, v_column):
 def _read_intra(data, window, key_frame, probabilities, macroblocks, row, column):
     """Modes of an intra macroblock (sections 11.2 to 11.4, 16.1 and 16.2)."""
     if key_frame:
-        window, y_mode = _read_tree(data, window, KF_Y_MODE_TREE, KF_YMODE_PROBS, 0)
+        window, y_mode = read_tree(data, window, KF_Y_MODE_TREE, KF_YMODE_PROBS, 0)
     else:
-        window, y_mode = _read_tree(data, window, Y_MODE_TREE, probabilities, Y_MODE)
+        window, y_mode = read_tree(data, window, Y_MODE_TREE, probabilities, Y_MODE)
     if y_mode == B_PRED:
         window = _read_sub_modes(data, window, key_frame, macroblocks, row, column)
     elif key_frame:
         macroblocks.sub_modes[row, column, :] = IMPLIED_SUB_MODES[y_mode]
     if key_frame:
-        window, uv_mode = _read_tree(data, window, UV_MODE_TREE, KF_UV_MODE_PROBS, 0)
+        window, uv_mode = read_tree(data, window, UV_MODE_TREE, KF_UV_MODE_PROBS, 0)
     else:
-        window, uv_mode = _read_tree(data, window, UV_MODE_TREE, probabilities, UV_MODE)
+        window, uv_mode = read_tree(data, window, UV_MODE_TREE, probabilities, UV_MODE)
     macroblocks.reference[row, column] = INTRA_FRAME
     macroblocks.y_mode[row, column] = y_mode
     macroblocks.uv_mode[row, column] = uv_mode
@@ -240,7 +201,7 @@ def read_modes(
     for row in range(rows):
         for column in range(columns):
             if update_map:
-                place, segment = _read_tree(data, place, SEGMENT_TREE, probabilities, SEGMENT)
+                place, segment = read_tree(data, place, SEGMENT_TREE, probabilities, SEGMENT)
                 macroblocks.segment[row, column] = segment
             skip = 0
             if skip_enabled:
@@ -263,38 +224,15 @@ RECORDS_OF_A_MACROBLOCK = 640
 
 
 @part_kernel
-def _record_tree(records, count, tree, codes, place, value):
-    """A value of a tree whose first probability is at `place`."""
-    bits, length = np.int64(codes[value, 0]), np.int64(codes[value, 1])
-    node = np.int64(0)
-    for i in range(length):
-        bit = (bits >> (length - 1 - i)) & 1
-        count = record(records, count, place + (node >> 1), bit)
-        node = np.int64(tree[node + bit])
-    return count
-
-
-@part_kernel
-def _record_fixed_tree(records, count, tree, codes, probabilities, value):
-    """A value of a tree of fixed probabilities."""
-    bits, length = np.int64(codes[value, 0]), np.int64(codes[value, 1])
-    node = np.int64(0)
-    for i in range(length):
-        bit = (bits >> (length - 1 - i)) & 1
-        count = record_fixed(records, count, probabilities[node >> 1], bit)
-        node = np.int64(tree[node + bit])
-    return count
-
-
-@part_kernel
 def _record_sub_modes(records, count, key_frame, macroblocks, row, column):
+    sub_modes = macroblocks.sub_modes[row, column]
     for block in range(16):
         probabilities = B_MODE_PROBS
         if key_frame:
-            above, left = _sub_mode_contexts(macroblocks.sub_modes, row, column, block)
+            above, left = sub_mode_contexts(macroblocks, row, column, sub_modes, block)
             probabilities = KF_BMODE_PROBS[above, left]
-        mode = np.int64(macroblocks.sub_modes[row, column, block])
-        count = _record_fixed_tree(records, count, B_MODE_TREE, B_MODE_CODES, probabilities, mode)
+        mode = np.int64(sub_modes[block])
+        count = record_fixed_tree(records, count, B_MODE_TREE, probabilities, mode)
     return count
 
 
@@ -303,18 +241,14 @@ def _record_intra(records, count, key_frame, macroblocks, row, column):
     y_mode = np.int64(macroblocks.y_mode[row, column])
     uv_mode = np.int64(macroblocks.uv_mode[row, column])
     if key_frame:
-        count = _record_fixed_tree(
-            records, count, KF_Y_MODE_TREE, KF_Y_MODE_CODES, KF_YMODE_PROBS, y_mode
-        )
+        count = record_fixed_tree(records, count, KF_Y_MODE_TREE, KF_YMODE_PROBS, y_mode)
     else:
-        count = _record_tree(records, count, Y_MODE_TREE, Y_MODE_CODES, Y_MODE, y_mode)
+        count = record_tree(records, count, Y_MODE_TREE, Y_MODE, y_mode)
     if y_mode == B_PRED:
         count = _record_sub_modes(records, count, key_frame, macroblocks, row, column)
     if key_frame:
-        return _record_fixed_tree(
-            records, count, UV_MODE_TREE, UV_MODE_CODES, KF_UV_MODE_PROBS, uv_mode
-        )
-    return _record_tree(records, count, UV_MODE_TREE, UV_MODE_CODES, UV_MODE, uv_mode)
+        return record_fixed_tree(records, count, UV_MODE_TREE, KF_UV_MODE_PROBS, uv_mode)
+    return record_tree(records, count, UV_MODE_TREE, UV_MODE, uv_mode)
 
 
 @part_kernel
@@ -358,7 +292,7 @@ def _record_row(row, key_frame, update_map, skip_enabled, sign_bias, macroblocks
     for column in range(macroblocks.y_mode.shape[1]):
         if update_map:
             segment = np.int64(macroblocks.segment[row, column])
-            count = _record_tree(records, count, SEGMENT_TREE, SEGMENT_CODES, SEGMENT, segment)
+            count = record_tree(records, count, SEGMENT_TREE, SEGMENT, segment)
         if skip_enabled:
             count = record(records, count, SKIP, np.int64(macroblocks.skip[row, column]))
         inter = macroblocks.reference[row, column] != INTRA_FRAME

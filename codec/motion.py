@@ -9,27 +9,30 @@ from typing import NamedTuple
 
 import numpy as np
 
-from codec.bool_coder import read_bool
+from codec.bool_coder import read_bool, read_tree
 from codec.frame import (
     ABOVE4X4,
     INTRA_FRAME,
     LEFT4X4,
     NEW4X4,
-    SPLIT_4X4,
-    SPLIT_8X16,
-    SPLIT_16X8,
-    SPLIT_QUARTERS,
     SPLITMV,
-    ZERO4X4,
 )
 from codec.kernel import part_kernel
-from codec.records import record, record_fixed
-from codec.tables import MBSPLIT_PROBS, MBSPLITS, SUB_MV_REF_PROBS
+from codec.records import record, record_fixed_tree, record_tree
+from codec.tables import (
+    MBSPLIT_PROBS,
+    MBSPLIT_TREE,
+    MBSPLITS,
+    SMALL_MV_TREE,
+    SUB_MV_REF_PROBS,
+    SUB_MV_REF_TREE,
+)
 
 # Layout of the 19 probabilities of a vector component (section 17.2)
 IS_SHORT, SIGN, SHORT_TREE, LONG_BITS = 0, 1, 2, 9
 LONG_WIDTH = 10
 LARGEST_MAGNITUDE = (1 << LONG_WIDTH) - 1
+"""Longest difference of vectors that can be written, quarter pixels."""
 MARGIN = 64
 """Quarter pixels by which near vectors may move a macroblock over the picture's edge: its own 16 pixels."""
 
@@ -148,18 +151,19 @@ def find_near_vectors(macroblocks, row, column, reference, sign_bias):
 
 
 @part_kernel
-def neighbour_vectors(macroblocks, row, column, block):
-    """Vectors of the subblocks to the left of and above a subblock: left row, column, above row, column."""
+def neighbour_vectors(macroblocks, row, column, vectors, block):
+    """Vectors of the subblocks to the left of and above a subblock: left row, column, above row, column.
+
+    vectors (16, 2) are those of its own macroblock, so far.
+    """
     left_row = left_column = above_row = above_column = np.int64(0)
     if block & 3:
-        left_row = np.int64(macroblocks.vectors[row, column, block - 1, 0])
-        left_column = np.int64(macroblocks.vectors[row, column, block - 1, 1])
+        left_row, left_column = np.int64(vectors[block - 1, 0]), np.int64(vectors[block - 1, 1])
     elif column > 0:
         left_row = np.int64(macroblocks.vectors[row, column - 1, block + 3, 0])
         left_column = np.int64(macroblocks.vectors[row, column - 1, block + 3, 1])
     if block >> 2:
-        above_row = np.int64(macroblocks.vectors[row, column, block - 4, 0])
-        above_column = np.int64(macroblocks.vectors[row, column, block - 4, 1])
+        above_row, above_column = np.int64(vectors[block - 4, 0]), np.int64(vectors[block - 4, 1])
     elif row > 0:
         above_row = np.int64(macroblocks.vectors[row - 1, column, block + 12, 0])
         above_column = np.int64(macroblocks.vectors[row - 1, column, block + 12, 1])
@@ -198,28 +202,12 @@ def _read_component(data, window, probabilities, base):
             window, bit = read_bool(data, window, probabilities[base + LONG_BITS + 3])
         magnitude += bit << 3
     else:
-        node = 0
-        for _ in range(3):
-            window, bit = read_bool(
-                data, window, probabilities[base + SHORT_TREE + _short_node(node, magnitude)]
-            )
-            magnitude = (magnitude << 1) | bit
-            node += 1
+        window, magnitude = read_tree(data, window, SMALL_MV_TREE, probabilities, base + SHORT_TREE)
     if magnitude:
         window, sign = read_bool(data, window, probabilities[base + SIGN])
         if sign:
             magnitude = -magnitude
     return window, magnitude
-
-
-@part_kernel
-def _short_node(depth, prefix):
-    """Node of small_mvtree after the bits `prefix`: 0, then 1 and 4, then 2, 3, 5 and 6."""
-    if depth == 0:
-        return 0
-    if depth == 1:
-        return 1 + 3 * prefix
-    return 2 + prefix + (prefix >> 1)
 
 
 @part_kernel
@@ -238,34 +226,24 @@ def read_vector(data, window, probabilities, base, best_row, best_column):
 @part_kernel
 def read_split(data, window, probabilities, base, macroblocks, row, column, best_row, best_column):
     """Partitioning, sub modes and vectors of a SPLITMV macroblock (section 16.3)."""
-    partitioning = SPLIT_4X4
-    window, bit = read_bool(data, window, MBSPLIT_PROBS[0])
-    if bit:
-        partitioning = SPLIT_QUARTERS
-        window, bit = read_bool(data, window, MBSPLIT_PROBS[1])
-        if bit:
-            window, bit = read_bool(data, window, MBSPLIT_PROBS[2])
-            partitioning = SPLIT_8X16 if bit else SPLIT_16X8
+    window, partitioning = read_tree(data, window, MBSPLIT_TREE, MBSPLIT_PROBS, 0)
     macroblocks.partitioning[row, column] = partitioning
     for part in range(SPLIT_COUNTS[partitioning]):
         first = np.int64(FIRST_BLOCKS[partitioning, part])
         left_row, left_column, above_row, above_column = neighbour_vectors(
-            macroblocks, row, column, first
+            macroblocks, row, column, macroblocks.vectors[row, column], first
         )
         context = sub_vector_context(left_row, left_column, above_row, above_column)
-        mode, v_row, v_column = LEFT4X4, left_row, left_column
-        window, bit = read_bool(data, window, SUB_MV_REF_PROBS[context, 0])
-        if bit:
-            mode, v_row, v_column = ABOVE4X4, above_row, above_column
-            window, bit = read_bool(data, window, SUB_MV_REF_PROBS[context, 1])
-            if bit:
-                mode, v_row, v_column = ZERO4X4, np.int64(0), np.int64(0)
-                window, bit = read_bool(data, window, SUB_MV_REF_PROBS[context, 2])
-                if bit:
-                    mode = NEW4X4
-                    window, v_row, v_column = read_vector(
-                        data, window, probabilities, base, best_row, best_column
-                    )
+        window, which = read_tree(data, window, SUB_MV_REF_TREE, SUB_MV_REF_PROBS[context], 0)
+        mode, v_row, v_column = LEFT4X4 + which, np.int64(0), np.int64(0)
+        if mode == LEFT4X4:
+            v_row, v_column = left_row, left_column
+        elif mode == ABOVE4X4:
+            v_row, v_column = above_row, above_column
+        elif mode == NEW4X4:
+            window, v_row, v_column = read_vector(
+                data, window, probabilities, base, best_row, best_column
+            )
         for block in range(first, 16):
             if MBSPLITS[partitioning, block] == part:
                 macroblocks.sub_modes[row, column, block] = mode
@@ -282,9 +260,7 @@ def _record_component(records, count, base, difference):
     magnitude = abs(difference)
     count = record(records, count, base + IS_SHORT, 0 if magnitude < 8 else 1)
     if magnitude < 8:
-        for depth in range(3):
-            at = base + SHORT_TREE + _short_node(depth, magnitude >> (3 - depth))
-            count = record(records, count, at, (magnitude >> (2 - depth)) & 1)
+        count = record_tree(records, count, SMALL_MV_TREE, base + SHORT_TREE, magnitude)
     else:
         for i in range(3):
             count = record(records, count, base + LONG_BITS + i, (magnitude >> i) & 1)
@@ -310,28 +286,17 @@ def record_vector(records, count, base, v_row, v_column, best_row, best_column):
 def record_split(records, count, base, macroblocks, row, column, best_row, best_column):
     """Partitioning, sub modes and vectors of a SPLITMV macroblock."""
     partitioning = macroblocks.partitioning[row, column]
-    count = record_fixed(records, count, MBSPLIT_PROBS[0], 1 if partitioning != SPLIT_4X4 else 0)
-    if partitioning != SPLIT_4X4:
-        bit = 1 if partitioning != SPLIT_QUARTERS else 0
-        count = record_fixed(records, count, MBSPLIT_PROBS[1], bit)
-        if bit:
-            bit = 1 if partitioning == SPLIT_8X16 else 0
-            count = record_fixed(records, count, MBSPLIT_PROBS[2], bit)
+    count = record_fixed_tree(records, count, MBSPLIT_TREE, MBSPLIT_PROBS, partitioning)
     for part in range(SPLIT_COUNTS[partitioning]):
         first = np.int64(FIRST_BLOCKS[partitioning, part])
         left_row, left_column, above_row, above_column = neighbour_vectors(
-            macroblocks, row, column, first
+            macroblocks, row, column, macroblocks.vectors[row, column], first
         )
         context = sub_vector_context(left_row, left_column, above_row, above_column)
-        probabilities = SUB_MV_REF_PROBS[context]
-        mode = macroblocks.sub_modes[row, column, first]
-        count = record_fixed(records, count, probabilities[0], 1 if mode != LEFT4X4 else 0)
-        if mode == LEFT4X4:
-            continue
-        count = record_fixed(records, count, probabilities[1], 1 if mode != ABOVE4X4 else 0)
-        if mode == ABOVE4X4:
-            continue
-        count = record_fixed(records, count, probabilities[2], 1 if mode == NEW4X4 else 0)
+        mode = np.int64(macroblocks.sub_modes[row, column, first])
+        count = record_fixed_tree(
+            records, count, SUB_MV_REF_TREE, SUB_MV_REF_PROBS[context], mode - LEFT4X4
+        )
         if mode == NEW4X4:
             v_row = np.int64(macroblocks.vectors[row, column, first, 0])
             v_column = np.int64(macroblocks.vectors[row, column, first, 1])

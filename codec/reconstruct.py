@@ -23,6 +23,21 @@ from codec.transform import (
 )
 
 
+@kernel
+def predict_macroblock(
+    y_mode, uv_mode, vectors, partitioning, reference, references, version, picture, mb_row, mb_col
+):
+    """Predict one macroblock of `picture`, but for the luma of B_PRED, which leans on its own residue."""
+    if reference != INTRA_FRAME:
+        split, of = y_mode == SPLITMV, references[reference - 1]
+        predict_inter_macroblock(of, vectors, split, partitioning, version, picture, mb_row, mb_col)
+        return
+    predict_chroma(picture, mb_row, mb_col, uv_mode)
+    if y_mode != B_PRED:
+        y, x = BORDER + 16 * mb_row, BORDER + 16 * mb_col
+        predict_16x16(picture.y, y, x, y_mode, picture.y, y, x)
+
+
 @part_kernel
 def _reconstruct_subblocks(coefficients, eobs, sub_modes, picture, mb_row, mb_col):
     """The luma of a B_PRED macroblock, subblock by subblock."""
@@ -74,24 +89,20 @@ def reconstruct_macroblock(
         dequantize(levels, factors, with_y2, coefficients)
         if with_y2:
             inverse_wht(coefficients)
-    if reference != INTRA_FRAME:
-        predict_inter_macroblock(
-            references[reference - 1],
-            vectors,
-            y_mode == SPLITMV,
-            partitioning,
-            version,
-            picture,
-            mb_row,
-            mb_col,
-        )
-    else:
-        predict_chroma(picture, mb_row, mb_col, uv_mode)
-        if y_mode == B_PRED:
-            _reconstruct_subblocks(coefficients, eobs, sub_modes, picture, mb_row, mb_col)
-        else:
-            y, x = BORDER + 16 * mb_row, BORDER + 16 * mb_col
-            predict_16x16(picture.y, y, x, y_mode, picture.y, y, x)
+    predict_macroblock(
+        y_mode,
+        uv_mode,
+        vectors,
+        partitioning,
+        reference,
+        references,
+        version,
+        picture,
+        mb_row,
+        mb_col,
+    )
+    if y_mode == B_PRED:
+        _reconstruct_subblocks(coefficients, eobs, sub_modes, picture, mb_row, mb_col)
     if coded and y_mode == B_PRED:
         y, x = BORDER + 8 * mb_row, BORDER + 8 * mb_col
         _add_chroma(coefficients, eobs, 16, picture.u, y, x)

@@ -29,6 +29,30 @@ def record_fixed(records, count, probability, bit):
 
 
 @part_kernel
+def record_tree(records, count, tree, place, value):
+    """Append a value of a `tables.Tree` whose first probability is at a place of the table; gives the new count."""
+    bits, length = np.int64(tree.codes[value, 0]), np.int64(tree.codes[value, 1])
+    node = np.int64(0)
+    for i in range(length):
+        bit = (bits >> (length - 1 - i)) & 1
+        count = record(records, count, place + (node >> 1), bit)
+        node = np.int64(tree.nodes[node + bit])
+    return count
+
+
+@part_kernel
+def record_fixed_tree(records, count, tree, probabilities, value):
+    """Append a value of a `tables.Tree` of fixed probabilities; gives the new count."""
+    bits, length = np.int64(tree.codes[value, 0]), np.int64(tree.codes[value, 1])
+    node = np.int64(0)
+    for i in range(length):
+        bit = (bits >> (length - 1 - i)) & 1
+        count = record_fixed(records, count, probabilities[node >> 1], bit)
+        node = np.int64(tree.nodes[node + bit])
+    return count
+
+
+@part_kernel
 def write_records(state, out, probabilities, records, count):
     """Write the first `count` records to a writer (state, out); probabilities (N,) uint8 are those of the places."""
     for i in range(count):

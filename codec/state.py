@@ -150,7 +150,7 @@ class DecoderState:
         return int.from_bytes(self.digest[:8], "little", signed=True)
 
     def __repr__(self) -> str:
-        pictures = 0 if self.references is None else len(_distinct(self.references)[0])
+        pictures = 0 if self.references is None else len(distinct_pictures(self.references)[0])
         return f"<DecoderState {self.width}x{self.height}, {pictures} pictures, {self.digest.hex()[:12]}>"
 
     def to_bytes(self, base: DecoderState | None = None) -> bytes:
@@ -200,7 +200,7 @@ class DecoderState:
         """Which picture stands in which slot, then each distinct picture once."""
         if self.references is None:
             return b""
-        pictures, slots = _distinct(self.references)
+        pictures, slots = distinct_pictures(self.references)
         base_pictures = _base_pictures(base, pictures[0])
         parts = [bytes(slots)]
         for picture in pictures:
@@ -231,7 +231,7 @@ def _same_picture(a: Picture, b: Picture) -> bool:
     )
 
 
-def _distinct(references: References) -> tuple[list[Picture], list[int]]:
+def distinct_pictures(references: References) -> tuple[list[Picture], list[int]]:
     """The pictures without repetition, and the index of each slot's picture among them."""
     pictures: list[Picture] = []
     slots = []
@@ -250,7 +250,7 @@ def _base_pictures(base: DecoderState | None, picture: Picture) -> list[Picture]
     """The base's distinct pictures, if they have this picture's size."""
     if base is None or base.references is None or base.references.last.y.shape != picture.y.shape:
         return []
-    return _distinct(base.references)[0]
+    return distinct_pictures(base.references)[0]
 
 
 def _difference_from_nearest(picture: Picture, candidates: list[Picture]) -> bytes:

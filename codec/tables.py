@@ -2,7 +2,8 @@
 
 Names are the upper-case names of the RFC's arrays. Errata: the RFC prints the chroma-mode and subblock-mode
 probabilities of key frames apart from the trees that use them (sections 11.2 to 11.5); the values here are those that
-libvpx uses. `TABLES` holds every table by its lower-case name, with shape, section and meaning.
+libvpx uses. `TABLES` holds every table by its lower-case name, with shape, section and meaning. The trees come last: one
+`Tree` says how a value is read and written, and what it costs.
 """
 
 from __future__ import annotations
@@ -11,6 +12,32 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from codec.frame import (
+    ABOVE4X4,
+    B_DC_PRED,
+    B_HD_PRED,
+    B_HE_PRED,
+    B_HU_PRED,
+    B_LD_PRED,
+    B_PRED,
+    B_RD_PRED,
+    B_TM_PRED,
+    B_VE_PRED,
+    B_VL_PRED,
+    B_VR_PRED,
+    DC_PRED,
+    H_PRED,
+    LEFT4X4,
+    NEW4X4,
+    SPLIT_4X4,
+    SPLIT_8X16,
+    SPLIT_16X8,
+    SPLIT_QUARTERS,
+    TM_PRED,
+    V_PRED,
+    ZERO4X4,
+)
 
 
 class Table(NamedTuple):
@@ -503,3 +530,82 @@ DCT_CAT6_PROBS = _table(
     254 254 243 230 196 177 153 140 133 130 129
     """,
 )
+
+DCT_CATEGORY_PROBS = (
+    DCT_CAT1_PROBS, DCT_CAT2_PROBS, DCT_CAT3_PROBS, DCT_CAT4_PROBS, DCT_CAT5_PROBS, DCT_CAT6_PROBS,
+)  # fmt: skip
+DCT_CATEGORY_BASES = (5, 7, 11, 19, 35, 67)
+"""Smallest level of each token category, dct_cat1 to dct_cat6 (section 13.2); extra bits count on from it."""
+(
+    DCT_0,
+    DCT_1,
+    DCT_2,
+    DCT_3,
+    DCT_4,
+    DCT_CAT1,
+    DCT_CAT2,
+    DCT_CAT3,
+    DCT_CAT4,
+    DCT_CAT5,
+    DCT_CAT6,
+    DCT_EOB,
+) = range(12)
+
+
+class Tree(NamedTuple):
+    """A tree of booleans with a value 0 .. L - 1 at each leaf (section 8.1); each of its L - 1 nodes has a probability."""
+
+    nodes: NDArray[
+        np.int8
+    ]  # (2 (L - 1),) what follows 0 and 1 of each node: the place of another node, or minus a value
+    codes: NDArray[
+        np.int16
+    ]  # (L, 2) the bits on the way to each value, the first one highest, and their number
+    turns: NDArray[
+        np.int32
+    ]  # (2, L - 1, L) nodes that the way to each value leaves by a 0, and those by a 1
+
+
+def _tree(*nodes: int) -> Tree:
+    """A tree as the RFC writes it: pairs of what follows 0 and 1, the even place of another pair, or minus a value."""
+    count = len(nodes) // 2
+    tree = Tree(
+        np.array(nodes, np.int8),
+        np.zeros((count + 1, 2), np.int16),
+        np.zeros((2, count, count + 1), np.int32),
+    )
+
+    def follow(place: int, way: tuple[tuple[int, int], ...]) -> None:
+        for bit in (0, 1):
+            longer, to = (*way, (bit, place >> 1)), nodes[place + bit]
+            if to > 0:
+                follow(to, longer)
+                continue
+            bits = sum(turn << i for i, (turn, _) in enumerate(reversed(longer)))
+            tree.codes[-to] = bits, len(longer)
+            for turn, node in longer:
+                tree.turns[turn, node, -to] = 1
+
+    follow(0, ())
+    for each in tree:
+        each.flags.writeable = False
+    return tree
+
+
+SEGMENT_TREE = _tree(2, 4, -0, -1, -2, -3)  # section 9.3
+KF_Y_MODE_TREE = _tree(-B_PRED, 2, 4, 6, -DC_PRED, -V_PRED, -H_PRED, -TM_PRED)  # 11.2
+UV_MODE_TREE = _tree(-DC_PRED, 2, -V_PRED, 4, -H_PRED, -TM_PRED)  # 11.2
+B_MODE_TREE = _tree(
+    -B_DC_PRED, 2, -B_TM_PRED, 4, -B_VE_PRED, 6, 8, 12, -B_HE_PRED, 10, -B_RD_PRED, -B_VR_PRED,
+    -B_LD_PRED, 14, -B_VL_PRED, 16, -B_HD_PRED, -B_HU_PRED,
+)  # fmt: skip  # 11.2
+COEFF_TREE = _tree(
+    -DCT_EOB, 2, -DCT_0, 4, -DCT_1, 6, 8, 12, -DCT_2, 10, -DCT_3, -DCT_4,
+    14, 16, -DCT_CAT1, -DCT_CAT2, 18, 20, -DCT_CAT3, -DCT_CAT4, -DCT_CAT5, -DCT_CAT6,
+)  # fmt: skip  # 13.2
+Y_MODE_TREE = _tree(-DC_PRED, 2, 4, 6, -V_PRED, -H_PRED, -TM_PRED, -B_PRED)  # 16.2
+MBSPLIT_TREE = _tree(-SPLIT_4X4, 2, -SPLIT_QUARTERS, 4, -SPLIT_16X8, -SPLIT_8X16)  # 16.3
+SUB_MV_REF_TREE = _tree(
+    *(LEFT4X4 - LEFT4X4, 2, LEFT4X4 - ABOVE4X4, 4, LEFT4X4 - ZERO4X4, LEFT4X4 - NEW4X4)
+)  # 16.3, less LEFT4X4
+SMALL_MV_TREE = _tree(2, 8, 4, 6, -0, -1, -2, -3, 10, 12, -4, -5, -6, -7)  # 17.2

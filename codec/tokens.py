@@ -19,16 +19,7 @@ from codec.bool_coder import (
 from codec.frame import B_PRED, SPLITMV, Macroblocks
 from codec.kernel import kernel, part_kernel
 from codec.records import count_records, record, record_fixed, write_records
-from codec.tables import (
-    COEFF_BANDS,
-    DCT_CAT1_PROBS,
-    DCT_CAT2_PROBS,
-    DCT_CAT3_PROBS,
-    DCT_CAT4_PROBS,
-    DCT_CAT5_PROBS,
-    DCT_CAT6_PROBS,
-    ZIGZAG,
-)
+from codec.tables import COEFF_BANDS, DCT_CATEGORY_BASES, DCT_CATEGORY_PROBS, ZIGZAG
 
 Y2_BLOCK = 24
 CONTEXTS = 9
@@ -45,18 +36,10 @@ BLOCK_LEFT = np.append(BLOCK_LEFT, 8).astype(np.uint8)
 BAND_OFFSETS = np.append(33 * COEFF_BANDS.astype(np.int64), 0).astype(np.uint16)
 """Offset of the probabilities of each position's band; position 16 is never read."""
 
-_CATEGORY_PROBABILITIES = (
-    DCT_CAT1_PROBS,
-    DCT_CAT2_PROBS,
-    DCT_CAT3_PROBS,
-    DCT_CAT4_PROBS,
-    DCT_CAT5_PROBS,
-    DCT_CAT6_PROBS,
-)
-CATEGORY_BITS = np.array([len(p) for p in _CATEGORY_PROBABILITIES], np.uint8)
-CATEGORY_BASE = np.array([5, 7, 11, 19, 35, 67], np.uint8)
+CATEGORY_BITS = np.array([len(p) for p in DCT_CATEGORY_PROBS], np.uint8)
+CATEGORY_BASE = np.array(DCT_CATEGORY_BASES, np.uint8)
 CATEGORY_PROBABILITIES = np.zeros((6, 11), np.uint8)
-for _row, _probabilities in zip(CATEGORY_PROBABILITIES, _CATEGORY_PROBABILITIES, strict=True):
+for _row, _probabilities in zip(CATEGORY_PROBABILITIES, DCT_CATEGORY_PROBS, strict=True):
     _row[: len(_probabilities)] = _probabilities
 LARGEST_LEVEL = 67 + 2047
 

@@ -7,7 +7,7 @@ import pytest
 
 from codec.encoding.half_pixels import MARGIN, interpolate_half_pixels
 from codec.encoding.motion_search import Target, measure_16x16, search_16x16, search_window
-from codec.encoding.rate_distortion import MAX_VECTOR, vector_rates
+from codec.encoding.rate_distortion import vector_rates
 from codec.encoding.satd import (
     sad4x4,
     sad8x8,
@@ -23,6 +23,7 @@ from codec.encoding.satd import (
     sse16x16,
 )
 from codec.frame import BORDER, Image, Picture, new_picture, picture_from_image
+from codec.motion import LARGEST_MAGNITUDE
 from codec.predict_inter import predict_inter_macroblock
 from codec.tables import DEFAULT_MV_PROBS, SUBPIXEL_SIXTAP_FILTERS
 
@@ -138,7 +139,7 @@ def test_the_window_stays_in_the_planes_and_in_what_can_be_written(
     y, x = BORDER + 16 * mb_row, BORDER + 16 * mb_col
     for best in (-900, 0, 900):
         window = search_window(size, size, y, x, best, best)
-        assert window.top >= max(4 * (MARGIN - y), best - MAX_VECTOR)
-        assert window.left >= max(4 * (MARGIN - x), best - MAX_VECTOR)
-        assert window.bottom <= min(4 * (size - MARGIN - 17 - y), best + MAX_VECTOR)
-        assert window.right <= min(4 * (size - MARGIN - 17 - x), best + MAX_VECTOR)
+        assert window.top >= max(4 * (MARGIN - y), best - LARGEST_MAGNITUDE)
+        assert window.left >= max(4 * (MARGIN - x), best - LARGEST_MAGNITUDE)
+        assert window.bottom <= min(4 * (size - MARGIN - 17 - y), best + LARGEST_MAGNITUDE)
+        assert window.right <= min(4 * (size - MARGIN - 17 - x), best + LARGEST_MAGNITUDE)

@@ -12,6 +12,7 @@ from codec.bool_coder import BoolWriter
 from codec.encoding import rate_distortion as rd
 from codec.encoding.masking import activity_masking
 from codec.frame import Image, picture_from_image
+from codec.motion import LARGEST_MAGNITUDE
 
 CATEGORIES = (
     tables.DCT_CAT1_PROBS,
@@ -82,7 +83,7 @@ def block_rate(levels: list[int], block_type: int, context: int, probabilities: 
         total += int(rd.LEVELS.rate[abs(level)])
         context = int(rd.LEVELS.next_context[abs(level)])
     if first + end < 16:
-        total += int(rates[first + end, context, rd.DCT_EOB])
+        total += int(rates[first + end, context, tables.DCT_EOB])
     return total
 
 
@@ -124,30 +125,30 @@ def test_boolean_rates_are_entropies() -> None:
 @pytest.mark.parametrize(
     ("tree", "nodes", "leaves"),
     [
-        (rd.COEFFICIENT_TREE, 11, 12),
-        (rd.Y_MODE_TREE, 4, 5),
-        (rd.KEY_Y_MODE_TREE, 4, 5),
-        (rd.UV_MODE_TREE, 3, 4),
-        (rd.SUBBLOCK_MODE_TREE, 9, 10),
-        (rd.PARTITIONING_TREE, 3, 4),
-        (rd.SUBVECTOR_TREE, 3, 4),
-        (rd.SHORT_VECTOR_TREE, 7, 8),
-        (rd.SEGMENT_TREE, 3, 4),
+        (tables.COEFF_TREE, 11, 12),
+        (tables.Y_MODE_TREE, 4, 5),
+        (tables.KF_Y_MODE_TREE, 4, 5),
+        (tables.UV_MODE_TREE, 3, 4),
+        (tables.B_MODE_TREE, 9, 10),
+        (tables.MBSPLIT_TREE, 3, 4),
+        (tables.SUB_MV_REF_TREE, 3, 4),
+        (tables.SMALL_MV_TREE, 7, 8),
+        (tables.SEGMENT_TREE, 3, 4),
     ],
 )
-def test_leaves_of_a_tree_share_one(tree: rd.Tree, nodes: int, leaves: int) -> None:
+def test_leaves_of_a_tree_share_one(tree: tables.Tree, nodes: int, leaves: int) -> None:
     probabilities = np.random.default_rng(nodes).integers(20, 236, nodes, dtype=np.uint8)
-    rates = tree.rates(probabilities)
+    rates = rd.tree_rates(tree, probabilities)
     assert rates.shape == (leaves,)
     assert np.sum(2.0 ** (-rates / 256)) == pytest.approx(1, abs=0.01)
 
 
 def test_vector_rates_share_one() -> None:
     rates = rd.vector_rates(tables.DEFAULT_MV_PROBS)
-    assert rates.shape == (2, 2 * rd.MAX_VECTOR + 1)
+    assert rates.shape == (2, 2 * LARGEST_MAGNITUDE + 1)
     for component in rates:
         assert np.sum(2.0 ** (-component / 256)) == pytest.approx(1, abs=0.02)
-    zero = rd.MAX_VECTOR
+    zero = LARGEST_MAGNITUDE
     assert rates[0, zero] < rates[0, zero + 5] < rates[0, zero + 500]
 
 

@@ -16,19 +16,17 @@ from numpy.typing import NDArray
 from codec.bool_coder import BoolReader
 from codec.encoding.adaptation import adapt
 from codec.encoding.filter_level import choose_filter_level, guess_filter_level
-from codec.encoding.frame_coding import Encoded, finish_frame
+from codec.encoding.frame_coding import Encoded, filter_delta_update, finish_frame
 from codec.encoding.half_pixels import interpolate_half_pixels
 from codec.encoding.masking import activity_masking
 from codec.encoding.mode_decision import FrameSearch, Limits, code_rows, new_room
 from codec.encoding.motion_search import satd_multiplier
 from codec.encoding.rate_distortion import (
     BOOLEAN_RATES,
-    KEY_Y_MODE_TREE,
-    SUBBLOCK_MODE_TREE,
-    UV_MODE_TREE,
     ModeRates,
     mode_rates,
     position_token_rates,
+    tree_rates,
 )
 from codec.encoding.residual import Tuning, new_contexts, new_residual_coder
 from codec.errors import UnsupportedFeature
@@ -45,7 +43,6 @@ from codec.frame import (
 from codec.frame_header import (
     DEFAULT_PROBABILITIES,
     Carried,
-    FilterDeltaUpdate,
     FrameHeader,
     QuantizerIndices,
     SegmentationUpdate,
@@ -53,12 +50,18 @@ from codec.frame_header import (
     parse_frame_tag,
 )
 from codec.quantize import Y1_AC, Y1_DC, segment_quantizers
-from codec.state import DecoderState, ProbabilityTables, References
-from codec.tables import KF_BMODE_PROBS, KF_UV_MODE_PROBS, KF_YMODE_PROBS
+from codec.state import DecoderState, FilterDeltas, ProbabilityTables, References, distinct_pictures
+from codec.tables import (
+    B_MODE_TREE,
+    KF_BMODE_PROBS,
+    KF_UV_MODE_PROBS,
+    KF_Y_MODE_TREE,
+    KF_YMODE_PROBS,
+    UV_MODE_TREE,
+)
 from codec.transition import filter_deltas_after, segmentation_after
 
-REFERENCE_DELTAS = (2, 0, -2, -2)
-MODE_DELTAS = (4, -2, 2, 4)
+DELTAS = FilterDeltas(True, np.array([2, 0, -2, -2], np.int8), np.array([4, -2, 2, 4], np.int8))
 """Loop-filter deltas by reference and by mode, those of libvpx."""
 
 
@@ -67,9 +70,8 @@ class Effort(NamedTuple):
 
     limits: Limits = Limits(3, 340, 340, 256, 384, 8 * 256, 8 * 256)
     tuning: Tuning = Tuning()
-    masking: bool = (
-        True  # rates weigh by activity, for structural similarity rather than squared errors
-    )
+    # rates weigh by activity, for structural similarity rather than squared errors
+    masking: bool = True
     fits: int = 3  # times that the rates are fitted to the rows coded so far
 
 
@@ -183,7 +185,7 @@ def _inter_header(state: DecoderState, q_index: int, refresh: Refresh, show: boo
         simple_filter=False,
         filter_level=0,
         sharpness=0,
-        filter_deltas=_filter_delta_update(state),
+        filter_deltas=filter_delta_update(state.filter_deltas, DELTAS),
         log2_partitions=0,
         quantizer=QuantizerIndices(q_index),
         refresh_golden=refresh.golden,
@@ -217,7 +219,7 @@ def _key_header(image: Image, q_index: int, show: bool) -> FrameHeader:
         simple_filter=False,
         filter_level=0,
         sharpness=0,
-        filter_deltas=_filter_delta_update(None),
+        filter_deltas=filter_delta_update(None, DELTAS),
         log2_partitions=0,
         quantizer=QuantizerIndices(q_index),
         refresh_golden=True,
@@ -234,24 +236,6 @@ def _key_header(image: Image, q_index: int, show: bool) -> FrameHeader:
         prob_last=0,
         prob_golden=0,
     )
-
-
-def _filter_delta_update(state: DecoderState | None) -> FilterDeltaUpdate:
-    """What leads from the state's loop-filter deltas to ours."""
-    zeros = (0, 0, 0, 0)
-    reference, mode = zeros, zeros
-    if state is not None:
-        reference = tuple(state.filter_deltas.reference.tolist())
-        mode = tuple(state.filter_deltas.mode.tolist())
-    if reference == REFERENCE_DELTAS and mode == MODE_DELTAS:
-        return FilterDeltaUpdate(enabled=True)
-    return FilterDeltaUpdate(
-        True, True, _changes(reference, REFERENCE_DELTAS), _changes(mode, MODE_DELTAS)
-    )
-
-
-def _changes(held: tuple[int, ...], wanted: tuple[int, ...]) -> tuple[int | None, ...]:
-    return tuple(None if old == new else new for old, new in zip(held, wanted, strict=True))
 
 
 # Frames ----------------------------------------------------------------------------------------------------------
@@ -332,7 +316,8 @@ def _frame_search(
         references, usable = References(source, source, source), []
     else:
         references = state.references
-        usable = distinct_references(references)
+        _, slots = distinct_pictures(references)
+        usable = [1 + slots.index(number) for number in range(1 + max(slots))]
     size = (source.rows, source.columns)
     masking = activity_masking(source) if effort.masking else np.full(size, 256, np.int32)
     even = BOOLEAN_RATES[[128, 128]]
@@ -365,7 +350,7 @@ def _with_rates(
     sub_mode_rates = np.broadcast_to(rates.sub_mode, (14, 14, 10)).copy()
     if header.key_frame:
         rates = _key_mode_rates(rates)
-        sub_mode_rates[:10, :10] = SUBBLOCK_MODE_TREE.rates(KF_BMODE_PROBS)
+        sub_mode_rates[:10, :10] = tree_rates(B_MODE_TREE, KF_BMODE_PROBS)
     coder = frame.coder._replace(
         token_rates=position_token_rates(probabilities.coefficients), skip_rates=rates.skip
     )
@@ -375,20 +360,6 @@ def _with_rates(
 def _key_mode_rates(rates: ModeRates) -> ModeRates:
     return rates._replace(
         inter=np.zeros(2, np.int32),
-        y_mode=KEY_Y_MODE_TREE.rates(KF_YMODE_PROBS),
-        uv_mode=UV_MODE_TREE.rates(KF_UV_MODE_PROBS),
+        y_mode=tree_rates(KF_Y_MODE_TREE, KF_YMODE_PROBS),
+        uv_mode=tree_rates(UV_MODE_TREE, KF_UV_MODE_PROBS),
     )
-
-
-def distinct_references(references: References) -> list[int]:
-    """Numbers of the references that differ from those before them, LAST_FRAME first."""
-    usable: list[int] = []
-    for number, picture in enumerate(references, start=1):
-        others = (references[other - 1] for other in usable)
-        if not any(other is picture or _same(other, picture) for other in others):
-            usable.append(number)
-    return usable
-
-
-def _same(a: Picture, b: Picture) -> bool:
-    return all(np.array_equal(p, q) for p, q in zip(a, b, strict=True))

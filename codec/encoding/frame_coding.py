@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from codec.bitstream import Frame, serialize
 from codec.borders import extend_borders
 from codec.encoding.adaptation import adapt
 from codec.frame import Macroblocks, Picture
-from codec.frame_header import FrameHeader
+from codec.frame_header import FilterDeltaUpdate, FrameHeader
 from codec.reconstruct import filter_picture
-from codec.state import DecoderState
+from codec.state import DecoderState, FilterDeltas
 from codec.transition import probabilities_before, state_after
 
 
@@ -19,6 +22,19 @@ class Encoded(NamedTuple):
 
     data: bytes
     state: DecoderState
+
+
+def filter_delta_update(held: FilterDeltas | None, wanted: FilterDeltas) -> FilterDeltaUpdate:
+    """What leads from the loop-filter deltas of a state (None: all zero) to the wanted ones, in force."""
+    reference = _changes(None if held is None else held.reference, wanted.reference)
+    mode = _changes(None if held is None else held.mode, wanted.mode)
+    update = any(value is not None for value in reference + mode)
+    return FilterDeltaUpdate(True, update, reference, mode)
+
+
+def _changes(held: NDArray[np.int8] | None, wanted: NDArray[np.int8]) -> tuple[int | None, ...]:
+    old = np.zeros_like(wanted) if held is None else held
+    return tuple(None if a == b else b for a, b in zip(old.tolist(), wanted.tolist(), strict=True))
 
 
 def finish_frame(

@@ -11,8 +11,9 @@ from codec.encoding.rate_distortion import DISTORTION_SHIFT
 from codec.encoding.residual import Y_WITH_DC, code_block, code_chroma
 from codec.encoding.satd import satd4x4, satd8x8, sse4x4, sse8x8
 from codec.encoding.screening import FAR
-from codec.frame import B_DC_PRED, BORDER, DC_PRED, TM_PRED
+from codec.frame import BORDER, DC_PRED, TM_PRED
 from codec.kernel import part_kernel
+from codec.modes import sub_mode_contexts
 from codec.predict_intra import extend_above_right, predict_8x8, predict_subblock
 from codec.tokens import BLOCK_ABOVE, BLOCK_LEFT, CONTEXTS
 from codec.transform import inverse_dct_add
@@ -61,21 +62,6 @@ def _chroma_cost(frame, mb_row, mb_col, picture, room, uv_mode, multiplier):
         room.buffers,
     )
     return (np.int64(error) << _ERROR_SHIFT) + residue
-
-
-@part_kernel
-def _neighbour_modes(macroblocks, mb_row, mb_col, sub_modes, block):
-    """Modes above and to the left of a subblock, which matter on key frames (section 11.3)."""
-    above = left = np.int64(B_DC_PRED)
-    if block >> 2:
-        above = np.int64(sub_modes[block - 4])
-    elif mb_row > 0:
-        above = np.int64(macroblocks.sub_modes[mb_row - 1, mb_col, block + 12])
-    if block & 3:
-        left = np.int64(sub_modes[block - 1])
-    elif mb_col > 0:
-        left = np.int64(macroblocks.sub_modes[mb_row, mb_col - 1, block + 3])
-    return above, left
 
 
 @part_kernel
@@ -139,7 +125,9 @@ def subblocks_cost(
     for block in range(16):
         y, x = top + 4 * (block >> 2), left + 4 * (block & 3)
         right_y = top - 1 if block & 3 == 3 else y - 1
-        above_mode, left_mode = _neighbour_modes(macroblocks, mb_row, mb_col, room.sub_modes, block)
+        above_mode, left_mode = sub_mode_contexts(
+            macroblocks, mb_row, mb_col, room.sub_modes, block
+        )
         mode, end, more = _choose_subblock_mode(
             frame,
             mb_col,

@@ -51,6 +51,7 @@ from codec.modes import IMPLIED_SUB_MODES
 from codec.motion import find_near_vectors
 from codec.predict_inter import predict_inter_chroma, predict_inter_luma
 from codec.predict_intra import predict_8x8, predict_16x16, set_intra_border
+from codec.reconstruct import predict_macroblock
 from codec.state import References
 from codec.tokens import CONTEXTS
 
@@ -372,28 +373,6 @@ def _write_choice(
     )
 
 
-@part_kernel
-def _predict_decided(frame, macroblocks, mb_row, mb_col, picture):
-    """Put the prediction of a decided macroblock into the picture (B_PRED's luma comes with its residue)."""
-    y_mode = np.int64(macroblocks.y_mode[mb_row, mb_col])
-    reference = np.int64(macroblocks.reference[mb_row, mb_col])
-    if reference != INTRA_FRAME:
-        vectors = macroblocks.vectors[mb_row, mb_col]
-        split = y_mode == SPLITMV
-        partitioning = np.int64(macroblocks.partitioning[mb_row, mb_col])
-        of = frame.references[reference - 1]
-        predict_inter_luma(of.y, vectors, split, partitioning, 0, picture.y, mb_row, mb_col)
-        predict_inter_chroma(of, vectors, split, 0, picture, mb_row, mb_col)
-    else:
-        v, h = BORDER + 8 * mb_row, BORDER + 8 * mb_col
-        uv_mode = np.int64(macroblocks.uv_mode[mb_row, mb_col])
-        predict_8x8(picture.u, v, h, uv_mode, picture.u, v, h)
-        predict_8x8(picture.v, v, h, uv_mode, picture.v, v, h)
-        if y_mode != B_PRED:
-            y, x = BORDER + 16 * mb_row, BORDER + 16 * mb_col
-            predict_16x16(picture.y, y, x, y_mode, picture.y, y, x)
-
-
 @kernel
 def code_rows(frame, macroblocks, first_row, end_row, contexts, picture, room):
     """Decide, code and reconstruct rows first_row .. end_row - 1 of macroblocks; gives the sum of the costs."""
@@ -404,7 +383,18 @@ def code_rows(frame, macroblocks, first_row, end_row, contexts, picture, room):
         contexts.left[:] = 0
         for mb_col in range(macroblocks.y_mode.shape[1]):
             total += decide_macroblock(frame, macroblocks, mb_row, mb_col, contexts, picture, room)
-            _predict_decided(frame, macroblocks, mb_row, mb_col, picture)
+            predict_macroblock(
+                macroblocks.y_mode[mb_row, mb_col],
+                macroblocks.uv_mode[mb_row, mb_col],
+                macroblocks.vectors[mb_row, mb_col],
+                macroblocks.partitioning[mb_row, mb_col],
+                macroblocks.reference[mb_row, mb_col],
+                frame.references,
+                0,
+                picture,
+                mb_row,
+                mb_col,
+            )
             code_macroblock(
                 frame.coder,
                 frame.source,

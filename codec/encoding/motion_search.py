@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from codec.encoding.rate_distortion import MAX_VECTOR
 from codec.encoding.satd import (
     sad4x4,
     sad8x8,
@@ -27,6 +26,7 @@ from codec.encoding.satd import (
 )
 from codec.frame import BORDER
 from codec.kernel import inline_kernel, kernel
+from codec.motion import LARGEST_MAGNITUDE
 
 SATD_SHIFT = 12
 SATD_WEIGHT = 16 * 0.167
@@ -60,7 +60,7 @@ class Window(NamedTuple):
 @inline_kernel
 def search_window(height, width, y, x, best_row, best_column):
     """The window of a macroblock at (y, x) of a padded plane: what the planes hold and a difference from the best can say."""
-    longest = MAX_VECTOR - 8
+    longest = LARGEST_MAGNITUDE - 8
     return Window(
         max(4 * (BORDER - REACH - y), max(best_row - longest, np.int64(-16000))),
         min(4 * (height - BORDER + REACH - 16 - y), min(best_row + longest, np.int64(16000))),
@@ -91,8 +91,8 @@ def is_among(vectors, count, row, column):
 @inline_kernel
 def vector_rate(rates, v_row, v_column, best_row, best_column):
     """Rate of a vector's difference from the best one, under `vector_rates`."""
-    return np.int64(rates[0, v_row - best_row + MAX_VECTOR]) + np.int64(
-        rates[1, v_column - best_column + MAX_VECTOR]
+    return np.int64(rates[0, v_row - best_row + LARGEST_MAGNITUDE]) + np.int64(
+        rates[1, v_column - best_column + LARGEST_MAGNITUDE]
     )
 
 
@@ -105,7 +105,7 @@ class Target(NamedTuple):
     x: int
     best_row: int
     best_column: int
-    rates: Any  # (2, 2 MAX_VECTOR + 1) int32
+    rates: Any  # (2, 2 LARGEST_MAGNITUDE + 1) int32
     multiplier: int
 
 

@@ -13,29 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from codec import tables
+from codec.motion import IS_SHORT, LARGEST_MAGNITUDE, LONG_BITS, LONG_WIDTH, SHORT_TREE, SIGN
 from codec.state import ProbabilityTables
 
 Rates = NDArray[np.int32]
 
 DISTORTION_SHIFT = 12
 MAX_LEVEL = 2047
-MAX_VECTOR = 1023
-"""Longest difference of vectors that can be written, quarter pixels (section 17.2)."""
-
 NEVER = 1 << 20
 """Rate of what cannot be written."""
-
-DCT_EOB = 11
-FIRST_CATEGORY = 5
-CATEGORY_BASES = (5, 7, 11, 19, 35, 67)
-_CATEGORY_PROBS = (
-    tables.DCT_CAT1_PROBS,
-    tables.DCT_CAT2_PROBS,
-    tables.DCT_CAT3_PROBS,
-    tables.DCT_CAT4_PROBS,
-    tables.DCT_CAT5_PROBS,
-    tables.DCT_CAT6_PROBS,
-)
 
 # Booleans and trees ----------------------------------------------------------------------------------------------
 
@@ -59,49 +45,10 @@ def rate_of_one(probability: NDArray[np.uint8]) -> Rates:
     return np.asarray(BOOLEAN_RATES[256 - np.maximum(probability.astype(np.int64), 1)])
 
 
-class Tree(NamedTuple):
-    """Which nodes the path to each leaf of a tree leaves by a 0, and which by a 1: (nodes, leaves) of 0 and 1."""
-
-    zeros: Rates
-    ones: Rates
-
-    def rates(self, probabilities: NDArray[np.uint8]) -> Rates:
-        """Rates (..., leaves) under probabilities (..., nodes)."""
-        zero, one = rate_of_zero(probabilities), rate_of_one(probabilities)
-        return np.asarray(zero @ self.zeros + one @ self.ones)
-
-
-def tree(*nodes: int) -> Tree:
-    """A tree as the RFC writes it: pairs of what follows 0 and 1; -leaf, or the even index of another pair."""
-    count = len(nodes) // 2
-    turns = np.zeros((2, count, count + 1), np.int32)
-
-    def follow(index: int, path: tuple[tuple[int, int], ...]) -> None:
-        for bit in (0, 1):
-            longer = (*path, (bit, index >> 1))
-            if nodes[index + bit] > 0:
-                follow(nodes[index + bit], longer)
-            else:
-                for turn, node in longer:
-                    turns[turn, node, -nodes[index + bit]] = 1
-
-    follow(0, ())
-    return Tree(turns[0], turns[1])
-
-
-# Leaves are numbered as in codec.frame; section of the RFC behind each.
-# 13.2
-COEFFICIENT_TREE = tree(
-    -11, 2, 0, 4, -1, 6, 8, 12, -2, 10, -3, -4, 14, 16, -5, -6, 18, 20, -7, -8, -9, -10
-)
-Y_MODE_TREE = tree(0, 2, 4, 6, -1, -2, -3, -4)  # 16.2
-KEY_Y_MODE_TREE = tree(-4, 2, 4, 6, 0, -1, -2, -3)  # 11.2
-UV_MODE_TREE = tree(0, 2, -1, 4, -2, -3)  # 11.2
-SUBBLOCK_MODE_TREE = tree(0, 2, -1, 4, -2, 6, 8, 12, -3, 10, -5, -6, -4, 14, -7, 16, -8, -9)  # 11.2
-PARTITIONING_TREE = tree(-3, 2, -2, 4, 0, -1)  # 16.3
-SUBVECTOR_TREE = tree(0, 2, -1, 4, -2, -3)  # 16.3: LEFT4X4, ABOVE4X4, ZERO4X4, NEW4X4
-SHORT_VECTOR_TREE = tree(2, 8, 4, 6, 0, -1, -2, -3, 10, 12, -4, -5, -6, -7)  # 17.2
-SEGMENT_TREE = tree(2, 4, 0, -1, -2, -3)  # 9.3
+def tree_rates(tree: tables.Tree, probabilities: NDArray[np.uint8]) -> Rates:
+    """Rates (..., values) of a tree's values under probabilities (..., nodes)."""
+    zero, one = rate_of_zero(probabilities), rate_of_one(probabilities)
+    return np.asarray(zero @ tree.turns[0] + one @ tree.turns[1])
 
 
 # Tokens ----------------------------------------------------------------------------------------------------------
@@ -117,12 +64,12 @@ class LevelTables(NamedTuple):
 
 def _level_tables() -> LevelTables:
     levels = np.arange(MAX_LEVEL + 1)
-    token = np.minimum(levels, 4)
+    token = np.minimum(levels, tables.DCT_4)
     rate = np.where(levels > 0, 256, 0)
-    for category, base in enumerate(CATEGORY_BASES):
+    categories = zip(tables.DCT_CATEGORY_BASES, tables.DCT_CATEGORY_PROBS, strict=True)
+    for category, (base, probabilities) in enumerate(categories):
         inside = levels >= base
-        token[inside] = FIRST_CATEGORY + category
-        probabilities = _CATEGORY_PROBS[category]
+        token[inside] = tables.DCT_CAT1 + category
         extra = levels - base
         bits = np.zeros_like(levels)
         for i, probability in enumerate(probabilities):
@@ -144,9 +91,9 @@ def token_rates(coefficients: NDArray[np.uint8]) -> Rates:
 
     After a zero (context 0 anywhere but at a block's first position) no end of block can come, and is not paid for.
     """
-    rates = COEFFICIENT_TREE.rates(coefficients)
+    rates = tree_rates(tables.COEFF_TREE, coefficients)
     after_zero = rates[:, :, 0] - rate_of_one(coefficients[:, :, 0, 0])[..., np.newaxis]
-    after_zero[..., DCT_EOB] = NEVER
+    after_zero[..., tables.DCT_EOB] = NEVER
     for block_type in range(4):
         first_band = 1 if block_type == 0 else 0
         for band in range(8):
@@ -164,12 +111,12 @@ def position_token_rates(coefficients: NDArray[np.uint8]) -> Rates:
 
 
 # What no probability of a frame changes.
-SUB_MODE_RATES = SUBBLOCK_MODE_TREE.rates(tables.B_MODE_PROBS)
+SUB_MODE_RATES = tree_rates(tables.B_MODE_TREE, tables.B_MODE_PROBS)
 VECTOR_MODE_RATES = np.stack(
     [rate_of_zero(tables.MODE_CONTEXTS), rate_of_one(tables.MODE_CONTEXTS)], axis=-1
 )
-PARTITIONING_RATES = PARTITIONING_TREE.rates(tables.MBSPLIT_PROBS)
-SUB_VECTOR_RATES = SUBVECTOR_TREE.rates(tables.SUB_MV_REF_PROBS)
+PARTITIONING_RATES = tree_rates(tables.MBSPLIT_TREE, tables.MBSPLIT_PROBS)
+SUB_VECTOR_RATES = tree_rates(tables.SUB_MV_REF_TREE, tables.SUB_MV_REF_PROBS)
 
 
 class ModeRates(NamedTuple):
@@ -184,7 +131,7 @@ class ModeRates(NamedTuple):
     vector_mode: Rates  # (6, 4, 2) by neighbour count, node of mv_ref_tree and bit
     partitioning: Rates  # (4,) SPLIT_16X8 .. SPLIT_4X4
     sub_vector: Rates  # (5, 4) by context, LEFT4X4 .. NEW4X4
-    vector: Rates  # (2, 2 MAX_VECTOR + 1) by component and difference + MAX_VECTOR
+    vector: Rates  # (2, 2 LARGEST_MAGNITUDE + 1) by component and difference + LARGEST_MAGNITUDE
 
 
 def mode_rates(
@@ -204,8 +151,8 @@ def mode_rates(
         skip,
         _pair(prob_intra),
         reference,
-        Y_MODE_TREE.rates(probabilities.y_mode),
-        UV_MODE_TREE.rates(probabilities.uv_mode),
+        tree_rates(tables.Y_MODE_TREE, probabilities.y_mode),
+        tree_rates(tables.UV_MODE_TREE, probabilities.uv_mode),
         SUB_MODE_RATES,
         VECTOR_MODE_RATES,
         PARTITIONING_RATES,
@@ -220,21 +167,17 @@ def _pair(probability: int) -> Rates:
     )
 
 
-IS_SHORT, SIGN, SHORT_TREE, LONG_BITS = 0, 1, 2, 9
-LONG_WIDTH = 10
-
-
 def vector_rates(vectors: NDArray[np.uint8]) -> Rates:
-    """Rates (2, 2 MAX_VECTOR + 1) of differences -MAX_VECTOR .. MAX_VECTOR under probabilities (2, 19)."""
+    """Rates (2, 2 LARGEST_MAGNITUDE + 1) of differences -LARGEST_MAGNITUDE .. LARGEST_MAGNITUDE under probabilities (2, 19)."""
     return np.stack([_component_rates(component) for component in vectors])
 
 
 def _long_magnitude_bits() -> tuple[Rates, Rates]:
-    """Which bits (LONG_WIDTH, MAX_VECTOR + 1) of each magnitude are written as 0, and which as 1 (section 17.2).
+    """Which bits (LONG_WIDTH, LARGEST_MAGNITUDE + 1) of each magnitude are written as 0, and which as 1 (section 17.2).
 
     Bit 3 of a long magnitude is implied, hence free, where no higher bit is set.
     """
-    magnitude, bit = np.arange(MAX_VECTOR + 1), np.arange(LONG_WIDTH)[:, np.newaxis]
+    magnitude, bit = np.arange(LARGEST_MAGNITUDE + 1), np.arange(LONG_WIDTH)[:, np.newaxis]
     paid = (bit != 3) | (magnitude > 15)
     ones = (magnitude >> bit & 1).astype(bool)
     return (paid & ~ones).astype(np.int32), (paid & ones).astype(np.int32)
@@ -247,7 +190,7 @@ def _component_rates(probabilities: NDArray[np.uint8]) -> Rates:
     """Section 17.2: short magnitudes by a tree, long ones bit by bit."""
     zero, one = rate_of_zero(probabilities), rate_of_one(probabilities)
     rates = one[IS_SHORT] + zero[LONG_BITS:] @ _LONG_ZEROS + one[LONG_BITS:] @ _LONG_ONES
-    short = SHORT_VECTOR_TREE.rates(probabilities[SHORT_TREE:LONG_BITS])
+    short = tree_rates(tables.SMALL_MV_TREE, probabilities[SHORT_TREE:LONG_BITS])
     rates[:8] = zero[IS_SHORT] + short
     positive, negative = rates + zero[SIGN], rates + one[SIGN]
     both = np.concatenate([negative[:0:-1], rates[:1], positive[1:]])

@@ -12,7 +12,7 @@ import numpy as np
 from codec.bitstream import Frame, parse, serialize
 from codec.decoder import decode
 from codec.encoding.adaptation import skip_rates
-from codec.encoding.frame_coding import Encoded, finish_frame
+from codec.encoding.frame_coding import Encoded, filter_delta_update, finish_frame
 from codec.encoding.masking import activity_masking
 from codec.encoding.residual import (
     Tuning,
@@ -23,22 +23,17 @@ from codec.encoding.residual import (
 )
 from codec.errors import UnsupportedFeature
 from codec.frame import (
-    B_PRED,
-    BORDER,
-    INTRA_FRAME,
-    SPLITMV,
     Image,
     Macroblocks,
     check_image,
     new_picture,
     picture_from_image,
 )
-from codec.frame_header import FilterDeltaUpdate, FrameHeader
+from codec.frame_header import FrameHeader
 from codec.kernel import kernel
-from codec.predict_inter import predict_inter_macroblock
-from codec.predict_intra import predict_16x16, predict_chroma, set_intra_border
-from codec.reconstruct import frame_quantizers
-from codec.state import DecoderState, FilterDeltas, Segmentation
+from codec.predict_intra import set_intra_border
+from codec.reconstruct import frame_quantizers, predict_macroblock
+from codec.state import DecoderState, Segmentation
 from codec.transition import filter_deltas_after, segmentation_after
 
 REBASE_TUNING = Tuning(rate_weight=0.6)
@@ -133,7 +128,8 @@ def _header_for(
         clamping_type=state.clamping_type,
     )
     if deltas.enabled:
-        header = _say_filter_deltas(state, header, deltas)
+        update = filter_delta_update(state.filter_deltas, deltas)
+        header = header._replace(filter_deltas=update)
     if wanted.enabled:
         header = _say_segmentation(state, header, wanted)
         return header, wanted
@@ -164,22 +160,6 @@ def _say_segmentation(
     return header._replace(segmentation=update)
 
 
-def _say_filter_deltas(
-    state: DecoderState, header: FrameHeader, wanted: FilterDeltas
-) -> FrameHeader:
-    """Replace the header's update by what leads from the state's deltas to the wanted ones."""
-    held = state.filter_deltas
-    reference = _differences(held.reference, wanted.reference)
-    mode = _differences(held.mode, wanted.mode)
-    update = any(value is not None for value in reference + mode)
-    return header._replace(filter_deltas=FilterDeltaUpdate(True, update, reference, mode))
-
-
-def _differences(held: np.ndarray, wanted: np.ndarray) -> tuple[int | None, ...]:
-    pairs = zip(held.tolist(), wanted.tolist(), strict=True)
-    return tuple(None if old == new else new for old, new in pairs)
-
-
 def _with_segments(macroblocks: Macroblocks, segmentation: Segmentation) -> Macroblocks:
     """The macroblocks with room of their own for what rebasing writes, in the segments that are in force."""
     return macroblocks._replace(
@@ -195,29 +175,6 @@ def _with_segments(macroblocks: Macroblocks, segmentation: Segmentation) -> Macr
 
 
 @kernel
-def _predict(macroblocks, mb_row, mb_col, references, version, picture):
-    """Predict a macroblock in place, the luma of B_PRED apart."""
-    y_mode = macroblocks.y_mode[mb_row, mb_col]
-    reference = macroblocks.reference[mb_row, mb_col]
-    if reference != INTRA_FRAME:
-        predict_inter_macroblock(
-            references[reference - 1],
-            macroblocks.vectors[mb_row, mb_col],
-            y_mode == SPLITMV,
-            macroblocks.partitioning[mb_row, mb_col],
-            version,
-            picture,
-            mb_row,
-            mb_col,
-        )
-        return
-    predict_chroma(picture, mb_row, mb_col, macroblocks.uv_mode[mb_row, mb_col])
-    if y_mode != B_PRED:
-        y, x = BORDER + 16 * mb_row, BORDER + 16 * mb_col
-        predict_16x16(picture.y, y, x, y_mode, picture.y, y, x)
-
-
-@kernel
 def _code_frame(coder, source, macroblocks, references, version, contexts, picture, buffers):
     """Predict, code and reconstruct all macroblocks; the picture is left without loop filter and border."""
     set_intra_border(picture)
@@ -226,5 +183,16 @@ def _code_frame(coder, source, macroblocks, references, version, contexts, pictu
     for mb_row in range(rows):
         contexts.left[:] = 0
         for mb_col in range(columns):
-            _predict(macroblocks, mb_row, mb_col, references, version, picture)
+            predict_macroblock(
+                macroblocks.y_mode[mb_row, mb_col],
+                macroblocks.uv_mode[mb_row, mb_col],
+                macroblocks.vectors[mb_row, mb_col],
+                macroblocks.partitioning[mb_row, mb_col],
+                macroblocks.reference[mb_row, mb_col],
+                references,
+                version,
+                picture,
+                mb_row,
+                mb_col,
+            )
             code_macroblock(coder, source, mb_row, mb_col, macroblocks, contexts, picture, buffers)

@@ -23,7 +23,6 @@ from codec.encoding.forward_transform import (
     forward_wht,
 )
 from codec.encoding.rate_distortion import (
-    DCT_EOB,
     DISTORTION_SHIFT,
     LEVELS,
     MAX_LEVEL,
@@ -34,7 +33,7 @@ from codec.frame import B_PRED, BORDER, INTRA_FRAME
 from codec.kernel import inline_kernel, kernel
 from codec.predict_intra import extend_above_right, predict_subblock
 from codec.quantize import UV_AC, UV_DC, Y1_AC, Y1_DC, Y2_AC, Y2_DC
-from codec.tables import ZIGZAG
+from codec.tables import DCT_EOB, ZIGZAG
 from codec.tokens import BLOCK_ABOVE, BLOCK_LEFT, CONTEXTS, Y2_BLOCK, has_y2
 from codec.transform import (
     add_residue,

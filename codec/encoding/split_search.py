@@ -29,27 +29,10 @@ from codec.frame import (
     SPLIT_QUARTERS,
 )
 from codec.kernel import kernel, part_kernel
-from codec.motion import FIRST_BLOCKS, SPLIT_COUNTS, sub_vector_context
+from codec.motion import FIRST_BLOCKS, SPLIT_COUNTS, neighbour_vectors, sub_vector_context
 from codec.tables import MBSPLITS
 
 _ORDER = np.array([SPLIT_QUARTERS, SPLIT_16X8, SPLIT_8X16, SPLIT_4X4], np.int64)
-
-
-@part_kernel
-def _neighbours(macroblocks, mb_row, mb_col, vectors, block):
-    """Vectors to the left of and above a subblock, those of its own macroblock from vectors (16, 2)."""
-    left_row = left_column = above_row = above_column = np.int64(0)
-    if block & 3:
-        left_row, left_column = np.int64(vectors[block - 1, 0]), np.int64(vectors[block - 1, 1])
-    elif mb_col > 0:
-        left_row = np.int64(macroblocks.vectors[mb_row, mb_col - 1, block + 3, 0])
-        left_column = np.int64(macroblocks.vectors[mb_row, mb_col - 1, block + 3, 1])
-    if block >> 2:
-        above_row, above_column = np.int64(vectors[block - 4, 0]), np.int64(vectors[block - 4, 1])
-    elif mb_row > 0:
-        above_row = np.int64(macroblocks.vectors[mb_row - 1, mb_col, block + 12, 0])
-        above_column = np.int64(macroblocks.vectors[mb_row - 1, mb_col, block + 12, 1])
-    return left_row, left_column, above_row, above_column
 
 
 @kernel
@@ -169,7 +152,7 @@ def _search_partitioning(
     vectors = room.split_vectors[partitioning]
     for part in range(np.int64(SPLIT_COUNTS[partitioning])):
         first = np.int64(FIRST_BLOCKS[partitioning, part])
-        around = _neighbours(macroblocks, mb_row, mb_col, vectors, first)
+        around = neighbour_vectors(macroblocks, mb_row, mb_col, vectors, first)
         count = _collect_candidates(
             frame,
             mb_row,

@@ -67,9 +67,8 @@ class LinkStream:
         self.granted = window if opened_here else EARLY_CREDIT
         self.end_received = False
         self.error: tuple[Code, str] | None = None
-        self.tells_finish = (
-            False  # the relay may not count both our ENDs: it hears when all is over
-        )
+        # the relay may not count both our ENDs: it hears when all is over
+        self.tells_finish = False
         self.waits: tuple[float, int] | None = None  # since when, and for what after which offset
         self.asked = 0.0
         self.asks = 0  # how often, without an answer

@@ -53,9 +53,8 @@ class Connection:
         self.close_reason: str | None = None
         self.muted = False  # the relay has stopped reading from it
         self.greeted = False  # its hello was accepted
-        self.blocked_since: float | None = (
-            None  # it takes no more at the moment: the adapter says so
-        )
+        # it takes no more at the moment: the adapter says so
+        self.blocked_since: float | None = None
 
 
 class Peer:
