@@ -9,7 +9,7 @@ import pytest
 
 from executors.aws_lambda.fleet import Fleet, ImpossibleTransition, State, events
 from executors.aws_lambda.fleet.diagram import mermaid, with_diagram
-from executors.aws_lambda.fleet.lifecycle import Lifecycle
+from executors.aws_lambda.fleet.effects import Lifecycle
 from executors.aws_lambda.fleet.states import LIVE, TERMINAL
 from executors.aws_lambda.fleet.transitions import (
     ANSWERS,

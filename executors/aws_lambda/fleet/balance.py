@@ -6,8 +6,8 @@ import math
 
 from executors.aws_lambda.fleet import actions as act
 from executors.aws_lambda.fleet import events as ev
+from executors.aws_lambda.fleet.effects import NOT_NEEDED, Lifecycle
 from executors.aws_lambda.fleet.invocation import Invocation
-from executors.aws_lambda.fleet.lifecycle import NOT_NEEDED, Lifecycle
 from executors.aws_lambda.fleet.patience import Patience
 from executors.aws_lambda.fleet.settings import FleetSettings
 from executors.aws_lambda.fleet.states import State
