@@ -87,7 +87,7 @@ class World:
         tasks: Iterable[Task] = (),
     ) -> None:
         self.fleet = Fleet(settings or FleetSettings())
-        self.settings = self.fleet.settings
+        self.settings = self.fleet.books.settings
         self.weather = weather or Weather()
         self.random = random.Random(seed)
         self.now = START
@@ -136,7 +136,7 @@ class World:
     def tell(self, event: ev.Event) -> None:
         """Hand the fleet an event and do what it asks for."""
         done = self.fleet.handle(event, self.now)
-        self.most_live = max(self.most_live, self.fleet.roster.live)
+        self.most_live = max(self.most_live, self.fleet.books.roster.live)
         for action in done:
             self.actions.append(action)
             if self.on_action is not None:
@@ -154,13 +154,24 @@ class World:
     def settled(self) -> bool:
         """As many workers as wanted are at work, and nothing else lives."""
         fleet = self.fleet
-        return fleet.workers == fleet.target == fleet.roster.live
+        return fleet.workers == fleet.target == fleet.books.roster.live
+
+    @property
+    def is_over(self) -> bool:
+        """The fleet was stopped and has let everybody go."""
+        return self.fleet.stopping is not None and self.fleet.books.roster.live == 0
+
+    @property
+    def is_quiet(self) -> bool:
+        """It was stopped and no worker that ever connected is left; some may never come."""
+        roster = self.fleet.books.roster
+        return self.fleet.stopping is not None and roster.live == len(roster.dismissed)
 
     def of(self, kind: type[act.Action]) -> list[act.Action]:
         return [action for action in self.actions if isinstance(action, kind)]
 
     def invocations(self, state: State) -> list[str]:
-        return [one.name for one in self.fleet.roster if one.state is state]
+        return [one.name for one in self.fleet.books.roster if one.state is state]
 
     def running(self) -> list[Execution]:
         return [one for one in self.executions if one.ended is None]
@@ -168,11 +179,13 @@ class World:
     def real_dollars(self) -> float:
         """What Lambda will bill for what has run until now."""
         seconds = self.seconds_billed + sum(self.now - one.started for one in self.running())
-        return seconds * self.fleet.ledger.rate + self.requests * self.fleet.ledger.request
+        return (
+            seconds * self.fleet.books.ledger.rate + self.requests * self.fleet.books.ledger.request
+        )
 
     def estimate(self) -> float:
         """What the fleet believes to have spent until now."""
-        return self.fleet.ledger.spent(self.now)
+        return self.fleet.books.ledger.spent(self.now)
 
     # Actions
 

@@ -272,7 +272,7 @@ class CoordinatorUnderFire:
     def renew(self) -> None:
         self.fleet = Fleet(FleetSettings(prefix="w"))
         self.fleet.handle(events.TargetChanged(at=self.now, workers=2))
-        self.names = [one.name for one in self.fleet.roster]
+        self.names = [one.name for one in self.fleet.books.roster]
         for name in self.names:
             self.fleet.handle(events.Invoked(at=self.now, name=name, request_id="r"))
 

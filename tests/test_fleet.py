@@ -88,21 +88,21 @@ def test_a_smaller_target_lets_those_go_first_that_are_not_there_yet() -> None:
     world = World(weather=Weather(cold=(1.0, 10.0)))
     world.scale(20)
     world.run(5)
-    ready = {one.name for one in world.fleet.roster if one.state is State.READY}
+    ready = {one.name for one in world.fleet.books.roster if one.state is State.READY}
     assert 4 < len(ready) < 16
     world.scale(len(ready))
     assert world.run(60, world.settled)
-    assert {one.name for one in world.fleet.roster if one.state is State.READY} == ready
+    assert {one.name for one in world.fleet.books.roster if one.state is State.READY} == ready
 
 
 def test_a_smaller_target_lets_the_idle_go_before_the_busy() -> None:
     world = up(World(tasks=tasks(3, {"encode": 500.0})), 10)
-    busy = {one.name for one in world.fleet.roster if one.state is State.RUNNING}
+    busy = {one.name for one in world.fleet.books.roster if one.state is State.RUNNING}
     assert len(busy) == 3
     world.scale(3)
     world.run(10)
-    assert {one.name for one in world.fleet.roster if one.state is State.RUNNING} == busy
-    assert world.fleet.roster.live == 3
+    assert {one.name for one in world.fleet.books.roster if one.state is State.RUNNING} == busy
+    assert world.fleet.books.roster.live == 3
 
 
 def test_what_was_dismissed_is_told_to_exit_when_it_shows_up() -> None:
@@ -264,7 +264,7 @@ def test_a_fleet_without_workers_gives_up_on_an_outage_without_end() -> None:
     assert world.fleet.stopping == (
         "no worker is there for 300 s (3 throttled); the last answer: Could not connect"
     )
-    assert world.fleet.is_over
+    assert world.is_over
 
 
 def test_workers_that_are_there_work_on_through_an_outage() -> None:
@@ -279,7 +279,7 @@ def test_a_call_that_is_throttled_without_end_fails_with_that_reason() -> None:
     world = World(FleetSettings(throttle_retries=3, retries_per_slot=1), Weather(throttled=1.0))
     world.scale(2)
     world.run(200, lambda: world.fleet.stopping is not None)
-    assert {one.error for one in world.fleet.roster if one.error} == {
+    assert {one.error for one in world.fleet.books.roster if one.error} == {
         "throttled 4 times: Rate Exceeded"
     }
     assert "throttled" in world.fleet.stopping
@@ -345,8 +345,10 @@ def test_what_comes_late_is_used_while_a_worker_is_missing() -> None:
     world = late(World(weather=Weather(delay=70.0)))
     world.weather.cold = (30.0, 30.0)
     world.run(75)
-    assert [one.name for one in world.fleet.roster if one.state is State.READY] == ["worker-0-0"]
-    assert world.run(60, lambda: world.fleet.roster.live == 1)
+    assert [one.name for one in world.fleet.books.roster if one.state is State.READY] == [
+        "worker-0-0"
+    ]
+    assert world.run(60, lambda: world.fleet.books.roster.live == 1)
     assert [one.name for one in world.running()] == ["worker-0-0"], "the replacement was sent away"
 
 
@@ -414,9 +416,9 @@ def test_a_worker_that_hangs_is_forgotten_cut_off_and_replaced_and_still_paid_fo
     assert names(world.of(act.RemoveFromScheduler)) == [victim.name] == names(world.of(act.Cut))
     assert world.fleet.get(victim.name).state is State.LOST
     assert world.run(20, world.settled)
-    assert world.fleet.ghosts == 1
+    assert world.fleet.books.ghosts == 1
     world.stop()
-    assert world.run(130, lambda: not world.running() and world.fleet.ghosts == 0)
+    assert world.run(130, lambda: not world.running() and world.fleet.books.ghosts == 0)
     assert world.estimate() == pytest.approx(world.real_dollars())
 
 
@@ -427,7 +429,7 @@ def test_a_hanging_worker_that_ends_is_paid_for_until_then_only() -> None:
     world.run(40)
     world.scale(0)
     world.tell(ev.LinkDown(victim.name, at=world.now))
-    assert world.fleet.ghosts == 0
+    assert world.fleet.books.ghosts == 0
     spent = world.estimate()
     world.run(100)
     assert world.estimate() == pytest.approx(spent, rel=0.2)
@@ -465,7 +467,7 @@ def test_tasks_that_take_longer_than_usual_end(workers: int, seconds: float, lon
     assert not [one for one in dismissed(world) if one not in world.second_runs]
     assert len(world.second_runs) <= 4 * workers + long
     assert len(world.of(act.Invoke)) <= workers + len(world.second_runs)
-    assert world.fleet.stragglers.patience("encode") > 5.0 or long < 20
+    assert world.fleet.books.stragglers.patience("encode") > 5.0 or long < 20
 
 
 def test_patience_with_a_task_doubles_whoever_runs_it() -> None:
@@ -492,7 +494,7 @@ def test_what_was_cut_off_counts_as_a_sample_of_its_stage() -> None:
         World(FleetSettings(timeout=1e6, retries_per_slot=99), tasks=tasks(9, {"encode": 1.0})), 3
     )
     world.run(20)
-    times = world.fleet.stragglers
+    times = world.fleet.books.stragglers
     before = times.median("encode")
     for number in range(20):
         one = next(each for each in world.running() if each.ready and each.task is None)
@@ -508,7 +510,7 @@ def test_what_was_cut_off_counts_as_a_sample_of_its_stage() -> None:
 def test_what_ends_early_says_nothing_of_the_time_that_its_stage_takes() -> None:
     world = up(World(tasks=tasks(30, {"encode": 2.0})), 3)
     world.run(60)
-    times = world.fleet.stragglers
+    times = world.fleet.books.stragglers
     for _ in range(100):
         times.add_cut("encode", 0.1)
     assert times.median("encode") == pytest.approx(2.0)
@@ -539,7 +541,7 @@ def test_the_target_holds_across_the_time_limit_of_the_function() -> None:
     least = 10
     for _ in range(400):
         world.run(1)
-        at_work = sum(one.state in (State.READY, State.RUNNING) for one in world.fleet.roster)
+        at_work = sum(one.state in (State.READY, State.RUNNING) for one in world.fleet.books.roster)
         least = min(least, at_work)
     assert least == 10
     assert not world.invocations(State.FAILED), "none was ended by Lambda"
@@ -648,7 +650,7 @@ def test_an_outage_of_the_relay_without_end_ends_in_one_line_and_costs_no_more_t
     world.run(5)
     assert world.fleet.stopping == "the rendezvous cannot be reached for 300 s"
     world.run(1000)
-    assert not world.running() and world.fleet.is_over
+    assert not world.running() and world.is_over
     assert world.real_dollars() <= world.estimate()
 
 
@@ -695,7 +697,7 @@ def test_where_nobody_comes_it_is_told_with_the_last_answer_and_ends(
     assert f"; the last answer: {answer}; waiting" in told[0][1]
     assert "\n" not in world.fleet.stopping
     world.run(1000)
-    assert world.fleet.is_over
+    assert world.is_over
 
 
 def test_where_somebody_comes_nothing_is_told() -> None:
@@ -724,7 +726,7 @@ def test_the_first_invocations_that_fail_alike_end_it_with_that_one_line() -> No
     error = "Runtime.ImportModuleError: Unable to import module 'handler': No module named 'av' (RequestId: 4f2a1b3c-77)"
     world = World(weather=Weather(fails=error, fails_when="started"))
     world.scale(500)
-    world.run(60, lambda: world.fleet.is_over)
+    world.run(60, lambda: world.is_over)
     (stop,) = world.of(act.StopAll)
     assert stop.reason == f"the first 5 invocations failed alike: {error}"
     assert len(world.of(act.Invoke)) == 500, "nothing was invoked after that"
@@ -778,7 +780,7 @@ def test_a_call_that_every_other_would_share_the_fate_of_ends_it_at_once() -> No
         weather=Weather(refuses="the function excamera does not exist in us-east-1", fatal=True)
     )
     world.scale(200)
-    assert world.run(5, lambda: world.fleet.is_over)
+    assert world.run(5, lambda: world.is_over)
     assert world.of(act.StopAll) == [
         act.StopAll("the function excamera does not exist in us-east-1")
     ]
@@ -787,7 +789,7 @@ def test_a_call_that_every_other_would_share_the_fate_of_ends_it_at_once() -> No
 def test_if_nobody_ever_connects_it_ends_after_a_bounded_number_of_calls() -> None:
     world = World(FleetSettings(appear_timeout=30.0), Weather(never_run=1.0))
     world.scale(100)
-    assert world.run(600, lambda: world.fleet.is_over)
+    assert world.run(600, lambda: world.is_over)
     assert "got ready: accepted by Lambda, but not connected within 30 s" in world.fleet.stopping
     assert len(world.of(act.Invoke)) <= 201
 
@@ -889,14 +891,14 @@ def test_tasks_that_end_their_worker_hold_up_no_other(way: str, crashing: int) -
 def test_stopping_drains_and_leaves_nothing_running() -> None:
     world = up(World(tasks=tasks(100)), 20)
     world.stop()
-    assert world.run(60, lambda: world.fleet.is_over)
+    assert world.run(60, lambda: world.is_over)
     assert not world.running() and not world.links
 
 
 def test_stopping_at_once_does_not_wait_for_tasks() -> None:
     world = up(World(tasks=tasks(100, {"encode": 300.0})), 20)
     world.stop(drain=False)
-    assert world.run(1, lambda: world.fleet.is_quiet and not world.running())
+    assert world.run(1, lambda: world.is_quiet and not world.running())
 
 
 def test_what_comes_after_the_stop_is_told_to_exit() -> None:
@@ -904,7 +906,7 @@ def test_what_comes_after_the_stop_is_told_to_exit() -> None:
     world.scale(20)
     world.run(5)
     world.stop(drain=False)
-    assert world.run(60, lambda: world.fleet.is_over)
+    assert world.run(60, lambda: world.is_over)
     assert len(world.executions) == 20 and not world.running()
 
 
@@ -915,9 +917,9 @@ def test_the_estimate_is_what_lambda_bills() -> None:
     world = up(World(FleetSettings(memory=3008, ephemeral_storage=2048), tasks=tasks(100)), 10)
     world.run(100)
     world.stop()
-    world.run(60, lambda: world.fleet.is_over)
+    world.run(60, lambda: world.is_over)
     assert world.estimate() == pytest.approx(world.real_dollars(), abs=1e-12)
-    assert sum(world.fleet.cost_of(one) for one in world.fleet.roster) == pytest.approx(
+    assert sum(world.fleet.books.cost_of(one) for one in world.fleet.books.roster) == pytest.approx(
         world.estimate()
     )
 
@@ -927,13 +929,13 @@ def test_lambdas_own_figure_corrects_the_estimate() -> None:
     world = up(World(settings), 1)
     world.run(50)
     world.tell(ev.Finished("worker-0-0", billed=7.0, at=world.now))
-    assert world.fleet.cost_of(world.fleet.get("worker-0-0")) == pytest.approx(7.25)
+    assert world.fleet.books.cost_of(world.fleet.get("worker-0-0")) == pytest.approx(7.25)
 
 
 def test_it_stops_before_the_budget_is_exceeded() -> None:
     world = World(FleetSettings(budget=0.02), tasks=tasks(5000))
     world.scale(20)
-    assert world.run(600, lambda: world.fleet.is_over)
+    assert world.run(600, lambda: world.is_over)
     assert 0.014 < world.real_dollars() <= 0.02
     (stop,) = world.of(act.StopAll)
     assert stop.reason.startswith("the budget of $0.02 is used up")
@@ -955,7 +957,7 @@ def test_a_budget_that_pays_for_fewer_workers_gives_fewer_and_says_so() -> None:
     world.scale(1000)
     assert len(world.of(act.Invoke)) < 50
     assert "pays for no more than" in world.of(act.Notice)[0].text
-    world.run(600, lambda: world.fleet.is_over)
+    world.run(600, lambda: world.is_over)
     assert world.real_dollars() <= 0.02
 
 
@@ -983,9 +985,13 @@ def test_an_unknown_region_is_guessed_dearly_unless_there_is_a_budget() -> None:
     with pytest.raises(UnknownPrice, match="moon-north-1"):
         Fleet(FleetSettings(region="moon-north-1", budget=1.0))
     fleet = Fleet(FleetSettings(region="moon-north-1", memory=1024))
-    assert fleet.ledger.rate == dearest().gb_second == max(prices(r).gb_second for r in regions())
+    assert (
+        fleet.books.ledger.rate
+        == dearest().gb_second
+        == max(prices(r).gb_second for r in regions())
+    )
     own = Fleet(FleetSettings(region="moon-north-1", budget=1.0, prices=Prices(1e-5, 1e-7, 0.0)))
-    assert own.ledger.request == 1e-7
+    assert own.books.ledger.request == 1e-7
 
 
 # Clocks, threads, views, settings
@@ -1111,5 +1117,5 @@ def test_old_invocations_are_forgotten() -> None:
         for one in world.running():
             world.kill(one)
         assert world.run(60, world.settled)
-    assert len(list(world.fleet.roster)) == 15
+    assert len(list(world.fleet.books.roster)) == 15
     assert world.fleet.snapshot().counts["lost"] == 100

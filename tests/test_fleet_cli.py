@@ -52,7 +52,7 @@ def film() -> World:
     world.run(20, world.settled)
     folder = ClusterFolder.create("film", started=START, function="excamera", region="us-east-1")
     world.stop()
-    world.run(60, lambda: world.fleet.is_over)
+    world.run(60, lambda: world.is_over)
     folder.write(world.entries)
     folder.end(world.now, "closed")
     return world
@@ -147,7 +147,7 @@ def test_timeline_as_text_and_json(film: World) -> None:
     text = cluster("timeline", "film").stdout
     assert text.startswith("film: ") and "start-up, s" in text and "encode" in text
     found = json.loads(cluster("timeline", "film", "--json").stdout)
-    assert found["version"] == 1 and len(found["invocations"]) == len(list(film.fleet.roster))
+    assert found["version"] == 1 and len(found["invocations"]) == len(list(film.fleet.books.roster))
     assert found["latencies"]["start"]["p50"] == pytest.approx(1.4, abs=0.5)
     assert found["stages"]["encode"]["count"] >= 40
 

@@ -244,14 +244,14 @@ def world() -> World:
     world.scale(20)
     world.run(200, lambda: len(set(world.done)) == 160)
     world.stop()
-    world.run(60, lambda: world.fleet.is_over)
+    world.run(60, lambda: world.is_over)
     return world
 
 
 def test_the_history_agrees_with_the_fleet(world: World) -> None:
     history = read_history(world.entries)
     assert {name: course.state for name, course in history.courses.items()} == {
-        one.name: one.state for one in world.fleet.roster
+        one.name: one.state for one in world.fleet.books.roster
     }
     assert history.counts() == {k: v for k, v in world.fleet.snapshot().counts.items() if v}
     assert history.live() == []

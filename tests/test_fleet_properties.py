@@ -65,7 +65,7 @@ class AnyOrder(RuleBasedStateMachine):
         self.names: list[str] = []
 
     def tell(self, event: ev.Event) -> list[act.Action]:
-        known = {one.name: one.state for one in self.fleet.roster}
+        known = {one.name: one.state for one in self.fleet.books.roster}
         done = self.fleet.handle(event, self.now)
         for action in done:
             if isinstance(action, act.Invoke):
@@ -148,13 +148,13 @@ class AnyOrder(RuleBasedStateMachine):
 
     @invariant()
     def live_is_bounded(self) -> None:
-        limit = self.fleet.settings.concurrency
+        limit = self.fleet.books.settings.concurrency
         if limit is not None:
-            assert self.fleet.roster.live <= limit
+            assert self.fleet.books.roster.live <= limit
 
     @invariant()
     def books_agree(self) -> None:
-        roster = self.fleet.roster
+        roster = self.fleet.books.roster
         live = [one for one in roster if one.state not in TERMINAL]
         pools = [*roster.held.values(), roster.draining, roster.dismissed, roster.leaving]
         pooled = [one for pool in pools for one in pool.values()]
@@ -167,30 +167,30 @@ class AnyOrder(RuleBasedStateMachine):
         for state, pool in roster.held.items():
             assert all(one.state is state and not one.dismissed for one in pool.values())
         billed = [one for one in roster if one.started_at is not None and one.ended_at is None]
-        assert self.fleet.ledger.running == len(billed)
-        assert self.fleet.ghosts == sum(one.ghost_until is not None for one in roster)
+        assert self.fleet.books.ledger.running == len(billed)
+        assert self.fleet.books.ghosts == sum(one.ghost_until is not None for one in roster)
         assert self.fleet.spent >= -1e-9
 
     @invariant()
     def places_are_held_once(self) -> None:
-        held = Counter(one.slot for one in self.fleet.roster if one.slot_held)
+        held = Counter(one.slot for one in self.fleet.books.roster if one.slot_held)
         assert not held or max(held.values()) == 1
         for slot in held:
             assert (
-                self.fleet.slots.failures(slot, self.fleet.now)
-                <= self.fleet.settings.retries_per_slot + 1
+                self.fleet.books.slots.failures(slot, self.fleet.books.now)
+                <= self.fleet.books.settings.retries_per_slot + 1
             )
 
     @invariant()
     def next_tick_is_ahead(self) -> None:
         tick = self.fleet.next_tick()
-        assert tick is None or tick > self.fleet.now
+        assert tick is None or tick > self.fleet.books.now
 
     @invariant()
     def no_more_than_wanted_are_asked_for(self) -> None:
         fleet = self.fleet
-        most = max(fleet.target, int(fleet.target * fleet.settings.overprovision + 1))
-        assert fleet.stopping or fleet.roster.count <= most
+        most = max(fleet.target, int(fleet.target * fleet.books.settings.overprovision + 1))
+        assert fleet.stopping or fleet.books.roster.count <= most
 
     # And in the end
 
@@ -201,19 +201,19 @@ class AnyOrder(RuleBasedStateMachine):
             return
         for name in self.unanswered[:]:
             self.behave([act.Invoke(name, 0)])
-        for one in [one for one in fleet.roster if one.state is State.DRAINING]:
+        for one in [one for one in fleet.books.roster if one.state is State.DRAINING]:
             self.behave(self.tell(ev.Finished(one.name, "drained", at=self.now)))
         self.behave(self.tell(ev.TargetChanged(5, at=self.now)))
         end = self.now + 3000
         while self.now < end:
-            if fleet.stopping is not None and fleet.roster.live == 0:
+            if fleet.stopping is not None and fleet.books.roster.live == 0:
                 return
-            if fleet.workers == fleet.target == fleet.roster.live and fleet.target == 5:
+            if fleet.workers == fleet.target == fleet.books.roster.live and fleet.target == 5:
                 return
             tick = fleet.next_tick()
             self.now = min(self.now + 5, max(self.now, tick) if tick is not None else end)
             self.behave(self.tell(ev.Tick(at=self.now)))
-            for pool in (*fleet.roster.held.values(), fleet.roster.leaving):
+            for pool in (*fleet.books.roster.held.values(), fleet.books.roster.leaving):
                 for one in list(pool.values()):
                     self.behave(self.live_on(one))
             if fleet.target != 5 and fleet.stopping is None:
@@ -275,7 +275,7 @@ def test_after_a_storm_the_target_is_reached_and_the_estimate_is_not_below_the_b
     world.scale(12)
     world.run(200)
     world.weather = Weather()
-    assert world.run(1500, lambda: world.settled() or world.fleet.is_over)
+    assert world.run(1500, lambda: world.settled() or world.is_over)
     if world.fleet.stopping is not None:  # nobody was left, and nobody might come
         assert weather.breaks or weather.hangs
         assert (
@@ -285,7 +285,7 @@ def test_after_a_storm_the_target_is_reached_and_the_estimate_is_not_below_the_b
     assert world.run(600, lambda: not world.tasks)
     assert world.estimate() >= world.real_dollars() - 1e-9
     world.stop()
-    assert world.run(400, lambda: world.fleet.is_over and not world.running())
+    assert world.run(400, lambda: world.is_over and not world.running())
 
 
 @settings(max_examples=40, deadline=None)
@@ -293,10 +293,10 @@ def test_after_a_storm_the_target_is_reached_and_the_estimate_is_not_below_the_b
 def test_the_budget_is_never_exceeded(weather: Weather, seed: int, budget: float) -> None:
     world = World(FleetSettings(budget=budget, timeout=300.0), weather, seed, tasks(4000))
     world.scale(20)
-    world.run(600, lambda: world.fleet.is_over and not world.running())
+    world.run(600, lambda: world.is_over and not world.running())
     # these cannot be stopped before Lambda does it
     hung = sum(one.hung for one in world.executions)
-    assert world.real_dollars() <= budget + hung * 300.0 * world.fleet.ledger.rate
+    assert world.real_dollars() <= budget + hung * 300.0 * world.fleet.books.ledger.rate
     assert len(world.of(act.StopAll)) <= 1
     world.run(400)
     assert not world.running()

@@ -1,4 +1,4 @@
-"""The transition table: every pair is decided, every effect exists, the diagram in the docs is the table's."""
+"""The transition table: every pair is decided, every effect is used, the diagram in the docs is the table's."""
 
 from __future__ import annotations
 
@@ -7,15 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from executors.aws_lambda.fleet import Fleet, ImpossibleTransition, State, events
+from executors.aws_lambda.fleet import Fleet, ImpossibleTransition, State, effects, events
 from executors.aws_lambda.fleet.diagram import mermaid, with_diagram
-from executors.aws_lambda.fleet.effects import Lifecycle
+from executors.aws_lambda.fleet.effects import ignored, impossible
 from executors.aws_lambda.fleet.states import LIVE, TERMINAL
 from executors.aws_lambda.fleet.transitions import (
     ANSWERS,
     EVENTS,
-    IGNORE,
-    IMPOSSIBLE,
     TABLE,
     TIMERS,
 )
@@ -36,17 +34,13 @@ def test_every_event_in_every_state_is_decided() -> None:
     assert set(TABLE) == {(state, event) for state in State for event in EVENTS}
 
 
-def test_every_effect_exists_and_every_method_is_used() -> None:
-    named = {rule.do for rule in TABLE.values()} - {IGNORE, IMPOSSIBLE}
-    assert all(callable(getattr(Lifecycle, name, None)) for name in named)
-    effects = {
-        name
-        for name, value in vars(Lifecycle).items()
-        if inspect.isfunction(value)
-        and not name.startswith("_")
-        and name not in ("give_up", "has_room_for")
+def test_every_effect_is_used() -> None:
+    functions = {
+        function
+        for name, function in inspect.getmembers(effects, inspect.isfunction)
+        if function.__module__ == effects.__name__ and not name.startswith("_")
     }
-    assert effects == named
+    assert functions == {rule.effect for rule in TABLE.values()}
 
 
 def test_states_are_live_or_ended_and_every_live_one_can_end() -> None:
@@ -56,12 +50,12 @@ def test_states_are_live_or_ended_and_every_live_one_can_end() -> None:
 
 
 def test_what_is_ignored_or_impossible_leads_nowhere() -> None:
-    assert all(not rule.to for rule in TABLE.values() if rule.do in (IGNORE, IMPOSSIBLE))
+    assert all(not rule.to for rule in TABLE.values() if rule.effect in (ignored, impossible))
 
 
 def test_only_our_own_answers_and_timers_can_be_impossible() -> None:
-    impossible = {event for (_, event), rule in TABLE.items() if rule.do == IMPOSSIBLE}
-    assert impossible <= {*ANSWERS, *TIMERS}
+    found = {event for (_, event), rule in TABLE.items() if rule.effect is impossible}
+    assert found and found <= {*ANSWERS, *TIMERS}
 
 
 def test_a_second_answer_to_one_call_is_an_error_of_ours() -> None:

@@ -121,7 +121,7 @@ def test_what_lambda_runs_once_more_never_becomes_a_worker() -> None:
     """Event invocations that failed are repeated, long after the fleet has replaced them."""
     with local_cluster(1) as cluster, Client(cluster, set_as_default=False) as client:
         client.wait_for_workers(1, timeout=30)
-        (name,) = (one.name for one in cluster.coordinator.fleet.roster)
+        (name,) = (one.name for one in cluster.coordinator.fleet.books.roster)
         again = cluster._payload(name)
         cluster.scale(0)
         eventually(lambda: cluster.coordinator.fleet.get(name).state in TERMINAL)
@@ -324,7 +324,7 @@ def test_idle_workers_take_nothing_with_them() -> None:
         assert len(cluster.scheduler.workers) == 1
         assert client.gather(held) == contents
         assert scattered.result(timeout=10) == b"only here"
-        assert len(list(cluster.coordinator.fleet.roster)) == 3, "nobody else was invoked"
+        assert len(list(cluster.coordinator.fleet.books.roster)) == 3, "nobody else was invoked"
         del held, scattered
         eventually(lambda: not cluster.scheduler.workers)
         counter = client.submit(Counter, actor=True).result(timeout=30)
@@ -349,7 +349,8 @@ def test_a_cluster_ends_with_its_scheduler(
                 client.wait_for_workers(2, timeout=30)
                 client.shutdown()
         eventually(lambda: cluster.status == Status.closed)
-        assert fleet.is_quiet and len(list(fleet.roster)) == 2
+        roster = fleet.books.roster
+        assert fleet.stopping and roster.live == len(roster.dismissed) and len(list(roster)) == 2
         assert any("scheduler has closed" in text for text in heard)
     assert "Traceback" not in caplog.text
 

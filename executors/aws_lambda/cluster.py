@@ -387,7 +387,7 @@ class LambdaCluster(ScalableCluster):
     def _want_fewer(self, names: set[str]) -> None:
         """Those that leave already do not count any more."""
         assert self.coordinator is not None
-        gone = {name for name in names if name not in self.coordinator.fleet.roster.draining}
+        gone = {name for name in names if name not in self.coordinator.fleet.books.roster.draining}
         self._wanted = max(0, self._wanted - len(gone))
         self.coordinator.let_go(gone, self._wanted)
 
@@ -395,7 +395,9 @@ class LambdaCluster(ScalableCluster):
     def plan(self) -> set[str]:
         """Names of the workers that there are or will be; those that leave are not among them."""
         assert self.coordinator is not None
-        known = {name for pool in self.coordinator.fleet.roster.held.values() for name in pool}
+        known = {
+            name for pool in self.coordinator.fleet.books.roster.held.values() for name in pool
+        }
         missing = self._wanted - len(known)
         return known | {f"to-come-{number}" for number in range(max(0, missing))}
 
@@ -412,7 +414,7 @@ class LambdaCluster(ScalableCluster):
     def last_failure(self) -> str | None:
         """What went wrong with the worker that failed last, if any did."""
         assert self.coordinator is not None
-        ended = reversed(list(self.coordinator.fleet.roster))
+        ended = reversed(list(self.coordinator.fleet.books.roster))
         return next((one.error for one in ended if one.error), None)
 
     def on_notice(self, listener: Callable[[str], None]) -> None:

@@ -229,7 +229,7 @@ class Coordinator:
         return {
             "op": "work",
             "config": json.dumps(self.workers_config),
-            "storage": self.fleet.settings.ephemeral_storage << 20,
+            "storage": self.fleet.books.settings.ephemeral_storage << 20,
             "generation": self.generation,
         }
 
@@ -248,30 +248,31 @@ class Coordinator:
     # What is to be done
 
     def _do(self, action: actions.Action) -> None:
-        if isinstance(action, actions.Invoke):
-            self._invoke(action.name)
-        elif isinstance(action, actions.Drain):
-            if self._scheduler.status == Status.running:  # which is asked where results go
-                self._send(action.name, {"op": "drain", "reason": action.reason})
-        elif isinstance(action, actions.Exit):
-            self._send(action.name, {"op": "exit", "reason": action.reason})
-        elif isinstance(action, actions.Cut):
-            self._cut(action.name)
-        elif isinstance(action, actions.RetireFromScheduler):
-            if action.outlived:
-                self._scheduler.blame_running(action.name)
-            self._spawn(self._retire(action.name))
-        elif isinstance(action, actions.RemoveFromScheduler):
-            self._spawn(self._remove(action.name, action.blame))
-        elif isinstance(action, actions.Speculate):
-            logger.info("%s is slow at %s", action.name, action.key)
-            self._second_runs.want(action.name, action.key)
-        elif isinstance(action, actions.AskIdle):
-            self._spawn(self._let_go(action.name))
-        elif isinstance(action, actions.Notice):
-            self._on_notice(action.text)
-        elif isinstance(action, actions.StopAll):
-            self._on_stop(action.reason)
+        match action:
+            case actions.Invoke():
+                self._invoke(action.name)
+            case actions.Drain():
+                if self._scheduler.status == Status.running:  # which is asked where results go
+                    self._send(action.name, {"op": "drain", "reason": action.reason})
+            case actions.Exit():
+                self._send(action.name, {"op": "exit", "reason": action.reason})
+            case actions.Cut():
+                self._cut(action.name)
+            case actions.RetireFromScheduler():
+                if action.outlived:
+                    self._scheduler.blame_running(action.name)
+                self._spawn(self._retire(action.name))
+            case actions.RemoveFromScheduler():
+                self._spawn(self._remove(action.name, action.blame))
+            case actions.Speculate():
+                logger.info("%s is slow at %s", action.name, action.key)
+                self._second_runs.want(action.name, action.key)
+            case actions.AskIdle():
+                self._spawn(self._let_go(action.name))
+            case actions.Notice():
+                self._on_notice(action.text)
+            case actions.StopAll():
+                self._on_stop(action.reason)
 
     def _invoke(self, name: str) -> None:
         loop = self._loop
@@ -286,18 +287,19 @@ class Coordinator:
         future.add_done_callback(answered)
 
     def _answered(self, name: str, outcome: lambda_answers.Outcome) -> None:
-        if isinstance(outcome, lambda_answers.Accepted):
-            self.feed(events.Invoked(at=now(), name=name, request_id=outcome.request_id))
-        elif isinstance(outcome, lambda_answers.Throttled):
-            self.feed(events.InvokeThrottled(at=now(), name=name, reason=outcome.reason))
-        elif isinstance(outcome, lambda_answers.Unsent):
-            self.feed(events.InvokeUnsent(at=now(), name=name, error=outcome.reason))
-        elif outcome.unanswered:
-            self.feed(events.InvokeUnanswered(at=now(), name=name, error=outcome.reason))
-        else:
-            self.feed(
-                events.InvokeRefused(at=now(), name=name, error=outcome.reason, fatal=outcome.fatal)
-            )
+        event: events.InvocationEvent
+        match outcome:
+            case lambda_answers.Accepted(request_id):
+                event = events.Invoked(name, request_id, at=now())
+            case lambda_answers.Throttled(reason):
+                event = events.InvokeThrottled(name, reason, at=now())
+            case lambda_answers.Unsent(reason):
+                event = events.InvokeUnsent(name, reason, at=now())
+            case lambda_answers.Failed(reason, unanswered=True):
+                event = events.InvokeUnanswered(name, reason, at=now())
+            case lambda_answers.Failed(reason, fatal):
+                event = events.InvokeRefused(name, reason, fatal, at=now())
+        self.feed(event)
 
     def _send(self, name: str, message: dict[str, Any]) -> None:
         """Tell a worker something, if it listens."""
@@ -320,7 +322,7 @@ class Coordinator:
                 self._scheduler.retire_workers(
                     names=[name], close_workers=False, remove=True, stimulus_id=f"retire-{name}"
                 ),
-                self.fleet.drain_timeout,
+                self.fleet.books.drain_timeout,
             )
         self.feed(events.Drained(at=now(), name=name))
 
@@ -348,7 +350,7 @@ class Coordinator:
         only = sum(task.nbytes for task in ws.has_what if len(task.who_has or ()) == 1)
         staying = [one for one in workers.values() if one is not ws and self._stays(str(one.name))]
         room = sum((MOVABLE * one.memory_limit or math.inf) - one.nbytes for one in staying)
-        return only == 0 or only <= min(room, MOVING * self.fleet.drain_timeout)
+        return only == 0 or only <= min(room, MOVING * self.fleet.books.drain_timeout)
 
     def _stays(self, name: str) -> bool:
         one = self.fleet.get(name)

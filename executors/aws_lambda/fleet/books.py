@@ -1,7 +1,8 @@
-"""What a fleet keeps of its invocations: roster, places, costs, failures, log; and what several effects have in common."""
+"""What a fleet knows: roster, places, costs, failures, timers; and what the effects of several events have in common."""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from executors.aws_lambda.fleet import actions as act
@@ -12,6 +13,7 @@ from executors.aws_lambda.fleet.events import detail_of
 from executors.aws_lambda.fleet.invocation import Invocation, Roster, Task
 from executors.aws_lambda.fleet.ledger import Ledger
 from executors.aws_lambda.fleet.pacing import Outage, TokenBucket, jitter, pause
+from executors.aws_lambda.fleet.patience import Patience
 from executors.aws_lambda.fleet.pricing import Prices, dearest, prices
 from executors.aws_lambda.fleet.settings import FleetSettings
 from executors.aws_lambda.fleet.slots import Slots
@@ -30,7 +32,7 @@ DUPLICATE_SECONDS = 1.0
 
 
 class Books:
-    """The state of a fleet, and changes of it that leave it in order."""
+    """The state of a fleet, a value: changes of it leave it in order, and note what is to be done."""
 
     def __init__(self, settings: FleetSettings) -> None:
         price = settings.prices or _prices(settings)
@@ -58,28 +60,59 @@ class Books:
         """Invocations that were given up and may run on, unseen, until their time is up."""
         self.ghost_ends = 0.0
         """The sum of those times."""
+        self.timers: list[tuple[float, int, Invocation]] = []
+        """A heap of when to look at which invocation (`timers.arm`)."""
+        self.armed = 0
+        self.wake: float | None = None
+        """When to look at them all again, where only time is in the way."""
+        self.retry_queue: dict[str, Invocation] = {}
+        """Throttled calls that may be made again as soon as there is a token."""
+        self.all_must_go = False
+        """Whether the fleet stops, and those at work have yet to be let go."""
+        self.next_spend = -math.inf
+        self.no_relay = Patience(settings.notice_after, settings.outage_timeout)
+        self.no_worker = Patience(settings.notice_after, settings.outage_timeout)
         self.relay_lost_at: float | None = None
         self.ever_connected = False
         self.ever_ready = False
         self.drain_timeout = settings.drain_timeout
         self.exit_grace = settings.exit_grace
-        self._actions: list[act.Action] = []
-        self._throttle_told = False
-        self._last_answer = "none"
+        self.actions: list[act.Action] = []
+        """What is to be done about the event that is being handled, in order."""
+        self.told: set[str] = set()
+        """What has been told once, and need not be told again."""
+        self.last_answer = "none"
         """The latest that was heard of invocations that are to come, in words."""
 
-    # What the fleet does for all
+    @property
+    def exposed(self) -> int:
+        """Execution environments that may exist."""
+        return self.roster.live + self.ghosts
+
+    @property
+    def has_room(self) -> bool:
+        """Whether one that comes late is used: a worker is still missing, and it may run beside the others."""
+        limit = self.settings.concurrency
+        room = limit is None or self.exposed < limit
+        return self.stopping is None and room and self.roster.at_work < self.target
 
     def give_up(self, reason: str) -> None:
         """Stop everything, for this one reason."""
-        raise NotImplementedError
+        if self.stopping is None:
+            self.do(act.StopAll(reason))
+            self.stop(ev.Stop(reason, at=self.now))
 
-    def has_room_for(self, invocation: Invocation) -> bool:
-        """Whether one that comes late is still of use."""
-        raise NotImplementedError
+    def stop(self, event: ev.Stop) -> None:
+        """Nothing is invoked any more, and all must go; the first reason counts."""
+        self.all_must_go = True
+        self.wake = None
+        if self.stopping is None:
+            self.stopping = event.reason
+            detail = {"reason": event.reason, "dollars": round(self.spent, 9)}
+            self.log(event, None, None, None, detail)
 
-    def _do(self, action: act.Action) -> None:
-        self._actions.append(action)
+    def do(self, action: act.Action) -> None:
+        self.actions.append(action)
 
     @property
     def spent(self) -> float:
@@ -94,62 +127,62 @@ class Books:
         end = one.ended_at if one.ended_at is not None else self.now
         return self.ledger.request + self.ledger.rate * max(0.0, end - one.started_at)
 
-    def _lower_target(self, event: ev.Retire) -> None:
+    def lower_target(self, event: ev.Retire) -> None:
         if event.lower_target:
             self.target = max(0, self.target - 1)
 
-    def _heard(self, one: Invocation) -> None:
+    def heard(self, one: Invocation) -> None:
         """A sign of life; with the first one its costs begin."""
         one.last_seen = self.now
         if one.linked_at is None:
             one.linked_at = self.now
             self.ever_connected = True
-            self._start_billing(one, self.now)
+            self.start_billing(one, self.now)
             one.deadline = self.now + self.settings.timeout
 
-    def _became_ready(self, one: Invocation) -> None:
+    def became_ready(self, one: Invocation) -> None:
         if one.ready_at is None:
             one.ready_at = self.now
             self.ever_ready = True
 
-    def _note_task(self, one: Invocation, event: ev.Running | ev.Waiting) -> None:
+    def note_task(self, one: Invocation, event: ev.Running | ev.Waiting) -> None:
         waiting = isinstance(event, ev.Waiting)
         known = one.tasks.get(event.key)
         if known is not None and known.waiting == waiting:
             return
         if known is None and self.settings.threads == 1:
-            self._end_tasks(one)
+            self.end_tasks(one)
         elif known is not None and not known.waiting:
-            self._end_task(known)
+            self.end_task(known)
         repeatable = isinstance(event, ev.Running) and event.repeatable
         one.tasks[event.key] = Task(
             event.key, event.stage, event.number, self.now, waiting, repeatable
         )
 
-    def _end_tasks(self, one: Invocation) -> None:
+    def end_tasks(self, one: Invocation) -> None:
         for task in one.tasks.values():
-            self._end_task(task)
+            self.end_task(task)
         one.tasks.clear()
 
-    def _end_task(self, task: Task | None) -> None:
+    def end_task(self, task: Task | None) -> None:
         if task is not None and task.repeatable:
             self.stragglers.add(task.stage, self.now - task.since)
 
-    def _drain(
+    def drain(
         self, one: Invocation, reason: str, told: bool = False, outlived: bool = False
     ) -> Outcome:
         one.reason = reason
         one.drain_until = self.now + self.drain_timeout
         if one.deadline is not None:
             one.drain_until = max(self.now, min(one.drain_until, one.deadline - self.exit_grace))
-        self._free_slot(one)
+        self.free_slot(one)
         if not told:
-            self._do(act.Drain(one.name, reason))
+            self.do(act.Drain(one.name, reason))
         if one.address is not None or one.ready_at is not None:
-            self._do(act.RetireFromScheduler(one.name, one.address, outlived))
+            self.do(act.RetireFromScheduler(one.name, one.address, outlived))
         return State.DRAINING
 
-    def _is_outlived(self, one: Invocation) -> bool:
+    def is_outlived(self, one: Invocation) -> bool:
         """Whether it ran one task for most of its time, so that the next worker would fare alike."""
         if one.ready_at is None:
             return False
@@ -157,31 +190,31 @@ class Books:
         much = max(OUTLIVED_SECONDS, OUTLIVED * (self.now - one.ready_at))
         return any(self.now - since >= much for since in began)
 
-    def _send_away(self, one: Invocation, reason: str) -> Outcome:
+    def send_away(self, one: Invocation, reason: str) -> Outcome:
         """It holds nothing: it may go at once."""
-        self._free_slot(one)
-        self._tell_exit(one, reason)
+        self.free_slot(one)
+        self.tell_exit(one, reason)
         return State.DRAINING
 
-    def _tell_exit(self, one: Invocation, reason: str) -> None:
+    def tell_exit(self, one: Invocation, reason: str) -> None:
         one.reason = one.reason or reason
         one.exit_told = self.now
-        self._do(act.Exit(one.name, reason))
+        self.do(act.Exit(one.name, reason))
 
-    def _tell_to_leave(self, one: Invocation) -> None:
+    def tell_to_leave(self, one: Invocation) -> None:
         if one.exit_told is not None or one.ready_at is None:
-            self._tell_exit(one, one.reason)
+            self.tell_exit(one, one.reason)
         else:
-            self._do(act.Drain(one.name, one.reason))
+            self.do(act.Drain(one.name, one.reason))
 
-    def _cut_off(self, one: Invocation) -> None:
+    def cut_off(self, one: Invocation) -> None:
         """It does not answer. It may run on unseen until its time is up, and is paid for until then."""
         if one.address is not None or one.ready_at is not None:
             blame = one.state is not State.DRAINING and not one.misses_relay
-            self._do(act.RemoveFromScheduler(one.name, one.address, one.reason, blame))
+            self.do(act.RemoveFromScheduler(one.name, one.address, one.reason, blame))
         if one.exit_told is None:
-            self._tell_exit(one, one.reason)
-        self._do(act.Cut(one.name, one.reason))
+            self.tell_exit(one, one.reason)
+        self.do(act.Cut(one.name, one.reason))
         one.cut = True
         if one.started_at is not None and one.deadline is not None and one.deadline > self.now:
             one.ghost_until = one.deadline
@@ -190,33 +223,33 @@ class Books:
             self.ghosts += 1
             self.ghost_ends += one.ghost_until
 
-    def _free_slot(self, one: Invocation, at: float | None = None) -> None:
+    def free_slot(self, one: Invocation, at: float | None = None) -> None:
         if one.slot_held:
             one.slot_held = False
             self.slots.release(one.slot, at)
 
-    def _presume(self, one: Invocation) -> None:
+    def presume(self, one: Invocation) -> None:
         """Nothing was ever heard of it; Lambda may have run it in vain, until it gave up."""
         one.presumed = True
         self.ledger.add(self.settings.unseen_seconds, 1)
 
-    def _unpresume(self, one: Invocation) -> None:
+    def unpresume(self, one: Invocation) -> None:
         """What it really cost is known now, or will be."""
         if one.presumed:
             one.presumed = False
             self.ledger.add(-self.settings.unseen_seconds, -1)
 
-    def _start_billing(self, one: Invocation, at: float) -> None:
-        self._unpresume(one)
+    def start_billing(self, one: Invocation, at: float) -> None:
+        self.unpresume(one)
         if one.started_at is None:
             one.started_at = at
             self.ledger.start(at)
 
-    def _settle(self, one: Invocation, billed: float | None) -> None:
+    def settle(self, one: Invocation, billed: float | None) -> None:
         """Correct the costs of one that has ended, or ends now, by the seconds that Lambda bills."""
         if billed is None:
             return
-        self._unpresume(one)
+        self.unpresume(one)
         if one.started_at is None:  # it ended without having been seen
             self.ledger.add(billed, 1)
             one.started_at = self.now - billed
@@ -228,7 +261,7 @@ class Books:
             self.ledger.add(billed - (one.ended_at - one.started_at))
             one.started_at = one.ended_at - billed
 
-    def _end_ghost(self, one: Invocation) -> None:
+    def end_ghost(self, one: Invocation) -> None:
         assert one.started_at is not None and one.ghost_until is not None
         self.ghost_ends -= one.ghost_until
         one.ended_at = min(self.now, one.ghost_until)
@@ -236,7 +269,7 @@ class Books:
         one.ghost_until = None
         self.ghosts -= 1
 
-    def _close(self, one: Invocation, state: State) -> None:
+    def close(self, one: Invocation, state: State) -> None:
         """It has just ended: its place is free, its costs end, and what went wrong is remembered."""
         blamed = one.blamed
         for task in one.tasks.values():
@@ -252,7 +285,7 @@ class Books:
             one.ended_at = self.now
         wrong = state in (State.LOST, State.FAILED, State.EXPIRED) and one.slot_held
         if not wrong:
-            self._free_slot(one)
+            self.free_slot(one)
             return
         if blamed is not None and one.ready_at is not None:
             again = self.crashes.note(blamed) - 1  # how often is the scheduler's to bound
@@ -263,18 +296,18 @@ class Books:
         if again > 0:
             share = jitter(self.settings.seed, one.name, again)
             wait = pause(again, self.settings.backoff, self.settings.backoff_limit, share)
-        self._free_slot(one, self.now + wait)
+        self.free_slot(one, self.now + wait)
         if one.error is not None and one.ready_at is None:
-            self._judge(one.error)
+            self.judge(one.error)
 
-    def _judge(self, error: str) -> None:
+    def judge(self, error: str) -> None:
         if self.ever_ready:
             return
         count = self.breaker.fail(error)
         if count is not None:
             self.give_up(f"the first {count} invocations failed alike: {error.strip()}")
 
-    def _log(
+    def log(
         self,
         event: ev.Event,
         one: Invocation | None,
@@ -286,42 +319,42 @@ class Books:
         if one is not None:
             name, request_id = one.name, one.request_id
         kind = type(event).__name__
-        self._do(
+        self.do(
             act.LogEntry(
                 event.at, event.clock, self.now, name, origin, to, kind, detail, request_id
             )
         )
 
-    def _note(self, one: Invocation, event: ev.InvocationEvent) -> None:
+    def note(self, one: Invocation, event: ev.InvocationEvent) -> None:
         """A line for what is worth knowing, but changes no state."""
-        self._log(event, one, one.state, one.state, detail_of(event))
+        self.log(event, one, one.state, one.state, detail_of(event))
 
-    def _log_born(self, one: Invocation) -> None:
+    def log_born(self, one: Invocation) -> None:
         """The first line of an invocation."""
         detail = {"slot": one.slot}
-        self._do(
+        self.do(
             act.LogEntry(
                 self.now, ev.COORDINATOR, self.now, one.name, None, one.state, "Invoke", detail
             )
         )
 
-    def _tell(self, text: str) -> None:
+    def tell(self, text: str) -> None:
         """A line for the user, and for the log."""
-        self._do(act.Notice(text))
-        self._log_own(None, "Notice", {"text": text})
+        self.do(act.Notice(text))
+        self.log_own(None, "Notice", {"text": text})
 
-    def _log_own(self, one: Invocation | None, kind: str, detail: dict[str, Any]) -> None:
+    def log_own(self, one: Invocation | None, kind: str, detail: dict[str, Any]) -> None:
         """A line for what the fleet does by itself."""
         name = state = request_id = None
         if one is not None:
             name, state, request_id = one.name, one.state, one.request_id
-        self._do(
+        self.do(
             act.LogEntry(
                 self.now, ev.COORDINATOR, self.now, name, state, state, kind, detail, request_id
             )
         )
 
-    def _add_twin(
+    def add_twin(
         self, one: Invocation, event: ev.InvocationEvent, request_id: str | None, why: str
     ) -> None:
         one.twins += 1
@@ -333,7 +366,7 @@ class Books:
         twin.started_at = twin.ended_at = self.now
         self.roster.add(twin)
         self.ledger.add(DUPLICATE_SECONDS, 1)
-        self._log(event, twin, None, State.DUPLICATE, {"of": one.name, "why": why})
+        self.log(event, twin, None, State.DUPLICATE, {"of": one.name, "why": why})
 
 
 def _prices(settings: FleetSettings) -> Prices:

@@ -5,14 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from executors.aws_lambda.fleet.books import Books
 from executors.aws_lambda.fleet.invocation import Invocation
 from executors.aws_lambda.fleet.states import LIVE, State
-
-if TYPE_CHECKING:
-    from executors.aws_lambda.fleet.fleet import Fleet
-
 
 ROWS = 40
 """Invocations shown; those that work longest on their task come first, then what went wrong."""
@@ -97,44 +94,44 @@ class Snapshot:
         return to_rich(self)
 
 
-def take_snapshot(fleet: Fleet) -> Snapshot:
+def take_snapshot(books: Books) -> Snapshot:
     """The live invocations and the latest that ended, and the counts of all."""
     counts = dict.fromkeys(map(str, State), 0)
-    for one in fleet.roster:
+    for one in books.roster:
         if one.state in LIVE:
             counts[one.state] += 1
-    for state, count in fleet.roster.ended.items():
+    for state, count in books.roster.ended.items():
         counts[state] = count
     return Snapshot(
-        at=fleet.now,
-        asked=fleet.asked,
-        target=fleet.target,
-        at_work=fleet.roster.at_work,
+        at=books.now,
+        asked=books.asked,
+        target=books.target,
+        at_work=books.roster.at_work,
         counts=counts,
-        spent=fleet.spent,
-        budget=fleet.settings.budget,
-        dollars_per_hour=3600 * fleet.ledger.rate * fleet.ledger.running,
-        stopping=fleet.stopping,
-        invocations=tuple(_view(one, fleet) for one in fleet.roster),
+        spent=books.spent,
+        budget=books.settings.budget,
+        dollars_per_hour=3600 * books.ledger.rate * books.ledger.running,
+        stopping=books.stopping,
+        invocations=tuple(_view(one, books) for one in books.roster),
     )
 
 
-def _view(one: Invocation, fleet: Fleet) -> InvocationView:
+def _view(one: Invocation, books: Books) -> InvocationView:
     task = next(iter(one.tasks.values()), None)
     return InvocationView(
         name=one.name,
         state=str(one.state),
-        seconds=max(0.0, fleet.now - (task.since if task else one.since)),
+        seconds=max(0.0, books.now - (task.since if task else one.since)),
         stage=task.stage if task else None,
         key=task.key if task else None,
         number=task.number if task else None,
         waiting=task.waiting if task else False,
         rss=one.rss,
-        cost=fleet.cost_of(one),
+        cost=books.cost_of(one),
         address=one.address,
         log_stream=one.log_stream,
         request_id=one.request_id,
-        remaining=None if one.deadline is None else one.deadline - fleet.now,
+        remaining=None if one.deadline is None else one.deadline - books.now,
         reason=one.reason,
         error=one.error,
     )

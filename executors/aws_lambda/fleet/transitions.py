@@ -2,15 +2,17 @@
 
 Lambda runs Event invocations late, twice or never, and news of one invocation travels by several ways (the Invoke
 call, the relay, the worker's own messages), so most events can come in most states. Each pair of state and event is
-decided here: by an effect (a method of `Lifecycle`), as news that comes too late to matter, or as an
-error of ours.
+decided here: by an effect (a function of effects.py), as news that comes too late to matter (`ignored`), or as an error of
+ours (`impossible`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import NamedTuple
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
 
+from executors.aws_lambda.fleet import effects
+from executors.aws_lambda.fleet.books import Books, Outcome
 from executors.aws_lambda.fleet.events import (
     Connected,
     Done,
@@ -39,6 +41,7 @@ from executors.aws_lambda.fleet.events import (
     TimeNearlyUp,
     Waiting,
 )
+from executors.aws_lambda.fleet.invocation import Invocation
 from executors.aws_lambda.fleet.states import LIVE, TERMINAL, UNSEEN, State
 
 REQUESTED, THROTTLED, INVOKED, CONNECTED, READY, RUNNING, DRAINING = (
@@ -48,14 +51,13 @@ FINISHED, LOST, EXPIRED, FAILED, DUPLICATE = (
     State.FINISHED, State.LOST, State.EXPIRED, State.FAILED, State.DUPLICATE,
 )  # fmt: skip
 
-IGNORE = "ignore"
-IMPOSSIBLE = "impossible"
+Effect = Callable[[Books, Invocation, Any], Outcome]
 
 
 class Rule(NamedTuple):
-    """What an event does in a state: the effect by name, and the states it may lead to (none: it stays)."""
+    """What an event does in a state: the effect, and the states it may lead to (none: it stays)."""
 
-    do: str
+    effect: Effect
     to: tuple[State, ...] = ()
 
 
@@ -77,93 +79,93 @@ OTHERS: tuple[Kind, ...] = (Drained, Retire)
 EVENTS: tuple[Kind, ...] = (*ANSWERS, *LINK, *WORKER, *OTHERS, *TIMERS)
 
 # (states, events, effect, states it may lead to)
-_ROWS: list[tuple[Iterable[State], Iterable[Kind], str, tuple[State, ...]]] = [
+_ROWS: list[tuple[Iterable[State], Iterable[Kind], Effect, tuple[State, ...]]] = [
     # Lambda's answer to an Invoke call
-    ([REQUESTED], [Invoked], "accepted", (INVOKED,)),
-    ([REQUESTED], [InvokeThrottled], "throttled", (THROTTLED, FAILED, FINISHED)),
-    ([REQUESTED], [InvokeRefused], "refused", (FAILED,)),
-    ([REQUESTED], [InvokeUnanswered], "unanswered", (INVOKED,)),
-    ([REQUESTED], [InvokeUnsent], "unsent", (THROTTLED, FINISHED)),
-    ([REQUESTED], [Overdue], "never_came", (EXPIRED,)),
-    ([THROTTLED], [RetryDue], "asked_again", (REQUESTED,)),
-    ([THROTTLED, INVOKED], ANSWERS, IMPOSSIBLE, ()),  # one call has one answer
+    ([REQUESTED], [Invoked], effects.accepted, (INVOKED,)),
+    ([REQUESTED], [InvokeThrottled], effects.throttled, (THROTTLED, FAILED, FINISHED)),
+    ([REQUESTED], [InvokeRefused], effects.refused, (FAILED,)),
+    ([REQUESTED], [InvokeUnanswered], effects.unanswered, (INVOKED,)),
+    ([REQUESTED], [InvokeUnsent], effects.unsent, (THROTTLED, FINISHED)),
+    ([REQUESTED], [Overdue], effects.never_came, (EXPIRED,)),
+    ([THROTTLED], [RetryDue], effects.asked_again, (REQUESTED,)),
+    ([THROTTLED, INVOKED], ANSWERS, effects.impossible, ()),  # one call has one answer
     # ... which may come after the worker itself
-    ([CONNECTED, READY, RUNNING, DRAINING, *TERMINAL], [Invoked], "named", ()),
-    ([CONNECTED, READY, RUNNING, DRAINING, *TERMINAL], ANSWERS[1:], IGNORE, ()),
+    ([CONNECTED, READY, RUNNING, DRAINING, *TERMINAL], [Invoked], effects.named, ()),
+    ([CONNECTED, READY, RUNNING, DRAINING, *TERMINAL], ANSWERS[1:], effects.ignored, ()),
     # The worker shows up, or does not
-    (UNSEEN, [LinkUp], "linked", (CONNECTED, DRAINING)),
-    (UNSEEN, [Connected], "connected", (CONNECTED, DRAINING)),
-    ([INVOKED], [Overdue], "never_came", (EXPIRED,)),
-    ([CONNECTED, READY, RUNNING, DRAINING], [LinkUp], "linked_again", ()),
-    ([CONNECTED, READY, RUNNING, DRAINING], [Connected], "introduced", ()),
-    ([CONNECTED], [Overdue], "not_ready", (EXPIRED,)),
-    ([EXPIRED], [LinkUp], "came_late", (CONNECTED,)),
-    ([EXPIRED], [Connected], "introduced_late", (CONNECTED,)),
+    (UNSEEN, [LinkUp], effects.linked, (CONNECTED, DRAINING)),
+    (UNSEEN, [Connected], effects.connected, (CONNECTED, DRAINING)),
+    ([INVOKED], [Overdue], effects.never_came, (EXPIRED,)),
+    ([CONNECTED, READY, RUNNING, DRAINING], [LinkUp], effects.linked_again, ()),
+    ([CONNECTED, READY, RUNNING, DRAINING], [Connected], effects.introduced, ()),
+    ([CONNECTED], [Overdue], effects.not_ready, (EXPIRED,)),
+    ([EXPIRED], [LinkUp], effects.came_late, (CONNECTED,)),
+    ([EXPIRED], [Connected], effects.introduced_late, (CONNECTED,)),
     # It gets ready and works
-    (UNSEEN, [Ready], "ready", (READY, DRAINING)),
-    ([CONNECTED], [Ready], "ready", (READY,)),
-    ([READY, RUNNING], [Ready], "ready_again", ()),
-    (UNSEEN, [Running, Waiting], "works", (RUNNING, DRAINING)),
-    ([CONNECTED, READY, RUNNING], [Running, Waiting], "works", (RUNNING,)),
-    ([RUNNING], [Done], "task_done", (READY, RUNNING)),
-    ([RUNNING], [Idle], "idles", (READY,)),
-    ([READY], [Idle, Done], "beats", ()),
-    ([*UNSEEN, CONNECTED], [Idle, Done], "beats", ()),
-    (LIVE, [Heartbeat], "beats", ()),
+    (UNSEEN, [Ready], effects.ready, (READY, DRAINING)),
+    ([CONNECTED], [Ready], effects.ready, (READY,)),
+    ([READY, RUNNING], [Ready], effects.ready_again, ()),
+    (UNSEEN, [Running, Waiting], effects.works, (RUNNING, DRAINING)),
+    ([CONNECTED, READY, RUNNING], [Running, Waiting], effects.works, (RUNNING,)),
+    ([RUNNING], [Done], effects.task_done, (READY, RUNNING)),
+    ([RUNNING], [Idle], effects.idles, (READY,)),
+    ([READY], [Idle, Done], effects.beats, ()),
+    ([*UNSEEN, CONNECTED], [Idle, Done], effects.beats, ()),
+    (LIVE, [Heartbeat], effects.beats, ()),
     # It is let go
-    ([REQUESTED, INVOKED], [Retire], "dismissed", ()),
-    ([THROTTLED], [Retire], "cancelled", (FINISHED,)),
-    ([CONNECTED, READY, RUNNING], [Retire], "retired", (DRAINING,)),
-    ([READY, RUNNING], [TimeNearlyUp], "time_nearly_up", (DRAINING,)),
-    ([*UNSEEN, CONNECTED, READY, RUNNING], [Draining], "leaves", (DRAINING,)),
-    ([DRAINING], [Draining], "beats", ()),
-    ([DRAINING], [Retire], "beats", ()),
-    ([DRAINING], [Ready], "ready_too_late", ()),
-    ([DRAINING], TASKS, "drains_on", ()),
-    ([DRAINING], [Drained], "drained", ()),
-    ([DRAINING], [DrainOverdue], "drains_too_long", (EXPIRED,)),
-    ([*UNSEEN, CONNECTED, READY, RUNNING], [Drained], IGNORE, ()),
+    ([REQUESTED, INVOKED], [Retire], effects.dismissed, ()),
+    ([THROTTLED], [Retire], effects.cancelled, (FINISHED,)),
+    ([CONNECTED, READY, RUNNING], [Retire], effects.retired, (DRAINING,)),
+    ([READY, RUNNING], [TimeNearlyUp], effects.time_nearly_up, (DRAINING,)),
+    ([*UNSEEN, CONNECTED, READY, RUNNING], [Draining], effects.leaves, (DRAINING,)),
+    ([DRAINING], [Draining], effects.beats, ()),
+    ([DRAINING], [Retire], effects.beats, ()),
+    ([DRAINING], [Ready], effects.ready_too_late, ()),
+    ([DRAINING], TASKS, effects.drains_on, ()),
+    ([DRAINING], [Drained], effects.drained, ()),
+    ([DRAINING], [DrainOverdue], effects.drains_too_long, (EXPIRED,)),
+    ([*UNSEEN, CONNECTED, READY, RUNNING], [Drained], effects.ignored, ()),
     # It ends
-    (LIVE, [Finished], "finished", (FINISHED,)),
-    (LIVE, [Failed], "failed", (FAILED,)),
-    (UNSEEN, [LinkDown], IGNORE, ()),
-    ([CONNECTED, READY, RUNNING], [LinkDown], "link_down", (LOST,)),
-    ([DRAINING], [LinkDown], "gone", (FINISHED,)),
-    ([CONNECTED, READY, RUNNING], [Silent], "silent", (LOST,)),
+    (LIVE, [Finished], effects.finished, (FINISHED,)),
+    (LIVE, [Failed], effects.failed, (FAILED,)),
+    (UNSEEN, [LinkDown], effects.ignored, ()),
+    ([CONNECTED, READY, RUNNING], [LinkDown], effects.link_down, (LOST,)),
+    ([DRAINING], [LinkDown], effects.gone, (FINISHED,)),
+    ([CONNECTED, READY, RUNNING], [Silent], effects.silent, (LOST,)),
     # Lambda ran it twice
-    ([*LIVE, *TERMINAL], [Refused], "doubled", ()),
-    ([FINISHED, FAILED], [Connected], "doubled_late", ()),
-    ([LOST], [Connected], "turned_away", ()),
+    ([*LIVE, *TERMINAL], [Refused], effects.doubled, ()),
+    ([FINISHED, FAILED], [Connected], effects.doubled_late, ()),
+    ([LOST], [Connected], effects.turned_away, ()),
     # News of what has ended already
-    ([LOST, EXPIRED], [Finished], "finished_after_all", (FINISHED,)),
-    ([LOST, EXPIRED], [Failed], "failed_after_all", (FAILED,)),
-    ([FINISHED], [Finished], "settled", ()),
-    ([FAILED], [Failed, Finished], "settled", ()),
-    ([FINISHED], [Failed], IGNORE, ()),
-    ([LOST, EXPIRED], [LinkDown], "settled", ()),
-    ([FINISHED, FAILED], [LinkDown], IGNORE, ()),
-    ([FINISHED, FAILED, LOST], [LinkUp], IGNORE, ()),
-    (TERMINAL, [Ready, *TASKS, Heartbeat, Draining, *OTHERS], IGNORE, ()),
-    ([DUPLICATE], [Connected, LinkUp, LinkDown, Finished, Failed], IGNORE, ()),
+    ([LOST, EXPIRED], [Finished], effects.finished_after_all, (FINISHED,)),
+    ([LOST, EXPIRED], [Failed], effects.failed_after_all, (FAILED,)),
+    ([FINISHED], [Finished], effects.settled, ()),
+    ([FAILED], [Failed, Finished], effects.settled, ()),
+    ([FINISHED], [Failed], effects.ignored, ()),
+    ([LOST, EXPIRED], [LinkDown], effects.settled, ()),
+    ([FINISHED, FAILED], [LinkDown], effects.ignored, ()),
+    ([FINISHED, FAILED, LOST], [LinkUp], effects.ignored, ()),
+    (TERMINAL, [Ready, *TASKS, Heartbeat, Draining, *OTHERS], effects.ignored, ()),
+    ([DUPLICATE], [Connected, LinkUp, LinkDown, Finished, Failed], effects.ignored, ()),
     # Timers that were not set
-    ([REQUESTED], [RetryDue], IMPOSSIBLE, ()),
-    ([THROTTLED, READY, RUNNING, DRAINING], [Overdue], IMPOSSIBLE, ()),
-    ([INVOKED, CONNECTED, READY, RUNNING, DRAINING], [RetryDue], IMPOSSIBLE, ()),
-    ([*UNSEEN, DRAINING], [Silent], IMPOSSIBLE, ()),
-    ([*UNSEEN, CONNECTED, DRAINING], [TimeNearlyUp], IMPOSSIBLE, ()),
-    ([*UNSEEN, CONNECTED, READY, RUNNING], [DrainOverdue], IMPOSSIBLE, ()),
-    (TERMINAL, TIMERS, IMPOSSIBLE, ()),
+    ([REQUESTED], [RetryDue], effects.impossible, ()),
+    ([THROTTLED, READY, RUNNING, DRAINING], [Overdue], effects.impossible, ()),
+    ([INVOKED, CONNECTED, READY, RUNNING, DRAINING], [RetryDue], effects.impossible, ()),
+    ([*UNSEEN, DRAINING], [Silent], effects.impossible, ()),
+    ([*UNSEEN, CONNECTED, DRAINING], [TimeNearlyUp], effects.impossible, ()),
+    ([*UNSEEN, CONNECTED, READY, RUNNING], [DrainOverdue], effects.impossible, ()),
+    (TERMINAL, TIMERS, effects.impossible, ()),
 ]  # fmt: skip
 
 
 def _build() -> Table:
     table: Table = {}
-    for states, events, do, to in _ROWS:
+    for states, events, effect, to in _ROWS:
         for state in states:
             for event in events:
                 if (state, event) in table:
                     raise AssertionError(f"decided twice: {state}, {event.__name__}")
-                table[state, event] = Rule(do, to)
+                table[state, event] = Rule(effect, to)
     return table
 
 
