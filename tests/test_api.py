@@ -318,21 +318,67 @@ def test_finished_chunks_that_were_swapped_are_made_again(source, expected, tmp_
     assert no_leftovers(out)
 
 
+def overwritten(path: Path, data: bytes) -> None:
+    """In place, as a copy onto it does: an open file shows the new film."""
+    with path.open("r+b") as file:
+        file.write(data)
+
+
+def overwritten_at_the_same_time(path: Path, data: bytes) -> None:
+    """As tools do that restore a file's time with its content."""
+    status = path.stat()
+    overwritten(path, data)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def replaced_at_the_same_time(path: Path, data: bytes) -> None:
+    status, other = path.stat(), path.with_name("other")
+    other.write_bytes(data)
+    os.utime(other, ns=(status.st_atime_ns, status.st_mtime_ns))
+    other.replace(path)
+
+
+WAYS = [overwritten, overwritten_at_the_same_time, replaced_at_the_same_time]
+
+
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("done", [1, 3, 6])
-def test_a_source_that_is_overwritten_in_mid_job_gives_no_output(source, tmp_path, done):
-    """In place, as a copy onto it does: an open file shows the new film, and only its time tells."""
+def test_a_source_that_is_overwritten_in_mid_job_gives_no_output(source, tmp_path, done, way):
     film_, out = tmp_path / "film.y4m", tmp_path / "out.webm"
     film_.write_bytes(source.read_bytes())
     other = source.read_bytes()[:100] + bytes(source.stat().st_size - 100)
 
     def overwrite(event: Event) -> None:
         if isinstance(event, ChunkDone) and event.chunks_done == done:
-            with film_.open("r+b") as file:
-                file.write(other)
+            way(film_, other)
 
     with pytest.raises(SourceChanged, match="changed since it was opened"):
         encode(film_, out, executor="sync", on_event=overwrite, **OPTIONS)
     assert not out.exists()
+
+
+@pytest.mark.parametrize("way", WAYS[1:])
+def test_no_job_goes_on_with_another_film_of_the_same_time_and_size(source, tmp_path, way):
+    film_, out = tmp_path / "film.y4m", tmp_path / "out.webm"
+    film_.write_bytes(source.read_bytes())
+    with pytest.raises(Interrupted):
+        encode(film_, out, executor="sync", on_event=interrupt_after(3), **OPTIONS)
+    way(film_, source.read_bytes()[:100] + bytes(source.stat().st_size - 100))
+    assert encode(film_, out, executor="sync", **OPTIONS).resumed_chunks == 0
+
+
+def test_a_job_is_not_disturbed_by_who_looks_after_its_source(source, expected, tmp_path):
+    """A second name, other rights: the film is the same."""
+    film_, out = tmp_path / "film.y4m", tmp_path / "out.webm"
+    film_.write_bytes(source.read_bytes())
+
+    def look_after(event: Event) -> None:
+        if isinstance(event, ChunkDone) and event.chunks_done == 1:
+            os.link(film_, tmp_path / "backup.y4m")
+            film_.chmod(0o600)
+
+    encode(film_, out, executor="sync", on_event=look_after, **OPTIONS)
+    assert out.read_bytes() == expected
 
 
 def test_a_job_can_be_told_not_to_go_on(source, expected, tmp_path):

@@ -23,7 +23,7 @@ from executors.aws_lambda.fleet import (
 )
 from executors.aws_lambda.fleet import actions as act
 from executors.aws_lambda.fleet import events as ev
-from executors.aws_lambda.fleet.breaker import kind_of_error
+from executors.aws_lambda.fleet.breaker import CutShort, kind_of_error
 from executors.aws_lambda.fleet.pacing import TokenBucket, jitter, pause
 from executors.aws_lambda.fleet.pricing import dearest, regions
 from executors.aws_lambda.fleet.slots import Slots
@@ -566,6 +566,43 @@ def test_a_task_that_began_late_does_not_outlive_its_worker() -> None:
     assert len(found) >= 4 and not any(found)
 
 
+@pytest.mark.parametrize(
+    ("timeout", "second"),
+    [
+        (48.0, 0.0),
+        (60.0, 0.0),
+        (90.0, 0.0),
+        (120.0, 0.0),
+        (900.0, 0.0),
+        (900.0, 440.0),
+        (900.0, 250.0),
+    ],
+)
+def test_a_task_longer_than_any_worker_is_blamed_however_late_each_gets_it(
+    timeout: float, second: float
+) -> None:
+    """Workers of which each has had half its time when the task comes to it would move it on for ever."""
+    settings = FleetSettings(timeout=timeout, deadline_margin=20.0, replace_ahead=15.0)
+    world = World(settings, tasks=tasks(1, {"encode": 1e6}))
+    world.scale(1)
+    if second:
+        world.run(second)
+        world.scale(2)
+    world.run(10 * timeout)
+    found = [action.outlived for action in world.of(act.RetireFromScheduler)]  # type: ignore[attr-defined]
+    assert sum(found) >= 4, found
+
+
+def test_a_task_that_ended_is_forgotten_as_one_that_was_cut_short() -> None:
+    cut_short = CutShort(remembered=2)
+    assert cut_short.add("a", 20.0) == 20.0 and cut_short.add("a", 5.0) == 25.0
+    cut_short.forget("a")
+    assert cut_short.add("a", 1.0) == 1.0
+    cut_short.add("b", 1.0)
+    cut_short.add("c", 1.0)
+    assert cut_short.add("a", 1.0) == 1.0, "the oldest is forgotten first"
+
+
 def test_with_no_room_for_replacements_the_limit_comes_first() -> None:
     settings = FleetSettings(
         timeout=120.0, deadline_margin=20.0, replace_ahead=10.0, concurrency=10
@@ -664,6 +701,30 @@ def test_invocations_that_never_answer_are_counted(budget: float | None) -> None
     assert len(world.executions) > 5
     assert 0 < world.real_dollars() <= world.estimate() < 2 * world.real_dollars()
     assert budget is None or world.estimate() <= budget
+
+
+@pytest.mark.parametrize("seconds", [1.0, 10.0, 30.0, 55.0, 130.0])
+def test_those_not_heard_of_yet_are_counted_when_all_is_stopped(seconds: float) -> None:
+    world = World(FleetSettings(), Weather(unreachable=True))
+    world.scale(100)
+    world.run(seconds)
+    world.tell(ev.Tick(at=world.now))
+    assert world.real_dollars() <= world.fleet.spent
+    world.stop(drain=False)
+    at_the_end = world.fleet.spent
+    world.run(200)
+    assert world.real_dollars() <= at_the_end <= 2 * world.real_dollars()
+    parts = sum(world.fleet.books.cost_of(one) for one in world.fleet.books.roster)
+    assert parts == pytest.approx(world.fleet.spent)
+
+
+def test_those_that_connect_soon_cost_what_they_run_for() -> None:
+    world = World(FleetSettings(), Weather(cold=(3.0, 3.0)))
+    world.scale(100)
+    world.run(20)
+    world.tell(ev.Tick(at=world.now))
+    assert world.fleet.workers == 100
+    assert world.fleet.spent == pytest.approx(world.real_dollars(), rel=0.01)
 
 
 # Nobody comes

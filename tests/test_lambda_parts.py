@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 import math
@@ -139,6 +140,10 @@ def error(status: int, code: str, **more: str) -> dict[str, Any]:
             error(429, "TooManyRequestsException", Reason="ConcurrentInvocationLimitExceeded"),
             Throttled("ConcurrentInvocationLimitExceeded"),
         ),
+        (
+            {"status": 200, "body": b"<html>", "headers_out": {"Content-Type": "text/html"}},
+            Failed("what answers 200 at {} is not Lambda", fatal=True),
+        ),
         (error(503, "EC2ThrottledException"), Throttled("EC2ThrottledException")),
         (error(500, "ServiceException"), Failed("ServiceException: because", fatal=False)),
         (
@@ -160,6 +165,9 @@ def test_what_lambdas_answers_mean(
 ) -> None:
     for name, value in answer.items():
         setattr(server.RequestHandlerClass, name, value)
+    if isinstance(means, Failed):
+        endpoint = f"http://127.0.0.1:{server.server_port}"
+        means = dataclasses.replace(means, reason=means.reason.format(endpoint))
     assert invoker_at(server.server_port).submit(lambda: b"{}").result(timeout=20) == means
 
 

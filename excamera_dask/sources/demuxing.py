@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import os
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -18,11 +20,14 @@ from excamera_dask.storage.bucket import ObjectInfo
 from excamera_dask.storage.errors import reason_of
 from excamera_dask.storage.object_file import ObjectFile
 
+SAMPLES, SAMPLE_BYTES = 32, 4096
+"""Of a file, by which its content is told from another's."""
+
 
 class Demuxed(NamedTuple):
     """An open container, its video stream with the decoder set to one thread, and the object it is read from, if any.
 
-    version: what tells these bytes from others, modification time (ns) or ETag, and their number, from before the first
+    version: what tells these bytes from others (`file_version`, or an ETag), and their number, from before the first
     of them was read.
     """
 
@@ -82,9 +87,24 @@ def open_container(
 
 
 def file_version(path: str) -> tuple[str, int]:
-    """Modification time (ns) and bytes of a file, which tell what it holds from what it held; raises OSError."""
+    """What tells what a file holds from what it held: modification time (ns) and a digest of samples; and its bytes.
+
+    Samples are taken again where anything about the file has changed, for its time can be set back. Raises OSError.
+    """
     status = os.stat(path)
-    return str(status.st_mtime_ns), status.st_size
+    digest = _sampled(path, status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
+    return f"{status.st_mtime_ns}-{digest}", status.st_size
+
+
+@functools.lru_cache(maxsize=64)
+def _sampled(path: str, size: int, *told: int) -> str:
+    """A digest of SAMPLES blocks of a file, evenly spread from its first bytes to its last; anew for other arguments."""
+    digest = hashlib.blake2b(digest_size=16)
+    with open(path, "rb") as file:
+        for number in range(SAMPLES):
+            file.seek(max(0, size - SAMPLE_BYTES) * number // (SAMPLES - 1))
+            digest.update(file.read(SAMPLE_BYTES))
+    return digest.hexdigest()
 
 
 def _open_object(url: S3Url, version: tuple[str, int] | None) -> SkimmedFile:

@@ -79,7 +79,7 @@ NO_TIME = -(2**63)
 class SourceInfo:
     """What a source is and where its frames are.
 
-    path: of a file, or an object's URL; version: modification time in ns, or the object's ETag.
+    path: of a file, or an object's URL; version: modification time in ns and a digest of samples, or the object's ETag.
 
     width, height: pixels after rotation. all_times (T,) int64 presentation times of the whole film in units of
     time_base, strictly rising, 0 for the first frame; end when the last one ends, in the same units; start seconds from

@@ -12,7 +12,7 @@ from excamera_dask.storage import is_remote
 
 
 def check_unchanged(source: SourceInfo) -> None:
-    """Raises SourceChanged where the file's time or size is another than when it was opened, SourceError where it is gone.
+    """Raises SourceChanged where the file's time, size or content is not what it was when opened, SourceError where it is gone.
 
     Of objects, the store compares the ETag in each request.
     """

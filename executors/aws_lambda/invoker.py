@@ -24,6 +24,7 @@ from executors.aws_lambda.deploy.versions import mismatch
 from executors.aws_lambda.payload import PROBE
 
 THREADS = 32
+ACCEPTED = 202
 CONNECT_TIMEOUT = 5.0
 READ_TIMEOUT = 15.0
 THROTTLED = frozenset(
@@ -121,7 +122,13 @@ class Invoker:
             return Failed(f"Lambda cannot be called: {error}", fatal=True)
         except Exception as error:
             return Failed(f"{type(error).__name__}: {error}", fatal=True)
-        return Accepted(answer["ResponseMetadata"].get("RequestId", ""))
+        told = answer["ResponseMetadata"]
+        if told.get("HTTPStatusCode") != ACCEPTED:
+            return Failed(
+                f"what answers {told.get('HTTPStatusCode')} at {self._client.meta.endpoint_url} is not Lambda",
+                fatal=True,
+            )
+        return Accepted(told.get("RequestId", ""))
 
     def probe(self) -> Failed | None:
         """Run the function once and wait: why it cannot work at all, or None. Takes as long as a start of it."""

@@ -29,6 +29,8 @@ def apply(books: Books, one: Invocation, event: ev.InvocationEvent) -> None:
 def _move(books: Books, one: Invocation, state: State, event: ev.InvocationEvent) -> None:
     origin = one.state
     was_over = origin in TERMINAL
+    if State.INVOKED in (origin, state):
+        books.expect(one, state is State.INVOKED)
     books.roster.move(one, state)
     one.since = books.now
     if origin is State.THROTTLED:

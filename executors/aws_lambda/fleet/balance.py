@@ -197,13 +197,13 @@ def _states_in_words(books: Books) -> str:
 
 
 def _reserve(books: Books) -> float:
-    """Dollars that letting everybody go may still cost."""
+    """Dollars that letting everybody go may still cost, beside those that are counted as spent."""
     unseen = books.roster.unseen
     seconds = (
         books.ledger.running * books.settings.budget_drain + unseen * books.settings.unseen_seconds
     )
     seconds += max(0.0, books.ghost_ends - books.ghosts * books.now)
-    return seconds * books.ledger.rate + unseen * books.ledger.request
+    return seconds * books.ledger.rate + unseen * books.ledger.request - books.unheard_cost
 
 
 def _can_afford_one_more(books: Books, budget: float) -> bool:
@@ -225,10 +225,12 @@ def _can_afford_one_more(books: Books, budget: float) -> bool:
 
 def watch_budget(books: Books) -> None:
     budget = books.settings.budget
-    if books.now >= books.next_spend and books.ledger.running:
+    if books.now >= books.next_spend and (books.ledger.running or books.unheard):
         books.next_spend = books.now + books.settings.spend_interval
         spent = {"dollars": round(books.spent, 9), "running": books.ledger.running}
         books.log_own(None, "Spend", spent)
+    if books.unheard:  # nobody's heartbeats make it look again
+        _wait_until(books, books.next_spend)
     if budget is None or books.stopping is not None:
         return
     left = budget - books.spent - _reserve(books)

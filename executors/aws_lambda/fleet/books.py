@@ -7,7 +7,7 @@ from typing import Any
 
 from executors.aws_lambda.fleet import actions as act
 from executors.aws_lambda.fleet import events as ev
-from executors.aws_lambda.fleet.breaker import Breaker, Crashes, RetryLimit
+from executors.aws_lambda.fleet.breaker import Breaker, Crashes, CutShort, RetryLimit
 from executors.aws_lambda.fleet.errors import UnknownPrice
 from executors.aws_lambda.fleet.events import detail_of
 from executors.aws_lambda.fleet.invocation import Invocation, Roster, Task
@@ -56,6 +56,11 @@ class Books:
         self.breaker = Breaker(settings.breaker)
         self.retries = RetryLimit(settings.retry_window)
         self.crashes = Crashes()
+        self.cut_short = CutShort()
+        self.unheard = 0
+        """Invocations that Lambda has accepted, as far as is known, and nothing was heard of yet."""
+        self.unheard_since = 0.0
+        """The sum of the times since when."""
         self.ghosts = 0
         """Invocations that were given up and may run on, unseen, until their time is up."""
         self.ghost_ends = 0.0
@@ -117,15 +122,37 @@ class Books:
     @property
     def spent(self) -> float:
         """Estimated dollars until now."""
-        return self.ledger.spent(self.now)
+        return self.ledger.spent(self.now) + self.unheard_cost
+
+    @property
+    def unheard_cost(self) -> float:
+        """Dollars that those may have cost which have yet to be heard of: they may run since they were accepted, in vain."""
+        seconds = self.unheard * self.settings.unseen_seconds
+        if self.stopping is None:  # else they all will have, once they find nobody
+            seconds = min(seconds, self.unheard * self.now - self.unheard_since)
+        return self.ledger.request * self.unheard + self.ledger.rate * seconds
 
     def cost_of(self, one: Invocation) -> float:
         """Estimated dollars of one invocation until now."""
         if one.started_at is None:
-            seconds = self.settings.unseen_seconds
-            return self.ledger.request + self.ledger.rate * seconds if one.presumed else 0.0
+            return self._cost_unseen(one)
         end = one.ended_at if one.ended_at is not None else self.now
         return self.ledger.request + self.ledger.rate * max(0.0, end - one.started_at)
+
+    def _cost_unseen(self, one: Invocation) -> float:
+        seconds = self.settings.unseen_seconds
+        if one.state is State.INVOKED and one.invoked_at is not None and self.stopping is None:
+            seconds = min(seconds, self.now - one.invoked_at)
+        elif one.state is not State.INVOKED and not one.presumed:
+            return 0.0
+        return self.ledger.request + self.ledger.rate * seconds
+
+    def expect(self, one: Invocation, is_expected: bool) -> None:
+        """It has been accepted and is yet to be heard of, or that is over."""
+        assert one.invoked_at is not None
+        sign = 1 if is_expected else -1
+        self.unheard += sign
+        self.unheard_since += sign * one.invoked_at
 
     def lower_target(self, event: ev.Retire) -> None:
         if event.lower_target:
@@ -165,7 +192,10 @@ class Books:
         one.tasks.clear()
 
     def end_task(self, task: Task | None) -> None:
-        if task is not None and task.repeatable:
+        if task is None:
+            return
+        self.cut_short.forget(task.key)
+        if task.repeatable:
             self.stragglers.add(task.stage, self.now - task.since)
 
     def drain(
@@ -183,12 +213,20 @@ class Books:
         return State.DRAINING
 
     def is_outlived(self, one: Invocation) -> bool:
-        """Whether it ran one task for most of its time, so that the next worker would fare alike."""
+        """Whether it ran one task for most of its time, so that the next worker would fare alike.
+
+        So would it with a task that several workers ran for a worker's whole time together, however late each got it.
+        """
         if one.ready_at is None:
             return False
-        began = [task.since for task in one.tasks.values() if not task.waiting]
         much = max(OUTLIVED_SECONDS, OUTLIVED * (self.now - one.ready_at))
-        return any(self.now - since >= much for since in began)
+        outlived = False
+        for task in one.tasks.values():
+            if not task.waiting:
+                passed = self.now - task.since
+                in_all = self.cut_short.add(task.key, passed)
+                outlived |= passed >= much or in_all >= self.settings.timeout
+        return outlived
 
     def send_away(self, one: Invocation, reason: str) -> Outcome:
         """It holds nothing: it may go at once."""

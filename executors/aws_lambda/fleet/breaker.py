@@ -40,6 +40,26 @@ class Crashes:
         return count
 
 
+class CutShort:
+    """For how long tasks ran, by their keys, before the time of their workers was up."""
+
+    def __init__(self, remembered: int = REMEMBERED) -> None:
+        self._seconds: OrderedDict[str, float] = OrderedDict()
+        self._remembered = remembered
+
+    def add(self, key: str, seconds: float) -> float:
+        """It was cut short once more; for how long it ran in all."""
+        self._seconds[key] = total = self._seconds.get(key, 0.0) + seconds
+        self._seconds.move_to_end(key)
+        if len(self._seconds) > self._remembered:
+            self._seconds.popitem(last=False)
+        return total
+
+    def forget(self, key: str) -> None:
+        """It has come to its end."""
+        self._seconds.pop(key, None)
+
+
 class RetryLimit:
     """How many replacements of failed invocations a whole fleet may make within a window of time."""
 
