@@ -14,7 +14,6 @@ from codec.encoding.encoder import (
     REFRESH_ALL,
     Effort,
     Refresh,
-    distinct_references,
     encode_given_state,
     encode_key_frame,
     replace_key_frame,
@@ -25,7 +24,7 @@ from codec.encoding.rebase import rebase
 from codec.errors import UnsupportedFeature
 from codec.frame import ALTREF_FRAME, B_PRED, GOLDEN_FRAME, SPLITMV, Image, picture_from_image
 from codec.kernel_cache import INTERPRETED
-from codec.state import DecoderState, FilterDeltas, References, Segmentation
+from codec.state import DecoderState, FilterDeltas, References, Segmentation, distinct_pictures
 
 SIZES = [(1, 1), (2, 3), (16, 16), (17, 15), (33, 50), (64, 48), (175, 143)]
 SLOW = pytest.mark.skipif(INTERPRETED, reason="too slow without compiled kernels")
@@ -125,7 +124,7 @@ def test_every_reference_is_used() -> None:
         state, scenes[2], q_index=10, refresh=Refresh(last=False, altref=True)
     ).state
     assert state.references is not None
-    assert distinct_references(state.references) == [1, 2, 3]
+    assert distinct_pictures(state.references)[1] == [0, 1, 2]
     for scene, reference in ((scenes[1], GOLDEN_FRAME), (scenes[2], ALTREF_FRAME)):
         encoded = encode_given_state(state, scene, q_index=30)
         used = parse(state, encoded.data).macroblocks.reference
