@@ -43,7 +43,7 @@ from executors.aws_lambda import ClusterStopped, LambdaCluster, LambdaError, Not
 from executors.aws_lambda.backend import HANDLER
 from executors.aws_lambda.deploy.versions import VARIABLE, installed, to_text
 from executors.aws_lambda.errors import InvalidOption
-from executors.aws_lambda.fleetNone import TERMINAL
+from executors.aws_lambda.fleet import TERMINAL
 from executors.aws_lambda.records import UnknownCluster
 from executors.aws_lambda.records.clusters import ClusterFolder
 from executors.aws_lambda.records.leftovers import LEAVES_WITHIN, leftovers
