@@ -1,4 +1,4 @@
-"""Dask's worker, which closes once, however many ask for it."""
+"""Dask's worker, which closes once, however many ask for it, and whose data can be read when its disk is full."""
 
 from __future__ import annotations
 
@@ -6,6 +6,22 @@ import asyncio
 from typing import Any
 
 import distributed
+from distributed.spill import MaxSpillExceeded, SpillBuffer
+
+
+class ReadableSpill(SpillBuffer):
+    """Data of which some lies on disk, and can be read also where nothing else can make room for it there.
+
+    Dask moves what is read into memory and writes something else to disk for it; where that fails, the read does.
+    """
+
+    def __getitem__(self, key: Any) -> Any:
+        try:
+            return super().__getitem__(key)
+        except (MaxSpillExceeded, OSError):
+            if key not in self.fast:
+                raise
+            return self.fast[key]
 
 
 class Worker(distributed.Worker):
@@ -17,6 +33,11 @@ class Worker(distributed.Worker):
     """
 
     _closes: asyncio.Task[Any] | None = None
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        if type(self.data) is SpillBuffer:
+            self.data.__class__ = ReadableSpill
 
     async def close(self, *args: Any, **options: Any) -> Any:
         """As Dask's; whoever comes later waits for the first, whose arguments count. To stop waiting stops nothing."""

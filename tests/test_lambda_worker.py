@@ -1,4 +1,4 @@
-"""A worker that several close at the same time closes once, and leaves no thread."""
+"""A Lambda worker closes once, whoever closes it, and leaves no thread; what it holds can be read when its disk is full."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import logging
 import threading
 import time
 
+import dask
 import pytest
 from distributed import Client, Scheduler
 from distributed.core import Status
@@ -61,3 +62,29 @@ def test_who_stops_waiting_stops_nothing() -> None:
             return worker.status
 
     assert asyncio.run(leave_early()) is Status.closed
+
+
+BLOCK = 5_000_000
+FULL = {
+    "distributed.worker.memory.target": 0.02,  # four blocks in memory, and two on disk
+    "distributed.worker.memory.max-spill": 2 * BLOCK + 100_000,
+    **{f"distributed.worker.memory.{name}": False for name in ("spill", "pause", "terminate")},
+}
+
+
+def test_what_lies_on_a_full_disk_can_be_read() -> None:
+    async def read_all() -> list[bytes]:
+        async with (
+            Scheduler(port=0, dashboard=False) as scheduler,
+            Client(scheduler.address, asynchronous=True, set_as_default=False) as client,
+            Worker(scheduler.address, nthreads=1, memory_limit="1 GB", dashboard=False) as worker,
+        ):
+            made = [client.submit(bytes, BLOCK + n) for n in range(8)]
+            await asyncio.gather(*(one.result() for one in made[-1:]))
+            await client.gather(client.map(len, made))
+            assert worker.data.disk, "nothing was spilled"
+            return [await asyncio.wait_for(one.result(), HELD_UP) for one in made]
+
+    with dask.config.set(FULL):
+        found = asyncio.run(read_all())
+    assert [len(each) - BLOCK for each in found] == list(range(8))
