@@ -30,8 +30,8 @@ from executors.rendezvous.comm import COUNT, RendezvousComm
 from executors.rendezvous.errors import ProtocolError
 from executors.rendezvous.operations import AT_SCHEDULER, ON_STREAM, Guard
 from executors.rendezvous.protocol import frames as f
+from executors.rendezvous.protocol.bulk_core import BulkLinkCore
 from executors.rendezvous.protocol.limits import Limits
-from executors.rendezvous.protocol.link_bulk import BulkLinkCore
 from executors.rendezvous.protocol.names import peer_id
 from executors.rendezvous.protocol.relay_core import RelayCore
 

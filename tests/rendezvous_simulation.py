@@ -6,12 +6,12 @@ import random
 from collections.abc import Callable
 
 from executors.rendezvous.protocol import frames as f
+from executors.rendezvous.protocol.bulk_core import BulkLinkCore, BulkState
 from executors.rendezvous.protocol.limits import Limits
-from executors.rendezvous.protocol.link_bulk import BulkLinkCore, BulkState
-from executors.rendezvous.protocol.link_stream import LinkStream
 from executors.rendezvous.protocol.link_streams import LinkState
 from executors.rendezvous.protocol.names import WORKER, Identity
 from executors.rendezvous.protocol.relay_core import Connection, RelayCore
+from executors.rendezvous.protocol.stream_end import StreamEnd
 
 FOREVER = 1e12
 
@@ -93,7 +93,7 @@ class Network:
         self.bulk_full: set[str] = set()  # whose sockets of bulk connections take nothing
         self.without_bulk: set[str] = set()  # whose bulk connections cannot be had
         self.tamper: Callable[[bytes], bytes] = lambda frame: frame
-        self.on_opened: Callable[[BulkLinkCore, LinkStream], None] = lambda link, stream: (
+        self.on_opened: Callable[[BulkLinkCore, StreamEnd], None] = lambda link, stream: (
             link.accept(stream)
         )
 
@@ -247,12 +247,12 @@ class Network:
                 self.connect(name)
 
 
-def pair(network: Network) -> tuple[BulkLinkCore, LinkStream, BulkLinkCore, LinkStream]:
+def pair(network: Network) -> tuple[BulkLinkCore, StreamEnd, BulkLinkCore, StreamEnd]:
     """Two links, and a stream from one to the other."""
     left, right = network.add("left"), network.add("right")
-    taken: list[LinkStream] = []
+    taken: list[StreamEnd] = []
 
-    def take(link: BulkLinkCore, stream: LinkStream) -> None:
+    def take(link: BulkLinkCore, stream: StreamEnd) -> None:
         taken.append(stream)
         link.accept(stream)
 
@@ -264,7 +264,7 @@ def pair(network: Network) -> tuple[BulkLinkCore, LinkStream, BulkLinkCore, Link
     return left, near, right, taken[0]
 
 
-def read_all(link: BulkLinkCore, stream: LinkStream) -> bytes:
+def read_all(link: BulkLinkCore, stream: StreamEnd) -> bytes:
     """Everything that can be read now."""
     buffer = bytearray(stream.received - stream.consumed)
     assert stream.want(memoryview(buffer))

@@ -23,7 +23,7 @@ from excamera_dask.lambda_jobs import options_for
 from excamera_dask.planning import make_plan
 from excamera_dask.progress import StageCounts, Started
 from executors import Counts
-from executors.aws_lambda import handler
+from executors.aws_lambda import facts, handler
 from executors.aws_lambda.activity import Activity
 from executors.aws_lambda.backend import check_backend
 from executors.aws_lambda.config import setting
@@ -75,15 +75,15 @@ def test_other_events_are_refused(event: Any, says: str) -> None:
 
 
 def test_what_lambda_says_of_an_invocation(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(handler.time, "time", lambda: 1000.0)
+    monkeypatch.setattr(facts.time, "time", lambda: 1000.0)
     context = SimpleNamespace(
         aws_request_id="r", log_stream_name="s", function_version="7", memory_limit_in_mb="512",
         get_remaining_time_in_millis=lambda: 90_000,
     )  # fmt: skip
-    facts = handler._facts(context, cold=True)
-    assert facts == handler.Facts("r", "s", "7", 512 << 20, 1090.0, True)
+    found = facts.read_facts(context, cold=True)
+    assert found == facts.Facts("r", "s", "7", 512 << 20, 1090.0, True)
     monkeypatch.setenv("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "128")
-    assert handler._facts(None, cold=False).memory == 128 << 20
+    assert facts.read_facts(None, cold=False).memory == 128 << 20
 
 
 # The invoker, against a server that answers as told

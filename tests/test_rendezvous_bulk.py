@@ -14,10 +14,10 @@ from rendezvous_simulation import Network, pair, read_all
 from executors.rendezvous import Authority, Limits, Link, LinkOptions, Stream
 from executors.rendezvous.link import BULK_LOSSES
 from executors.rendezvous.protocol import frames as f
-from executors.rendezvous.protocol.link_bulk import BulkLinkCore, BulkState
-from executors.rendezvous.protocol.link_stream import LinkStream
+from executors.rendezvous.protocol.bulk_core import BulkLinkCore, BulkState
 from executors.rendezvous.protocol.link_streams import LinkState
 from executors.rendezvous.protocol.seal import BadSeal, Seal
+from executors.rendezvous.protocol.stream_end import StreamEnd
 
 AUTHORITY = Authority.create()
 MUCH = 2_000_000
@@ -47,7 +47,7 @@ def test_seal_opens_what_it_has_sealed_and_nothing_else() -> None:
 
 
 def pass_on(
-    network: Network, left: BulkLinkCore, near: LinkStream, right: BulkLinkCore, far: LinkStream
+    network: Network, left: BulkLinkCore, near: StreamEnd, right: BulkLinkCore, far: StreamEnd
 ) -> None:
     """Much goes from left to right, and arrives as it was."""
     data = random.Random(1).randbytes(MUCH)

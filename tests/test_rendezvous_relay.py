@@ -31,9 +31,9 @@ from executors.rendezvous.arena import ROOM, Arena
 from executors.rendezvous.protocol import frames as f
 from executors.rendezvous.protocol.fair_queue import OVERHEAD, Budget, FairQueue, cost
 from executors.rendezvous.protocol.link_core import Notice
-from executors.rendezvous.protocol.link_stream import LinkStream
 from executors.rendezvous.protocol.names import check_name, peer_id
 from executors.rendezvous.protocol.relay_core import RelayCore
+from executors.rendezvous.protocol.stream_end import StreamEnd
 from executors.rendezvous.standalone import load_relay, parse_limits
 
 # Frames and names
@@ -158,7 +158,7 @@ def test_arena_uses_its_buffer_again_when_nobody_refers_to_it() -> None:
 
 @given(st.lists(st.tuples(st.sampled_from("wtar"), st.integers(0, 400)), max_size=40))
 def test_sender_forgets_exactly_what_is_acknowledged(steps: list[tuple[str, int]]) -> None:
-    stream = LinkStream(1, 1, 2, "peer", 1 << 20, opened_here=True)
+    stream = StreamEnd(1, 1, 2, "peer", 1 << 20, opened_here=True)
     stream.send_limit = 1 << 30
     written = bytearray()
     for step, number in steps:
@@ -403,7 +403,7 @@ def test_streams_of_two_senders_share_a_receiver() -> None:
 def test_slow_reader_stops_its_writer_and_nobody_else() -> None:
     network = Network(window=64 * 1024)
     left, right = network.add("left"), network.add("right")
-    taken: list[LinkStream] = []
+    taken: list[StreamEnd] = []
     network.on_opened = lambda link, stream: (taken.append(stream), link.accept(stream))[0]
     network.settle()
     stuck, flowing = left.open("right", 9.0, 0.0), left.open("right", 9.0, 0.0)

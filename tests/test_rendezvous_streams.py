@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from rendezvous_simulation import Network, cut_frames, pair, read_all
 
 from executors.rendezvous.protocol import frames as f
+from executors.rendezvous.protocol.bulk_core import BulkLinkCore
 from executors.rendezvous.protocol.limits import Limits
-from executors.rendezvous.protocol.link_bulk import BulkLinkCore
-from executors.rendezvous.protocol.link_stream import LinkStream
+from executors.rendezvous.protocol.stream_end import StreamEnd
 
 
 def test_bytes_arrive_in_order_both_ways() -> None:
@@ -128,9 +128,9 @@ def test_open_waits_for_a_destination_that_registers_later() -> None:
     left.write(stream, [memoryview(b"early words")])
     network.settle()
     assert not stream.accepted
-    taken: list[LinkStream] = []
+    taken: list[StreamEnd] = []
 
-    def take(link: BulkLinkCore, stream: LinkStream) -> None:
+    def take(link: BulkLinkCore, stream: StreamEnd) -> None:
         taken.append(stream)
         link.accept(stream)
 
@@ -145,9 +145,9 @@ def test_open_waits_for_a_destination_that_registers_later() -> None:
 def test_open_survives_a_restart_at_any_moment(moment: int) -> None:
     network = Network(seed=moment)
     left, right = network.add("left"), network.add("right")
-    taken: list[LinkStream] = []
+    taken: list[StreamEnd] = []
 
-    def take(link: BulkLinkCore, stream: LinkStream) -> None:
+    def take(link: BulkLinkCore, stream: StreamEnd) -> None:
         taken.append(stream)
         link.accept(stream)
 

@@ -9,10 +9,9 @@ import asyncio
 import importlib
 import itertools
 import os
-import time
-from dataclasses import dataclass
 from typing import Any
 
+from executors.aws_lambda.facts import read_facts
 from executors.aws_lambda.payload import PROBE, Payload
 
 PREPARE = "EXCAMERA_PREPARE"
@@ -21,25 +20,13 @@ PREPARE = "EXCAMERA_PREPARE"
 _starts = itertools.count()
 
 
-@dataclass(frozen=True)
-class Facts:
-    """What Lambda says of an invocation; `deadline` in seconds of time.time(), memory in bytes."""
-
-    request_id: str
-    log_stream: str
-    function_version: str
-    memory: int
-    deadline: float
-    cold: bool
-
-
 def handle(event: Any, context: Any = None) -> dict[str, Any]:
     """Serve as a worker until told to go; the answer says how it ended.
 
     Where a task of the worker's goes on and on, the whole environment ends with it.
     Raises InvalidPayload for an event that is not ours; everything later is reported to the coordinator.
     """
-    facts = _facts(context, cold=next(_starts) == 0)
+    facts = read_facts(context, cold=next(_starts) == 0)
     if facts.cold and os.environ.get(PREPARE):
         _named(os.environ[PREPARE])()
     if event == PROBE:
@@ -54,21 +41,6 @@ def handle(event: Any, context: Any = None) -> dict[str, Any]:
 
     leave_no_task(facts.request_id, answer)
     return answer
-
-
-def _facts(context: Any, cold: bool) -> Facts:
-    remaining = context.get_remaining_time_in_millis() / 1000 if context is not None else 900.0
-    megabytes = getattr(context, "memory_limit_in_mb", None)
-    if megabytes is None:
-        megabytes = os.environ.get("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "0")
-    return Facts(
-        request_id=getattr(context, "aws_request_id", "") or "",
-        log_stream=getattr(context, "log_stream_name", "") or "",
-        function_version=getattr(context, "function_version", "") or "",
-        memory=int(megabytes) << 20,
-        deadline=time.time() + remaining,
-        cold=cold,
-    )
 
 
 def _named(spec: str) -> Any:

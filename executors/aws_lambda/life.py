@@ -19,7 +19,7 @@ import psutil
 from dask.utils import parse_bytes
 
 from executors.aws_lambda.ending import FRESH
-from executors.aws_lambda.handler import Facts
+from executors.aws_lambda.facts import Facts
 from executors.aws_lambda.log_tail import LogTail
 from executors.aws_lambda.payload import Payload
 from executors.dask_config import require_usable

@@ -10,7 +10,7 @@ import ssl
 from collections.abc import Callable
 from datetime import UTC, datetime
 
-from executors.rendezvous.bulk import BulkConnection
+from executors.rendezvous.bulk_connection import BulkConnection
 from executors.rendezvous.credentials import Credential, relay_server_name
 from executors.rendezvous.errors import (
     LinkClosed,
@@ -20,16 +20,16 @@ from executors.rendezvous.errors import (
     Refused,
     RendezvousError,
 )
-from executors.rendezvous.link_protocol import LinkProtocol
 from executors.rendezvous.options import LinkOptions
 from executors.rendezvous.protocol import frames as f
-from executors.rendezvous.protocol.link_bulk import BulkLinkCore, BulkState
+from executors.rendezvous.protocol.bulk_core import BulkLinkCore, BulkState
 from executors.rendezvous.protocol.link_core import Notice
-from executors.rendezvous.protocol.link_stream import LinkStream
 from executors.rendezvous.protocol.link_streams import LinkState
 from executors.rendezvous.protocol.names import ROLES, RelayAddress
+from executors.rendezvous.protocol.stream_end import StreamEnd
 from executors.rendezvous.stream import Stream
 from executors.rendezvous.tls import close_transport, link_context
+from executors.rendezvous.tls_connection import TlsConnection
 
 logger = logging.getLogger(__name__)
 
@@ -79,14 +79,14 @@ class Link:
         self.reconnections = 0
         self._context = link_context(credential)
         self._server_name = relay_server_name(credential.authority)
-        self._protocol: LinkProtocol | None = None
+        self._protocol: TlsConnection | None = None
         self.bulk: BulkConnection | None = None
         self._bulk_losses = 0
         self._ready: asyncio.Future[None] | None = None
         self._registering: dict[str, asyncio.Future[None]] = {}
         self._handlers: dict[str, Handler] = {}
         self._stopped: set[str] = set()
-        self._waiting: list[tuple[float, LinkStream]] = []
+        self._waiting: list[tuple[float, StreamEnd]] = []
         self.drainers: set[Stream] = set()
         self._reconnecting: asyncio.Task[None] | None = None
         self._ticker: asyncio.TimerHandle | None = None
@@ -197,7 +197,7 @@ class Link:
 
     async def _attempt(self) -> None:
         self._ready = self.loop.create_future()
-        protocol = LinkProtocol(self)
+        protocol = TlsConnection(self)
         self._protocol = protocol
         try:
             await self.loop.create_connection(
@@ -243,7 +243,7 @@ class Link:
         if not self._closing and self._reconnecting is None:
             self._reconnecting = self.loop.create_task(self._reconnect())
 
-    def lost(self, protocol: LinkProtocol, error: Exception | None) -> None:
+    def lost(self, protocol: TlsConnection, error: Exception | None) -> None:
         """The connection has ended."""
         if protocol is not self._protocol:
             return
@@ -292,7 +292,7 @@ class Link:
 
     # Moving
 
-    def received(self, protocol: LinkProtocol, data: memoryview) -> None:
+    def received(self, protocol: TlsConnection, data: memoryview) -> None:
         """Bytes have come from the relay."""
         if protocol is not self._protocol:
             return
@@ -355,7 +355,7 @@ class Link:
         for stream in self.drainers:
             stream.on_sent()
 
-    def consumed(self, stream: LinkStream) -> None:
+    def consumed(self, stream: StreamEnd) -> None:
         """Something was read from a stream: its sender may get credit."""
         self.core.consumed(stream)
         if self.core.has_output:
@@ -439,7 +439,7 @@ class Link:
         if self._handlers.pop(name, None) is not None:
             self._stopped.add(name)
 
-    def _dispatch(self, stream: LinkStream) -> None:
+    def _dispatch(self, stream: StreamEnd) -> None:
         handler = self._handlers.get(stream.target)
         if handler is not None:
             self.core.accept(stream)

@@ -1,11 +1,12 @@
-"""A byte stream to a peer, as coroutines: one end of a `LinkStream` on a link."""
+"""A byte stream to a peer, as coroutines: one end of a `StreamEnd` on a link."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import Protocol
 
+from executors.rendezvous.credentials import Credential
 from executors.rendezvous.errors import (
     LinkClosed,
     PeerGone,
@@ -13,18 +14,33 @@ from executors.rendezvous.errors import (
     RendezvousError,
     StreamBroken,
 )
+from executors.rendezvous.options import LinkOptions
 from executors.rendezvous.protocol import frames as f
-from executors.rendezvous.protocol.link_stream import LinkStream
-from executors.rendezvous.protocol.names import ROLES
+from executors.rendezvous.protocol.link_core import LinkCore
+from executors.rendezvous.protocol.names import ROLES, RelayAddress
+from executors.rendezvous.protocol.stream_end import StreamEnd
 
-if TYPE_CHECKING:
-    from executors.rendezvous.link import Link
+
+class Carrier(Protocol):
+    """The link that a stream is on."""
+
+    relay: RelayAddress
+    credential: Credential
+    options: LinkOptions
+    loop: asyncio.AbstractEventLoop
+    drainers: set[Stream]
+
+    @property
+    def core(self) -> LinkCore: ...
+    def consumed(self, stream: StreamEnd) -> None: ...
+    def tell_streams(self) -> None: ...
+    def flush(self) -> None: ...
 
 
 class Stream:
     """A byte stream to a peer. One reader and one writer at a time."""
 
-    def __init__(self, link: Link, core: LinkStream) -> None:
+    def __init__(self, link: Carrier, core: StreamEnd) -> None:
         self.link = link
         self.core = core
         self._readable: asyncio.Future[None] | None = None

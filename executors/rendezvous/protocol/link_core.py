@@ -12,9 +12,9 @@ from typing import Any
 
 from executors.rendezvous.errors import NameTaken, ProtocolError, Refused
 from executors.rendezvous.protocol import frames as f
-from executors.rendezvous.protocol.link_stream import LinkStream
 from executors.rendezvous.protocol.link_streams import LinkState, LinkStreams
 from executors.rendezvous.protocol.names import peer_id
+from executors.rendezvous.protocol.stream_end import StreamEnd
 
 QUESTIONS = 2  # after which a stream may be given up
 
@@ -125,7 +125,7 @@ class LinkCore(LinkStreams):
             if since is not None and now - since >= resume_timeout:
                 self.reset(stream, f.Code.TIMEOUT, f"no sign of {stream.peer} after a cut")
 
-    def _ask_again(self, stream: LinkStream, now: float, resume_timeout: float) -> None:
+    def _ask_again(self, stream: StreamEnd, now: float, resume_timeout: float) -> None:
         """Ask on a stream of which the other end should have said something: it may have been swallowed.
 
         A relay drops a RESUME for an end that is not back yet, an end that has finished the stream sends none itself, and
@@ -142,7 +142,7 @@ class LinkCore(LinkStreams):
         stream.asks += 1
         self._urgent.append(self._limit_frame(f.RESUME, stream))
 
-    def _give_up(self, stream: LinkStream) -> None:
+    def _give_up(self, stream: StreamEnd) -> None:
         """The other end answers nothing, though its link lives."""
         if stream.end_received and stream.acked == stream.written:
             stream.acknowledge(stream.written + 1)  # all was said: it has gone without a last word

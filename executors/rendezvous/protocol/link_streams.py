@@ -10,8 +10,8 @@ from enum import Enum
 
 from executors.rendezvous.errors import ProtocolError
 from executors.rendezvous.protocol import frames as f
-from executors.rendezvous.protocol.link_stream import LinkStream, stream_key
 from executors.rendezvous.protocol.names import peer_id
+from executors.rendezvous.protocol.stream_end import StreamEnd, stream_key
 from executors.rendezvous.protocol.texts import shown
 
 MAX_DATA = 128 * 1024
@@ -40,25 +40,25 @@ class LinkStreams:
         self.local_id = peer_id(name)
         self.ids: dict[int, str] = {self.local_id: name}
         self.heard = 0.0
-        self.streams: dict[int, LinkStream] = {}
-        self.readable: set[LinkStream] = set()
-        self.accepted: list[LinkStream] = []
-        self.opened: list[LinkStream] = []
-        self.broken: list[LinkStream] = []
+        self.streams: dict[int, StreamEnd] = {}
+        self.readable: set[StreamEnd] = set()
+        self.accepted: list[StreamEnd] = []
+        self.opened: list[StreamEnd] = []
+        self.broken: list[StreamEnd] = []
         self._next_stream = first_stream
         self._urgent: deque[f.Buffer] = deque()
-        self._ready: deque[LinkStream] = deque()
+        self._ready: deque[StreamEnd] = deque()
         self._finished: OrderedDict[int, None] = OrderedDict()
         # received or consumed since the last acknowledgement
-        self._touched: set[LinkStream] = set()
+        self._touched: set[StreamEnd] = set()
 
     # From our side
 
-    def open(self, target: str, patience: float, now: float) -> LinkStream:
+    def open(self, target: str, patience: float, now: float) -> StreamEnd:
         """A stream to the peer `target`, which may take `patience` seconds to register."""
         number = self._next_stream
         self._next_stream += 1
-        stream = LinkStream(
+        stream = StreamEnd(
             number, self.local_id, peer_id(target), target, self.window, opened_here=True
         )
         stream.target = target
@@ -70,18 +70,18 @@ class LinkStreams:
             stream.stalled_since = now
         return stream
 
-    def write(self, stream: LinkStream, buffers: list[memoryview]) -> None:
+    def write(self, stream: StreamEnd, buffers: list[memoryview]) -> None:
         """Queue bytes on a stream."""
         stream.write(buffers)
         self._queue(stream)
 
-    def end(self, stream: LinkStream) -> None:
+    def end(self, stream: StreamEnd) -> None:
         """Nothing more will be written; what was written still goes out."""
         if not stream.ended:
             stream.ended = True
             self._queue(stream)
 
-    def consumed(self, stream: LinkStream) -> None:
+    def consumed(self, stream: StreamEnd) -> None:
         """The reader has taken bytes from the inbox: grant credit when there is enough of it."""
         if stream.wants_window:
             if self.state is LinkState.READY and stream.error is None:
@@ -89,7 +89,7 @@ class LinkStreams:
         else:
             self._touched.add(stream)
 
-    def reset(self, stream: LinkStream, code: f.Code, why: str) -> None:
+    def reset(self, stream: StreamEnd, code: f.Code, why: str) -> None:
         """End a stream at once, and tell the other end."""
         if stream.error is None:
             if self.state is LinkState.READY:
@@ -98,7 +98,7 @@ class LinkStreams:
                 )
             self._break(stream, code, why)
 
-    def accept(self, stream: LinkStream) -> None:
+    def accept(self, stream: StreamEnd) -> None:
         """Take a stream that a peer has opened."""
         stream.granted = max(stream.granted, stream.consumed + stream.window)
         self._urgent.append(self._limit_frame(f.ACCEPT, stream, code=self.rank))
@@ -126,7 +126,7 @@ class LinkStreams:
         else:
             self._credit(header, payload, stream)
 
-    def _was_reset(self, header: f.Header, payload: memoryview, stream: LinkStream) -> None:
+    def _was_reset(self, header: f.Header, payload: memoryview, stream: StreamEnd) -> None:
         try:
             code = f.Code(header.code)
         except ValueError:
@@ -144,7 +144,7 @@ class LinkStreams:
             return
         self._break(stream, code, shown(bytes(payload).decode("utf-8", "replace")))
 
-    def _credit(self, header: f.Header, payload: memoryview, stream: LinkStream) -> None:
+    def _credit(self, header: f.Header, payload: memoryview, stream: StreamEnd) -> None:
         kind = header.kind
         if len(payload) != f.LIMIT.size:
             raise ProtocolError("a window frame of a wrong size")
@@ -168,7 +168,7 @@ class LinkStreams:
         self._queue(stream)
         self._finish(stream)
 
-    def _opened(self, header: f.Header, payload: memoryview, stream: LinkStream | None) -> None:
+    def _opened(self, header: f.Header, payload: memoryview, stream: StreamEnd | None) -> None:
         if stream is not None:  # the opener was cut off before it saw our answer
             stream.rewind(0 if not stream.acked else stream.acked)
             self._urgent.append(self._limit_frame(f.ACCEPT, stream, code=self.rank))
@@ -178,7 +178,7 @@ class LinkStreams:
         peer, target = str(request.get("from", "")), str(request.get("to", ""))
         if header.destination not in self.ids or peer_id(peer) != header.source:
             raise ProtocolError("an OPEN for somebody else")
-        stream = LinkStream(
+        stream = StreamEnd(
             header.stream, header.destination, header.source, peer, self.window, opened_here=False
         )
         stream.target = target
@@ -200,7 +200,7 @@ class LinkStreams:
         elif stream.deliver(header.offset, payload):
             self._arrived(stream)
 
-    def _arrived(self, stream: LinkStream) -> None:
+    def _arrived(self, stream: StreamEnd) -> None:
         """Data has come in on a stream: wake its reader, and acknowledge when there is enough of it."""
         self.readable.add(stream)
         if stream.wants_window:
@@ -210,12 +210,12 @@ class LinkStreams:
 
     # Frames that go out
 
-    def _queue(self, stream: LinkStream) -> None:
+    def _queue(self, stream: StreamEnd) -> None:
         if not stream.queued and stream.can_send:
             stream.queued = True
             self._ready.append(stream)
 
-    def _send_some(self, stream: LinkStream, out: list[f.Buffer]) -> int:
+    def _send_some(self, stream: StreamEnd, out: list[f.Buffer]) -> int:
         """Append one frame of a stream to `out`; returns its size."""
         if stream.next == stream.written:
             out.append(self._frame(f.END, stream, offset=stream.written))
@@ -233,7 +233,7 @@ class LinkStreams:
             out.extend(parts)
         return f.HEADER_SIZE + size
 
-    def _send_open(self, stream: LinkStream) -> None:
+    def _send_open(self, stream: StreamEnd) -> None:
         request = {
             "from": self.ids[stream.local_id],
             "to": stream.target,
@@ -246,14 +246,12 @@ class LinkStreams:
             )
         )  # fmt: skip
 
-    def _send_window(self, stream: LinkStream) -> None:
+    def _send_window(self, stream: StreamEnd) -> None:
         if stream.stalled_since is not None:
             return  # the relay may not know the stream yet, and resuming says all this
         self._urgent.append(self._limit_frame(f.WINDOW, stream))
 
-    def _limit_frame(
-        self, kind: int, stream: LinkStream, *, flags: int = 0, code: int = 0
-    ) -> bytes:
+    def _limit_frame(self, kind: int, stream: StreamEnd, *, flags: int = 0, code: int = 0) -> bytes:
         stream.tells_finish = stream.tells_finish or kind == f.RESUME
         stream.acked_received = stream.received
         stream.granted = max(stream.granted, stream.consumed + stream.window)
@@ -264,7 +262,7 @@ class LinkStreams:
     def _frame(
         self,
         kind: int,
-        stream: LinkStream,
+        stream: StreamEnd,
         *,
         payload: bytes = b"",
         offset: int = 0,
@@ -294,7 +292,7 @@ class LinkStreams:
             )
         )  # fmt: skip
 
-    def _break(self, stream: LinkStream, code: f.Code, why: str) -> None:
+    def _break(self, stream: StreamEnd, code: f.Code, why: str) -> None:
         if stream.error is None:
             stream.error = (code, why)
             stream.unsent.clear()
@@ -303,7 +301,7 @@ class LinkStreams:
             self._touched.discard(stream)
             self.broken.append(stream)
 
-    def _finish(self, stream: LinkStream) -> None:
+    def _finish(self, stream: StreamEnd) -> None:
         if stream.is_finished and self.streams.pop(stream.key, None) is not None:
             self._touched.discard(stream)
             self._finished[stream.key] = None

@@ -99,7 +99,7 @@ class Peer:
         return self.identity.role == CONTROLLER
 
 
-class Stream:
+class RelayedStream:
     """A stream as the relay knows it: `opener` has opened it to the name `acceptor_id`."""
 
     __slots__ = (

@@ -9,7 +9,7 @@ from executors.rendezvous.protocol import frames as f
 from executors.rendezvous.protocol.fair_queue import Budget, cost
 from executors.rendezvous.protocol.limits import Limits
 from executors.rendezvous.protocol.names import peer_id
-from executors.rendezvous.protocol.relay_records import Connection, Peer, Stats, Stream
+from executors.rendezvous.protocol.relay_records import Connection, Peer, RelayedStream, Stats
 
 COPY_BELOW = 64 * 1024
 COPY_FROM = 16 << 20  # bytes that wait in all, from which on no view of a larger buffer is kept
@@ -27,8 +27,8 @@ class RelaySwitch:
         self.limits = limits or Limits()
         self.peers: dict[int, Peer] = {}  # by every id they have registered
         self.gone: OrderedDict[int, tuple[str, str, float]] = OrderedDict()
-        self.streams: dict[int, Stream] = {}
-        self.held: dict[int, dict[int, Stream]] = {}  # destination id -> its waiting streams
+        self.streams: dict[int, RelayedStream] = {}
+        self.held: dict[int, dict[int, RelayedStream]] = {}  # destination id -> its waiting streams
         self.held_bytes = 0
         self.budget = Budget()  # of all that waits for somebody who is there
         self.dirty: set[Connection] = set()
@@ -129,7 +129,7 @@ class RelaySwitch:
             return limits.queued_bytes_per_link
         return min(limits.queued_bytes_per_link, limits.queued_bytes // max(1, len(self.peers)))
 
-    def _ended(self, number: int, stream: Stream, flags: int) -> None:
+    def _ended(self, number: int, stream: RelayedStream, flags: int) -> None:
         stream.ends |= _sender(flags)
         if stream.ends == 3:
             self._forget(number, stream, keep_queued=True)
@@ -183,7 +183,7 @@ class RelaySwitch:
         if other is not None and other.connection is not None:
             self._pass_on_urgent(other.connection, frame, peer)
 
-    def _credit(self, stream: Stream, kind: int, flags: int, frame: f.Buffer) -> None:
+    def _credit(self, stream: RelayedStream, kind: int, flags: int, frame: f.Buffer) -> None:
         """A frame says how far its receiver may send."""
         if len(frame) != f.HEADER_SIZE + f.LIMIT.size:
             raise ProtocolError("a window frame of a wrong size")
@@ -209,7 +209,7 @@ class RelaySwitch:
         if refusal is not None:
             self._send_reset(peer, f.OPENER, source, destination, number, *refusal)
             return
-        stream = Stream(peer, source, destination)
+        stream = RelayedStream(peer, source, destination)
         stream.acceptor_limit = offset
         self.streams[number] = stream
         peer.streams.add(number)
@@ -265,7 +265,7 @@ class RelaySwitch:
 
     def _adopt(
         self, peer: Peer, flags: int, source: int, destination: int, number: int
-    ) -> Stream | None:
+    ) -> RelayedStream | None:
         """A stream that this relay does not know, resumed by one of its ends: the relay was restarted."""
         other = self.peers.get(destination)
         gone = self.gone.get(destination)
@@ -279,10 +279,10 @@ class RelaySwitch:
         ):
             return None
         if flags & f.OPENER:
-            stream = Stream(peer, source, destination)
+            stream = RelayedStream(peer, source, destination)
             stream.acceptor = other
         else:
-            stream = Stream(other, destination, source)
+            stream = RelayedStream(other, destination, source)
             stream.acceptor = peer
         stream.accepted = True
         stream.unsaid = 3
@@ -291,7 +291,7 @@ class RelaySwitch:
         other.streams.add(number)
         return stream
 
-    def _hold(self, number: int, stream: Stream, frame: bytes) -> None:
+    def _hold(self, number: int, stream: RelayedStream, frame: bytes) -> None:
         """Store a frame for a destination that may register later."""
         limits, peer = self.limits, stream.opener
         if stream.held is None or peer is None:
@@ -307,7 +307,7 @@ class RelaySwitch:
         peer.held_bytes += cost(frame)
         self.held_bytes += cost(frame)
 
-    def _deliver(self, number: int, stream: Stream, peer: Peer) -> None:
+    def _deliver(self, number: int, stream: RelayedStream, peer: Peer) -> None:
         """The destination has registered: hand over what was stored for it."""
         frames = self._unhold(number, stream)
         connection, opener = peer.connection, stream.opener
@@ -328,7 +328,7 @@ class RelaySwitch:
                 self._pass_on(connection, number, frame, opener)
                 stream.ends |= frame[4] == f.END
 
-    def _unhold(self, number: int, stream: Stream) -> list[bytes]:
+    def _unhold(self, number: int, stream: RelayedStream) -> list[bytes]:
         frames, stream.held = stream.held or [], None
         size = sum(map(cost, frames))
         if stream.opener is not None:
@@ -380,7 +380,7 @@ class RelaySwitch:
             )  # fmt: skip
             self._pass_on_urgent(peer.connection, frame, peer)
 
-    def _reset(self, number: int, stream: Stream, code: f.Code, text: str) -> None:
+    def _reset(self, number: int, stream: RelayedStream, code: f.Code, text: str) -> None:
         """End a stream from the relay's side, towards both ends."""
         self._forget(number, stream)
         opener, acceptor = stream.opener, stream.acceptor
@@ -390,7 +390,7 @@ class RelaySwitch:
         if acceptor is not None:
             self._send_reset(acceptor, 0, *ids[::-1], number, code, text)
 
-    def _forget(self, number: int, stream: Stream, *, keep_queued: bool = False) -> None:
+    def _forget(self, number: int, stream: RelayedStream, *, keep_queued: bool = False) -> None:
         if self.streams.pop(number, None) is None:
             return
         if stream.held is not None:

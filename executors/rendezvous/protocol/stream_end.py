@@ -24,7 +24,7 @@ def stream_key(number: int, *, opened_here: bool) -> int:
     return number if opened_here else ~number
 
 
-class LinkStream:
+class StreamEnd:
     """The state of one stream; `LinkStreams` moves it."""
 
     __slots__ = (

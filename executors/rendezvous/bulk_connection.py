@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from executors.rendezvous.errors import ProtocolError
+from executors.rendezvous.options import LinkOptions
 from executors.rendezvous.protocol import frames as f
-from executors.rendezvous.protocol.link_bulk import BulkState
-
-if TYPE_CHECKING:
-    from executors.rendezvous.link import Link
+from executors.rendezvous.protocol.bulk_core import BulkLinkCore, BulkState
+from executors.rendezvous.protocol.names import RelayAddress
 
 logger = logging.getLogger(__name__)
 
@@ -19,10 +18,24 @@ WRITE_BATCH = 256 * 1024
 BUFFER = 512 * 1024  # holds the largest frame and what came with it
 
 
+class Owner(Protocol):
+    """The link whose bulk connection it is."""
+
+    loop: asyncio.AbstractEventLoop
+    relay: RelayAddress
+    options: LinkOptions
+    core: BulkLinkCore
+    bulk: BulkConnection | None
+
+    def bulk_lost(self, bulk: BulkConnection, error: Exception | None = None) -> None: ...
+    def tell_streams(self) -> None: ...
+    def flush(self) -> None: ...
+
+
 class BulkConnection(asyncio.BufferedProtocol):
     """Connects, shows its token, and moves frames between the socket and the link's core."""
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: Owner) -> None:
         self.link = link
         self.transport: Any = None
         self.writable = False

@@ -15,9 +15,9 @@ from typing import Any
 from executors.rendezvous.errors import ProtocolError
 from executors.rendezvous.protocol import frames as f
 from executors.rendezvous.protocol.link_core import LinkCore
-from executors.rendezvous.protocol.link_stream import LinkStream, stream_key
 from executors.rendezvous.protocol.link_streams import MAX_DATA, LinkState
 from executors.rendezvous.protocol.seal import BadSeal, Seal
+from executors.rendezvous.protocol.stream_end import StreamEnd, stream_key
 
 REKEY_AFTER = 1 << 36  # bytes under one key; AES-GCM would bear more
 
@@ -57,8 +57,8 @@ class BulkLinkCore(LinkCore):
         self.rekey_after = REKEY_AFTER
         self.bad_seals = 0
         self._new_key = new_key
-        self._bulk_ready: deque[LinkStream] = deque()
-        self._offers: set[LinkStream] = set()
+        self._bulk_ready: deque[StreamEnd] = deque()
+        self._offers: set[StreamEnd] = set()
 
     # The connection
 
@@ -149,14 +149,14 @@ class BulkLinkCore(LinkCore):
 
     # Sending
 
-    def _queue(self, stream: LinkStream) -> None:
+    def _queue(self, stream: StreamEnd) -> None:
         if stream.seal is None:
             super()._queue(stream)
         elif not stream.bulk_queued and stream.can_send:
             stream.bulk_queued = True
             self._bulk_ready.append(stream)
 
-    def _send_some(self, stream: LinkStream, out: list[f.Buffer]) -> int:
+    def _send_some(self, stream: StreamEnd, out: list[f.Buffer]) -> int:
         if stream.seal is not None:
             return 0  # it has got a key since it was queued
         if self._calls_for_bulk(stream):
@@ -164,7 +164,7 @@ class BulkLinkCore(LinkCore):
             return len(out[-1])
         return super()._send_some(stream, out)
 
-    def _calls_for_bulk(self, stream: LinkStream) -> bool:
+    def _calls_for_bulk(self, stream: StreamEnd) -> bool:
         """True if a stream should offer a key now; wants the bulk connection where there is none yet."""
         if (
             not self.bulk_from
@@ -178,14 +178,14 @@ class BulkLinkCore(LinkCore):
             self.bulk = BulkState.WANTED
         return self.bulk is BulkState.UP
 
-    def _offer(self, stream: LinkStream) -> bytes:
+    def _offer(self, stream: StreamEnd) -> bytes:
         """The frame that offers a key; the stream says nothing until it is answered."""
         key = self._new_key()
         stream.keys = stream.keys % 0xFFFF + 1
         stream.seal, stream.asking = None, Seal(key, stream.keys)
         return self._frame(f.KEY, stream, payload=key, offset=stream.next, code=stream.keys)
 
-    def _seal_some(self, stream: LinkStream, seal: Seal) -> bytearray:
+    def _seal_some(self, stream: StreamEnd, seal: Seal) -> bytearray:
         ids = stream.local_id, stream.peer_id, stream.number
         if stream.next == stream.written:
             stream.end_sent = True
@@ -197,7 +197,7 @@ class BulkLinkCore(LinkCore):
 
     # Frames that come in
 
-    def _credit(self, header: f.Header, payload: memoryview, stream: LinkStream) -> None:
+    def _credit(self, header: f.Header, payload: memoryview, stream: StreamEnd) -> None:
         if header.kind != f.KEY:
             super()._credit(header, payload, stream)
         elif header.flags & f.REPLY:
@@ -211,7 +211,7 @@ class BulkLinkCore(LinkCore):
                 self.bulk = BulkState.WANTED
             self._answer_offer(stream)
 
-    def _offer_answered(self, header: f.Header, yes: bool, stream: LinkStream) -> None:
+    def _offer_answered(self, header: f.Header, yes: bool, stream: StreamEnd) -> None:
         seal = stream.asking
         if seal is None or seal.number != header.code:
             return  # of before a cut
@@ -226,7 +226,7 @@ class BulkLinkCore(LinkCore):
         for stream in list(self._offers):
             self._answer_offer(stream)
 
-    def _answer_offer(self, stream: LinkStream) -> None:
+    def _answer_offer(self, stream: StreamEnd) -> None:
         """Take a stream's key once all that was sent over TLS has arrived, or turn it down."""
         if stream.offered is None:
             return
@@ -247,7 +247,7 @@ class BulkLinkCore(LinkCore):
             )
         )  # fmt: skip
 
-    def _arrived(self, stream: LinkStream) -> None:
+    def _arrived(self, stream: StreamEnd) -> None:
         super()._arrived(stream)
         self._answer_offer(stream)
 
@@ -278,19 +278,19 @@ class BulkLinkCore(LinkCore):
         else:
             self._distrust(stream)  # under one key frames come in order: one was taken out
 
-    def _distrust(self, stream: LinkStream) -> None:
+    def _distrust(self, stream: StreamEnd) -> None:
         """Somebody on the way changes or takes sealed frames: have what is missing sent again, the rest over TLS."""
         self.bad_seals += 1
         stream.unseal = None
         stream.distrusts = True
         self._urgent.append(self._limit_frame(f.RESUME, stream))
 
-    def _break(self, stream: LinkStream, code: f.Code, why: str) -> None:
+    def _break(self, stream: StreamEnd, code: f.Code, why: str) -> None:
         self._offers.discard(stream)
         stream.offered = None
         super()._break(stream, code, why)
 
-    def _finish(self, stream: LinkStream) -> None:
+    def _finish(self, stream: StreamEnd) -> None:
         super()._finish(stream)
         if stream.is_finished:
             self._offers.discard(stream)

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from executors.rendezvous.link import Link
+from typing import Any, Protocol
 
 READ_BUFFER = 256 * 1024
 
 
-class LinkProtocol(asyncio.BufferedProtocol):
+class Receiver(Protocol):
+    """The link whose connection it is."""
+
+    def received(self, protocol: TlsConnection, data: memoryview) -> None: ...
+    def lost(self, protocol: TlsConnection, error: Exception | None) -> None: ...
+    def flush(self) -> None: ...
+
+
+class TlsConnection(asyncio.BufferedProtocol):
     """One connection of a link. All those of a thread read into one buffer: what they read is copied at once."""
 
     _buffers = threading.local()
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: Receiver) -> None:
         self.link = link
         self.transport: Any = None
         self.writable = True

@@ -1,0 +1,44 @@
+"""No module leans on one that leans on it, not even for its types alone."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+PACKAGES = ("codec", "executors", "excamera_dask")
+
+
+def test_no_module_leans_on_itself_through_others() -> None:
+    names = {name: path for package in PACKAGES for name, path in modules_of(package)}
+    graph = {name: set(leans_on(name, path, names)) for name, path in names.items()}
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        pytest.fail(" <- ".join(error.args[1]))
+
+
+def modules_of(package: str) -> Iterator[tuple[str, Path]]:
+    root = Path(__import__(package).__file__ or "").parent
+    for path in root.rglob("*.py"):
+        inside = path.relative_to(root.parent).with_suffix("")
+        yield ".".join(inside.parts).removesuffix(".__init__"), path
+
+
+def leans_on(name: str, path: Path, names: dict[str, Path]) -> Iterator[str]:
+    """Modules that a module's source names in its imports, wherever these stand.
+
+    What a package's own `__init__` imports from within it does not count, nor does a package whose module is named.
+    """
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            parts = [f"{node.module}.{alias.name}" for alias in node.names]
+            found = [part if part in names else node.module for part in parts]
+        else:
+            continue
+        yield from (each for each in found if each in names and not each.startswith(f"{name}."))
