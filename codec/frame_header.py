@@ -163,6 +163,7 @@ def parse_frame_tag(data: bytes) -> FrameTag:
     if len(data) < TAG_SIZE:
         raise InvalidBitstream(f"frame of {len(data)} bytes is too short for a frame tag (byte 0)")
     bits = int.from_bytes(data[:TAG_SIZE], "little")
+    # 0 is a key frame (erratum 5534: section 9.1 says it the other way round)
     key_frame, version, show, first = not bits & 1, bits >> 1 & 7, bool(bits >> 4 & 1), bits >> 5
     if not key_frame:
         return FrameTag(False, version, show, first)
@@ -170,6 +171,7 @@ def parse_frame_tag(data: bytes) -> FrameTag:
         raise InvalidBitstream(
             f"key frame of {len(data)} bytes is too short for its header (byte 3)"
         )
+    # in this order of bytes (erratum 7370: read as one number, as section 9.1 does, they come reversed)
     if data[3:6] != START_CODE:
         raise InvalidBitstream(
             f"key frame with start code {data[3:6].hex()} instead of 9d012a (byte 3)"
@@ -325,7 +327,9 @@ def _parse_segmentation(reader: BoolReader) -> SegmentationUpdate:
     absolute = False
     quantizer = filter_level = probabilities = None
     if update_data:
-        absolute = reader.read_flag()
+        absolute = (
+            reader.read_flag()
+        )  # as section 19.2 has it; section 9.3 has it the other way round (erratum 7519)
         quantizer = tuple(reader.read_optional(7) or 0 for _ in range(4))
         filter_level = tuple(reader.read_optional(6) or 0 for _ in range(4))
     if update_map:

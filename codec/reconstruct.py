@@ -1,4 +1,20 @@
-"""Macroblocks to pixels: prediction plus residue (RFC 6386 chapters 12, 14 and 18)."""
+"""Macroblocks to pixels: prediction plus residue (RFC 6386 chapters 12, 14 and 18).
+
+There is no room to work in but the picture itself. A plane of R x C macroblocks lies within BORDER pixels on each side:
+
+    +-----------+-----------------------------------+-----------+
+    |           |                                   |           |
+    |       127 | 127  127  127  ...            127 | 127       |   `set_intra_border`: what the first row sees above it and
+    +-----------+-----------------------------------+-----------+   to its right, and the first column to its left
+    |       129 | done       done       done   done | last last |
+    |       129 | done      >here<   not yet        |           |   `extend_above_right`: the last column sees the last pixel
+    |       129 | not yet                           |           |   above it repeated, its lower subblocks too
+    +-----------+-----------------------------------+-----------+
+
+Each macroblock is predicted in place, from the pixels above and to its left, or from a reference picture, and its residue is
+added in place. Only when all are done, and the loop filter has passed, is the border what vectors may point at
+(`extend_borders`).
+"""
 
 from __future__ import annotations
 
