@@ -87,7 +87,7 @@ def test_a_controllers_link_comes_back_whoever_had_the_port_meanwhile(meanwhile:
             credential = AUTHORITY.issue("boss", names=("desk",), role="controller")
             link = Link(address, credential, controllers_options())
             link.on_state.append(states.append)
-            await link.connect()
+            await link.connect(timeout=20)
             arrived: asyncio.Queue[str] = asyncio.Queue()
             await link.listen("desk", lambda stream: arrived.put_nowait(stream.peer))
         async with meanwhile(port):  # type: ignore[operator]
@@ -118,7 +118,7 @@ def test_a_goodbye_that_openssl_fails_at_is_none(monkeypatch: pytest.MonkeyPatch
         async with serving(AUTHORITY) as relay:
             links = [Link(relay.address, AUTHORITY.issue(name)) for name in ("a", "b")]
             for link in links:
-                await link.connect()
+                await link.connect(timeout=20)
             with monkeypatch.context() as patched:
                 patched.setattr(ssl.SSLObject, "unwrap", fails)
                 await links[0].close()
@@ -136,7 +136,7 @@ def test_a_relay_that_stands_still_is_lost_and_found() -> None:
         states: list[bool] = []
         link = Link(relay.address, AUTHORITY.issue("w"), controllers_options())
         link.on_state.append(states.append)
-        await link.connect()
+        await link.connect(timeout=20)
         os.kill(relay.pid, signal.SIGSTOP)
         await asyncio.sleep(2.0)
         assert states == [False] and not link.closed.done()
