@@ -205,74 +205,58 @@ def parse_frame_header(
 
     `carried` is needed for inter frames only. The reader is left before the first macroblock.
     """
-    if tag.key_frame:
-        color_space, clamping_type = reader.read_literal(1), reader.read_literal(1)
-        sizes = (tag.width, tag.height, tag.horizontal_scale, tag.vertical_scale)
-        probabilities = DEFAULT_PROBABILITIES
-    else:
+    inter = not tag.key_frame
+    if inter:
         if carried is None:
             raise InvalidBitstream("the first frame of a stream must be a key frame (byte 0)")
-        *_, color_space, clamping_type, probabilities = carried
-        sizes = carried[:4]
-    segmentation = _parse_segmentation(reader)
-    simple_filter, filter_level, sharpness = (
-        reader.read_flag(),
-        reader.read_literal(6),
-        reader.read_literal(3),
+        *sizes, color_space, clamping_type, probabilities = carried
+    else:
+        sizes = [tag.width, tag.height, tag.horizontal_scale, tag.vertical_scale]
+        color_space, clamping_type = reader.read_literal(1), reader.read_literal(1)
+        probabilities = DEFAULT_PROBABILITIES
+    width, height, horizontal_scale, vertical_scale = sizes
+    header = FrameHeader(  # what a key frame does not say is what it means
+        key_frame=tag.key_frame,
+        version=tag.version,
+        show=tag.show,
+        width=width,
+        height=height,
+        horizontal_scale=horizontal_scale,
+        vertical_scale=vertical_scale,
+        color_space=color_space,
+        clamping_type=clamping_type,
+        segmentation=_parse_segmentation(reader),
+        simple_filter=reader.read_flag(),
+        filter_level=reader.read_literal(6),
+        sharpness=reader.read_literal(3),
+        filter_deltas=_parse_filter_deltas(reader),
+        log2_partitions=reader.read_literal(2),
+        quantizer=_parse_quantizer(reader),
+        refresh_golden=(golden := reader.read_flag() if inter else True),
+        refresh_altref=(altref := reader.read_flag() if inter else True),
+        copy_to_golden=0 if golden else reader.read_literal(2),
+        copy_to_altref=0 if altref else reader.read_literal(2),
+        sign_bias_golden=inter and reader.read_flag(),
+        sign_bias_altref=inter and reader.read_flag(),
+        refresh_entropy=reader.read_flag(),
+        refresh_last=reader.read_flag() if inter else True,
+        skip_enabled=False,
+        prob_skip_false=0,
+        prob_intra=0,
+        prob_last=0,
+        prob_golden=0,
     )
-    filter_deltas = _parse_filter_deltas(reader)
-    log2_partitions = reader.read_literal(2)
-    quantizer = QuantizerIndices(
-        reader.read_literal(7), *(reader.read_optional(4) or 0 for _ in range(5))
-    )
-    golden = altref = last = True
-    copy_to_golden = copy_to_altref = 0
-    bias_golden = bias_altref = False
-    if not tag.key_frame:
-        golden, altref = reader.read_flag(), reader.read_flag()
-        copy_to_golden = 0 if golden else reader.read_literal(2)
-        copy_to_altref = 0 if altref else reader.read_literal(2)
-        bias_golden, bias_altref = reader.read_flag(), reader.read_flag()
-    refresh_entropy = reader.read_flag()
-    if not tag.key_frame:
-        last = reader.read_flag()
     coefficients = probabilities.coefficients.copy()
     _read_coefficient_updates(reader.data, reader.window, coefficients.reshape(-1))
     probabilities = probabilities._replace(coefficients=coefficients)
-    skip_enabled = reader.read_flag()
-    prob_skip_false = reader.read_literal(8) if skip_enabled else 0
-    prob_intra = prob_last = prob_golden = 0
-    if not tag.key_frame:
+    if reader.read_flag():
+        header = header._replace(skip_enabled=True, prob_skip_false=reader.read_literal(8))
+    if inter:
         prob_intra, prob_last, prob_golden = (reader.read_literal(8) for _ in range(3))
+        header = header._replace(
+            prob_intra=prob_intra, prob_last=prob_last, prob_golden=prob_golden
+        )
         probabilities = _parse_mode_probabilities(reader, probabilities)
-    header = FrameHeader(
-        tag.key_frame,
-        tag.version,
-        tag.show,
-        *sizes,
-        color_space,
-        clamping_type,
-        segmentation,
-        simple_filter,
-        filter_level,
-        sharpness,
-        filter_deltas,
-        log2_partitions,
-        quantizer,
-        golden,
-        altref,
-        copy_to_golden,
-        copy_to_altref,
-        bias_golden,
-        bias_altref,
-        refresh_entropy,
-        last,
-        skip_enabled,
-        prob_skip_false,
-        prob_intra,
-        prob_last,
-        prob_golden,
-    )
     return header, probabilities
 
 
@@ -327,9 +311,8 @@ def _parse_segmentation(reader: BoolReader) -> SegmentationUpdate:
     absolute = False
     quantizer = filter_level = probabilities = None
     if update_data:
-        absolute = (
-            reader.read_flag()
-        )  # as section 19.2 has it; section 9.3 has it the other way round (erratum 7519)
+        # as section 19.2 has it; section 9.3 has it the other way round (erratum 7519)
+        absolute = reader.read_flag()
         quantizer = tuple(reader.read_optional(7) or 0 for _ in range(4))
         filter_level = tuple(reader.read_optional(6) or 0 for _ in range(4))
     if update_map:
@@ -338,6 +321,12 @@ def _parse_segmentation(reader: BoolReader) -> SegmentationUpdate:
         )
         probabilities = (first, second, third)
     return SegmentationUpdate(True, absolute, quantizer, filter_level, probabilities)
+
+
+def _parse_quantizer(reader: BoolReader) -> QuantizerIndices:
+    return QuantizerIndices(
+        reader.read_literal(7), *(reader.read_optional(4) or 0 for _ in range(5))
+    )
 
 
 def _serialize_segmentation(update: SegmentationUpdate, writer: BoolWriter) -> None:
