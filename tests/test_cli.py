@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from fractions import Fraction
 from pathlib import Path
@@ -24,6 +25,7 @@ from click.testing import CliRunner
 from codec.frame import Image
 from excamera_dask.cli import cli, main
 from excamera_dask.cli.display import Estimate, clock, fraction_done
+from excamera_dask.cli.failures import explain
 from excamera_dask.cli.libvpx_options import OPTIONS
 from excamera_dask.cli.output import as_json
 from excamera_dask.cli.values import BatchChunks, CqLevels, Executor, Methods, Number, Times
@@ -412,6 +414,16 @@ def test_doctor_finds_this_machine_fit() -> None:
     findings = json.loads(done.stdout)
     assert findings["errors"] == []
     assert findings["cores"] >= 1 and findings["packages"]["numba"]
+
+
+def test_what_fails_because_of_an_interrupt_is_one() -> None:
+    """As where it comes within `threading.Condition.wait`, which then holds no lock to be released."""
+    lock = threading.Lock()
+    with pytest.raises(RuntimeError) as caught, lock:
+        lock.release()
+        raise KeyboardInterrupt
+    assert explain(caught.value) == (130, "interrupted")
+    assert explain(RuntimeError("of its own"))[0] == 70
 
 
 @pytest.mark.parametrize("stop, again", [("SIGINT", 0), ("SIGTERM", 0), ("SIGTERM", 0.3)])

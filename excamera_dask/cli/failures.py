@@ -65,6 +65,8 @@ def explain(error: BaseException) -> tuple[int, str]:
         )
     if _is_expected(error):
         return FAILED, _one_line(str(error) or type(error).__name__)
+    if _came_of_an_interrupt(error):
+        return INTERRUPTED, "interrupted"
     try:
         check_files()
     except InstallationError as cause:
@@ -78,6 +80,14 @@ def _is_wrong_use(error: BaseException) -> bool:
     """Whether an executor refuses what was asked for; it is loaded then, and else need not be."""
     executors = sys.modules.get("executors.base")
     return executors is not None and isinstance(error, executors.WrongUse)
+
+
+def _came_of_an_interrupt(error: BaseException) -> bool:
+    """Whether it was raised on the way out: a lock that an interrupt took from its holder cannot be released, for one."""
+    before = error.__context__
+    return isinstance(before, KeyboardInterrupt) or (
+        before is not None and _came_of_an_interrupt(before)
+    )
 
 
 def _is_unmapped(error: BaseException) -> bool:
