@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -13,29 +13,40 @@ import executors.aws_lambda
 from codec.kernel_cache import INTERPRETED, cache_root
 from excamera_dask.errors import ExcameraError
 from excamera_dask.sources import SourceInfo
+from excamera_dask.storage import S3Url, locate
 from excamera_dask.storage.access import Access, find_access
+from excamera_dask.storage.bucket import open_bucket
 from excamera_dask.storage.errors import StorageError
 from executors.aws_lambda.backend import LOCAL, check_backend
 from executors.aws_lambda.config import setting
-from executors.loopback import reach_loopback_directly
+from executors.loopback import VARIABLES, reach_loopback_directly
 
-PASSED_ON = (
-    "AWS_ENDPOINT_URL",
-    "AWS_ENDPOINT_URL_S3",
-    "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS",
-    "AWS_SKIP_SIGNATURE",
-    "AWS_ALLOW_HTTP",
-    "HTTP_PROXY",
-    "HTTPS_PROXY",
-    "NO_PROXY",
-    "PATH",
-    "NUMBA_DISABLE_JIT",
-)
+PASSED_ON = (*VARIABLES, "PATH", "NUMBA_DISABLE_JIT")
 """Variables that functions on this machine get from the client."""
+TELLING = (
+    "AWS_ACCESS_KEY_ID",
+    "AWS_PROFILE",
+    "AWS_DEFAULT_PROFILE",
+    "AWS_SKIP_SIGNATURE",
+    "AWS_WEB_IDENTITY_TOKEN_FILE",
+    "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+    "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+)
+"""Variables any of which says how this user signs, if he does."""
 SHARED_FILES = {
     "AWS_SHARED_CREDENTIALS_FILE": "~/.aws/credentials",
     "AWS_CONFIG_FILE": "~/.aws/config",
 }
+
+
+def store_access() -> Access | None:
+    """How this user reaches object stores, where anything but an instance's metadata says so, and it can be used."""
+    told = any(map(os.environ.get, TELLING))
+    files = (os.environ.get(name) or usual for name, usual in SHARED_FILES.items())
+    if told or any(Path(file).expanduser().exists() for file in files):
+        with contextlib.suppress(StorageError):  # told by whoever asks a store for something
+            return find_access()
+    return None
 
 
 class LambdaCluster(executors.aws_lambda.LambdaCluster):
@@ -56,13 +67,22 @@ def options_for(options: Mapping[str, Any], source: SourceInfo) -> dict[str, Any
         raise ExcameraError(
             f"{source.path}: Lambda functions cannot read this machine's files: copy it to S3 and give its s3:// URL"
         )
-    if "://" in source.path:
-        return with_means({"inputs": (source.path,), **options})
-    return with_means(options, (str(Path(source.path).parent),))
+    place = locate(source.path)
+    if isinstance(place, S3Url):
+        bucket = open_bucket(place.bucket)
+        return with_means({"inputs": (source.path,), **options}, lambda: bucket.access)
+    return with_means(options, lambda: None, (str(Path(place).parent),))
 
 
-def with_means(options: Mapping[str, Any], folders: Sequence[str] = ()) -> dict[str, Any]:
-    """Options of a cluster, with what functions on this machine need; folders: that they must see."""
+def with_means(
+    options: Mapping[str, Any],
+    find: Callable[[], Access | None] = store_access,
+    folders: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Options of a cluster, with what functions on this machine need.
+
+    find: finds the access to the store that they read from, if they do; folders: that they must see.
+    """
     if setting("backend", options.get("backend")) != LOCAL:
         from excamera_dask.lambda_image import versions
 
@@ -70,8 +90,10 @@ def with_means(options: Mapping[str, Any], folders: Sequence[str] = ()) -> dict[
     given = setting("environment", options.get("environment"))
     local = setting("backend-options", options.get("backend_options"))
     local["visible"] = (*local.get("visible", ()), *folders, *seen_by_workers())
-    access = store_access()
+    access = find()
     local.setdefault("credentials", credentials_of(access))
+    if access is not None:
+        local.setdefault("region", setting("region", options.get("region")) or access.region)
     return {
         **options,
         "environment": {**worker_environment(access), **given},
@@ -89,16 +111,6 @@ def _is_here(backend: str) -> bool:
     return urlsplit(backend).hostname in ("127.0.0.1", "::1", "localhost")
 
 
-def store_access() -> Access | None:
-    """How this user reaches object stores, where anything but an instance's metadata says so, and it can be used."""
-    told = any(map(os.environ.get, ("AWS_ACCESS_KEY_ID", "AWS_PROFILE")))
-    files = (os.environ.get(name) or usual for name, usual in SHARED_FILES.items())
-    if told or any(Path(file).expanduser().exists() for file in files):
-        with contextlib.suppress(StorageError):  # told by whoever asks a store for something
-            return find_access()
-    return None
-
-
 def credentials_of(access: Access | None) -> dict[str, str] | None:
     """What functions on this machine sign with, as the local Lambda's setting `credentials` takes it: what this user does."""
     if access is None or access.is_anonymous:
@@ -110,12 +122,12 @@ def credentials_of(access: Access | None) -> dict[str, str] | None:
 def worker_environment(access: Access | None = None) -> dict[str, str]:
     """What functions on this machine need to find: encoders, storage, and the kernels that are compiled already.
 
-    access: to the store that this user has; its endpoint may stand in a file that functions do not see.
+    access: to the store that this user has, wherever that is said: functions do not see what says it.
     """
-    reach_loopback_directly()
+    reach_loopback_directly(access.endpoint if access else None)
     passed = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
-    if access is not None and access.endpoint is not None:
-        passed["AWS_ENDPOINT_URL_S3"] = access.endpoint
+    if access is not None:
+        passed |= access.variables()
     if INTERPRETED:
         return passed
     return passed | {"EXCAMERA_CACHE_DIR": str(cache_root())}

@@ -146,7 +146,10 @@ def s3_error(status: int, code: str, more: str = "", **headers: str) -> Fault:
 
 
 class Proxy:
-    """An HTTP server in front of a store; `fault` is asked about each request, `seen` keeps them."""
+    """An HTTP server in front of a store; `fault` is asked about each request, `seen` keeps them.
+
+    As a client's HTTP proxy it leads to that store whatever name it is asked for.
+    """
 
     def __init__(self, store: str) -> None:
         self.store = urlsplit(store)
@@ -211,8 +214,10 @@ class Proxy:
 
             def pass_on(self, body: bytes, fault: Fault) -> None:
                 connection = http.client.HTTPConnection(proxy.store.netloc, timeout=30)
-                headers = {k: v for k, v in self.headers.items() if k.lower() != "expect"}
-                connection.request(self.command, self.path, body, headers)
+                dropped = ("expect",) if self.path.startswith("/") else ("expect", "host")
+                headers = {k: v for k, v in self.headers.items() if k.lower() not in dropped}
+                path = urlsplit(self.path)._replace(scheme="", netloc="").geturl()
+                connection.request(self.command, path, body, headers)
                 answer = connection.getresponse()
                 data = answer.read()
                 kept = [

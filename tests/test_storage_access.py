@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import http.server
+import os
+import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,13 +17,21 @@ from local_lambda import HANDLER, TESTS, invoke
 from stores import Store
 
 from excamera_dask.cli import cli
-from excamera_dask.lambda_jobs import credentials_of, store_access, with_means, worker_environment
+from excamera_dask.lambda_jobs import (
+    credentials_of,
+    options_for,
+    store_access,
+    with_means,
+    worker_environment,
+)
 from excamera_dask.sources import open_source
 from excamera_dask.storage import ObjectArchived, StorageError, open_input, open_output
 from excamera_dask.storage.access import Access, aws_host, find_access
 from excamera_dask.storage.bucket import open_bucket
+from executors import loopback
 from executors.aws_lambda.deploy import Place
 from executors.aws_lambda.deploy.session import AwsRefused, client, open_session
+from executors.loopback import VARIABLES
 
 
 def regions() -> list[str]:
@@ -81,16 +91,77 @@ def test_empty_variables_hide_nothing(
         assert file.read() == b"abc"
 
 
-@pytest.mark.parametrize("how", ["variables", "shared files", "anonymous"])
+OF_OBSTORE = (
+    "SKIP_SIGNATURE", "S3_EXPRESS", "DISABLE_TAGGING", "REQUEST_PAYER", "CONDITIONAL_PUT", "CHECKSUM_ALGORITHM",
+    "SERVER_SIDE_ENCRYPTION", "UNSIGNED_PAYLOAD", "COPY_IF_NOT_EXISTS",
+)  # fmt: skip
+OF_BOTO3 = (
+    "PROFILE", "DEFAULT_PROFILE", "CA_BUNDLE", "CONFIG_FILE", "SHARED_CREDENTIALS_FILE", "REGION", "DEFAULT_REGION",
+    "MAX_ATTEMPTS", "RETRY_MODE", "ENDPOINT_URL_S3", "ENDPOINT_URL_LAMBDA", "ROLE_ARN", "WEB_IDENTITY_TOKEN_FILE",
+    "IGNORE_CONFIGURED_ENDPOINT_URLS",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("keys", ["in variables", "in a file"])
+@pytest.mark.parametrize("name", [*OF_OBSTORE, *OF_BOTO3])
+def test_an_empty_variable_counts_as_not_set(
+    s3: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, keys: str
+) -> None:
+    url = s3.put("film", b"abc")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    if keys == "in a file":
+        shared_files(tmp_path, monkeypatch)
+        monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+        (tmp_path / ".aws").symlink_to(tmp_path)
+    monkeypatch.setenv(f"AWS_{name}", "")
+    with open_input(url) as file:
+        assert file.read() == b"abc"
+    open_bucket(s3.bucket).access.client().list_objects_v2(Bucket=s3.bucket)
+    place = Place(region="us-east-1")
+    assert client(open_session(place), "lambda", place).meta.endpoint_url == s3.endpoint
+
+
+@pytest.mark.parametrize("name", OF_OBSTORE)
+def test_a_value_that_a_variable_cannot_have_is_one_line(
+    s3: Store, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    if name == "COPY_IF_NOT_EXISTS":
+        pytest.skip("is of no use here, and not looked at")
+    monkeypatch.setenv(f"AWS_{name}", "banana")
+    with pytest.raises(StorageError, match=r"AWS_.*banana") as refusal:
+        open_input(s3.url("film"))
+    assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("value", ["1", "yes", "false", "banana", ""])
+def test_endpoints_are_ignored_by_boto3s_word_alone(
+    s3: Store, monkeypatch: pytest.MonkeyPatch, value: str
+) -> None:
+    monkeypatch.setenv("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", value)
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", s3.endpoint)
+    assert boto3.client("s3").meta.endpoint_url == s3.endpoint
+    access = find_access()
+    assert access.endpoint == access.client().meta.endpoint_url == s3.endpoint
+    assert Place(region="eu-west-1").endpoint("s3") == s3.endpoint
+
+
+HOW_TO_IGNORE = ["variables", "shared files", "shared files alone", "anonymous"]
+
+
+@pytest.mark.parametrize("value", ["true", "TRUE"])
+@pytest.mark.parametrize("how", HOW_TO_IGNORE)
 def test_endpoints_that_are_to_be_ignored_are(
-    no_aws: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, how: str
+    no_aws: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, how: str, value: str
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:9")
-    monkeypatch.setenv("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "true")
+    if how != "shared files alone":
+        monkeypatch.setenv("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", value)
     monkeypatch.setenv("AWS_REGION", "eu-west-1")
-    if how == "shared files":
-        shared_files(tmp_path, monkeypatch, "[default]\nendpoint_url = http://127.0.0.1:9\n")
+    if how.startswith("shared files"):
+        ignored = f"ignore_configured_endpoint_urls = {value}\n" if how.endswith("alone") else ""
+        config = f"[default]\nendpoint_url = http://127.0.0.1:9\n{ignored}"
+        shared_files(tmp_path, monkeypatch, config)
     elif how == "variables":
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", "a")
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "b")
@@ -99,9 +170,14 @@ def test_endpoints_that_are_to_be_ignored_are(
     access = find_access()
     assert access.endpoint is None
     assert access.client().meta.endpoint_url == "https://s3.eu-west-1.amazonaws.com"
-    store = open_bucket("films")._store
-    assert store.config["endpoint"] == "https://films.s3.eu-west-1.amazonaws.com"
-    assert Place(region="eu-west-1").endpoint("s3") is None
+    options = access.options("films")
+    assert options["endpoint"] == "https://films.s3.eu-west-1.amazonaws.com"
+    assert options["aws_endpoint_url_s3"] == options["endpoint"]
+    if how != "shared files alone":
+        assert Place(region="eu-west-1").endpoint("s3") is None
+    given = with_means({"backend": "local"})["environment"]
+    named = {name: given[name] for name in given if "ENDPOINT" in name}
+    assert named == {"AWS_IGNORE_CONFIGURED_ENDPOINT_URLS": "true"}
 
 
 def break_aws(what: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -189,6 +265,52 @@ def test_lambdas_side_tells_it_too(
         assert "AWS_ENDPOINT_URL" in str(refusal.value)
 
 
+NO_CREDENTIALS = {
+    "no such program": "credential_process = /no/such/program\n",
+    "a program that fails": "credential_process = false\n",
+    "a program that says nothing": "credential_process = true\n",
+    "a program that says something else": "credential_process = echo [1]\n",
+    "no token": "role_arn = arn:aws:iam::123456789012:role/x\nweb_identity_token_file = /no/token\n",
+    "no sign-in": (
+        "sso_start_url = https://x.example/start\nsso_region = us-east-1\nsso_account_id = 1\nsso_role_name = r\n"
+    ),
+    "a metadata server elsewhere": "",
+}
+
+
+@pytest.fixture(params=NO_CREDENTIALS)
+def no_credentials(
+    request: pytest.FixtureRequest, no_aws: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Something is to tell credentials, and cannot."""
+    shared_files(tmp_path, monkeypatch, f"[default]\n{NO_CREDENTIALS[request.param]}")
+    (tmp_path / "credentials").unlink()
+    if request.param == "a metadata server elsewhere":
+        monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", "http://evil.example/x")
+
+
+def test_credentials_that_cannot_be_had_are_one_line(no_credentials: None) -> None:
+    with pytest.raises(StorageError, match="AWS configuration: ") as refusal:
+        open_input("s3://films/film")
+    assert "\n" not in str(refusal.value)
+    with pytest.raises(AwsRefused) as refused:
+        open_session(Place(region="eu-west-1"))
+    assert "\n" not in str(refused.value) and "AWS_ENDPOINT_URL" not in str(refused.value)
+    assert store_access() is None
+    assert with_means({"backend": "local"})["backend_options"]["credentials"] is None
+
+
+@pytest.mark.parametrize("name", ["AWS_PROFILE", "AWS_DEFAULT_PROFILE"])
+def test_a_profile_that_is_not_there_is_named(
+    credentials: None, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv(name, "nobodys")
+    with pytest.raises(AwsRefused, match="no AWS profile nobodys"):
+        open_session(Place(region="eu-west-1"))
+    with pytest.raises(StorageError, match="nobodys"):
+        find_access()
+
+
 class _Odd(http.server.BaseHTTPRequestHandler):
     """A store that knows no ranges, but for objects that are archived."""
 
@@ -253,7 +375,142 @@ def test_loopback_is_not_asked_for_through_a_proxy(
     assert worker_environment()["NO_PROXY"].split(",")[0] == "internal.example"
 
 
+def names_of_here() -> list[str]:
+    return ["127.0.0.1", "localhost", "127.0.0.2", "127.1.2.3", "0.0.0.0", socket.gethostname()]
+
+
+@pytest.mark.parametrize("host", names_of_here())
+def test_no_name_of_this_machine_is_asked_for_through_a_proxy(
+    s3: Store, monkeypatch: pytest.MonkeyPatch, host: str
+) -> None:
+    monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{stores.free_port()}")
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.setenv(name, "")
+    with http.server.ThreadingHTTPServer(("0.0.0.0", 0), _Odd) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        endpoint = f"http://{host}:{server.server_port}"
+        monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+        with pytest.raises(StorageError, match="no ranges"):
+            open_input("s3://films/film")
+        ours = open_bucket("films").access.client()
+        assert ours.get_object(Bucket="films", Key="film")["Body"].read() == bytes(100_000)
+        place = Place(region="us-east-1", endpoint_url=endpoint)
+        theirs = client(open_session(place), "s3", place)
+        assert theirs.get_object(Bucket="films", Key="film")["Body"].read() == bytes(100_000)
+        server.shutdown()
+
+
+def test_names_in_the_file_of_hosts_are_this_machines_where_their_address_is(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "hosts").write_text(
+        "# 127.0.0.1 nobody\n127.0.1.1 box.example box # ours\n203.0.113.1 far\n\nfe80::zz odd\n127.0.0.1\n"
+    )
+    monkeypatch.setattr(loopback, "_NAMES", tmp_path / "hosts")
+    monkeypatch.setenv("all_proxy", "http://127.0.0.1:9")
+    monkeypatch.setenv("no_proxy", "internal.example")
+    monkeypatch.setenv("NO_PROXY", "")
+    loopback.reach_loopback_directly(
+        "http://203.0.113.2:9", None, "http://[bad", "http://127.3.3.3"
+    )
+    told = os.environ["NO_PROXY"].split(",")
+    assert told[0] == "internal.example" and {"box.example", "box", "127.3.3.3"} < set(told)
+    assert not {"nobody", "#", "far", "odd", "ours", "203.0.113.2"} & set(told)
+
+
 # What workers on this machine get
+
+
+def told_by_a_file(how: str, folder: Path, endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Region, endpoint and keys in a profile, or from a program."""
+    for name in ("ENDPOINT_URL", "ACCESS_KEY_ID", "SECRET_ACCESS_KEY", "REGION"):
+        monkeypatch.delenv(f"AWS_{name}")
+    there = f"region = eu-central-1\nendpoint_url = {endpoint}\n"
+    if how == "a profile":
+        shared_files(folder, monkeypatch, f"[profile films]\n{there}")
+        (folder / "credentials").write_text(
+            "[films]\naws_access_key_id = tester\naws_secret_access_key = secret\n"
+        )
+        monkeypatch.setenv("AWS_PROFILE", "films")
+    else:
+        keys = '{"Version": 1, "AccessKeyId": "tester", "SecretAccessKey": "secret"}'
+        shared_files(folder, monkeypatch, f"[default]\n{there}credential_process = echo '{keys}'\n")
+        (folder / "credentials").unlink()
+
+
+def read_in_a_function(url: str) -> str:
+    """What a function on this machine reads of an object, with what it is given for a job."""
+    pytest.importorskip("awslambdaric")
+    from executors.local_lambda import LocalLambda
+
+    options = with_means({"backend": "local"})
+    with LocalLambda(**options["backend_options"]) as local:
+        local.create_function(
+            "read", HANDLER, code=TESTS, environment=options["environment"], timeout=30
+        )
+        return str(invoke(local.client(), "read", "read_object", url=url))
+
+
+@pytest.mark.parametrize("how", ["AWS_REGION", "AWS_DEFAULT_REGION", "a profile", "a program"])
+def test_local_workers_ask_in_the_region_that_the_user_asks_in(
+    s3: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, how: str
+) -> None:
+    """Of a store that is strict, and does not tell where else to ask."""
+    url = s3.put("film", b"abc")
+    with stores.Proxy(s3.endpoint) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
+        if how.startswith("AWS_"):
+            monkeypatch.delenv("AWS_REGION")
+            monkeypatch.setenv(how, "eu-central-1")
+        else:
+            told_by_a_file(how, tmp_path, proxy.endpoint, monkeypatch)
+        elsewhere = stores.s3_error(400, "AuthorizationHeaderMalformed")
+        proxy.fault = lambda request: (
+            None if "Credential=tester/" in request.authorization
+            and "/eu-central-1/s3/" in request.authorization else elsewhere
+        )  # fmt: skip
+        assert open_input(url).read() == b"abc"
+        assert read_in_a_function(url) == "abc"
+
+
+def test_a_region_that_is_chosen_for_functions_stays(
+    s3: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_REGION", "cn-north-1")
+
+    def region(**options: object) -> str:
+        return str(with_means({"backend": "local", **options})["backend_options"]["region"])
+
+    assert region() == "cn-north-1"
+    assert region(region="eu-west-1") == "eu-west-1"
+    assert region(region="eu-west-1", backend_options={"region": "eu-west-2"}) == "eu-west-2"
+
+
+@pytest.mark.parametrize("name", ["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"])
+def test_local_workers_reach_a_store_through_the_users_proxy(
+    s3: Store, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    url = s3.put("film", b"abc")
+    for other in VARIABLES:
+        monkeypatch.setenv(other, "")
+        monkeypatch.delenv(other)
+    with stores.Proxy(s3.endpoint) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", "http://store.example:9000")
+        monkeypatch.setenv(name, proxy.endpoint)
+        assert open_input(url).read() == b"abc"
+        assert read_in_a_function(url) == "abc"
+
+
+def test_workers_that_read_files_need_no_credentials(
+    no_aws: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    shared_files(tmp_path, monkeypatch, "[default]\ncredential_process = touch asked\n")
+    (tmp_path / "credentials").unlink()
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "film.y4m").write_bytes(b"YUV4MPEG2 W16 H16 F25:1\nFRAME\n" + bytes(384))
+    options = options_for({"backend": "local"}, open_source(tmp_path / "film.y4m"))
+    assert options["backend_options"]["credentials"] is None
+    assert not (tmp_path / "asked").exists()
 
 
 def test_local_workers_sign_as_the_user_does(
@@ -289,9 +546,6 @@ def test_local_workers_sign_as_the_user_does(
 def test_a_function_here_reads_from_a_store_that_checks_keys(
     s3: Store, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
-    pytest.importorskip("awslambdaric")
-    from executors.local_lambda import LocalLambda
-
     url = s3.put("film", b"abc")
     s3.client.put_object_acl(Bucket=s3.bucket, Key="film", ACL="public-read")
     if how == "anonymous":
@@ -305,12 +559,7 @@ def test_a_function_here_reads_from_a_store_that_checks_keys(
             return None if known else stores.s3_error(403, "InvalidAccessKeyId")
 
         proxy.fault = check
-        options = with_means({"backend": "local"})
-        with LocalLambda(**options["backend_options"]) as local:
-            local.create_function(
-                "read", HANDLER, code=TESTS, environment=options["environment"], timeout=30
-            )
-            assert invoke(local.client(), "read", "read_object", url=url) == "abc"
+        assert read_in_a_function(url) == "abc"
 
 
 def test_nobody_is_asked_for_credentials_that_a_job_may_not_need(

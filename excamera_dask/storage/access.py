@@ -18,6 +18,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from excamera_dask.storage.errors import NoCredentials, StorageError
+from executors.aws_variables import UNFORESEEN, forget_empty_variables, ignores_endpoints
 
 DEFAULT_REGION = "us-east-1"
 _REGION = re.compile(r"[A-Za-z0-9._-]{1,63}")
@@ -30,6 +31,7 @@ SUFFIXES = {
     "eusc-": "amazonaws.eu",
 }
 """Where AWS's hosts are outside its usual partition, by the beginning of a region's name."""
+_YES, _NO = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
 CREDENTIALS_LAST = timedelta(minutes=5)
 """After which the chain is asked again; it renews what expires."""
 CONNECT_SECONDS, STALL_SECONDS, ATTEMPT_SECONDS = 3, 8, 60
@@ -64,15 +66,25 @@ class Access:
         """Requests are not signed: for public buckets."""
         return self.key_id is None and self.refresh is None
 
+    def variables(self) -> dict[str, str]:
+        """What says the same in another environment, but for region and keys."""
+        store = {"AWS_IGNORE_CONFIGURED_ENDPOINT_URLS": "true"}
+        if self.endpoint is not None:
+            store = {"AWS_ENDPOINT_URL_S3": self.endpoint}
+        return store | ({"AWS_SKIP_SIGNATURE": "true"} if self.is_anonymous else {})
+
     def name(self) -> str:
         """The endpoint in words."""
         return self.endpoint or f"AWS in {self.region}"
 
     def options(self, bucket: str) -> dict[str, Any]:
-        """What obstore's S3Store is made with."""
+        """What obstore's S3Store is made with; whatever is left out, obstore looks for in the environment."""
+        address = self._address(bucket)
         options: dict[str, Any] = {
             "region": self.region,
-            "endpoint": self._address(bucket),  # always: obstore looks into the environment else
+            "endpoint": address,
+            "aws_endpoint_url_s3": address,
+            "skip_signature": self.is_anonymous,
             "virtual_hosted_style_request": self._is_in_host(bucket),
             "client_options": {
                 "allow_http": (self.endpoint or "").startswith("http:"),
@@ -88,15 +100,14 @@ class Access:
             options |= {"access_key_id": self.key_id, "secret_access_key": self.secret}
             if self.token:
                 options["session_token"] = self.token
-        else:
-            options["skip_signature"] = True
         return options
 
     def keys(self) -> tuple[str, str, str | None]:
-        """Key, secret and token, as they are now; not of an anonymous access."""
+        """Key, secret and token, as they are now; not of an anonymous access. Raises StorageError."""
         key_id, secret, token = self.key_id, self.secret, self.token
         if self.refresh is not None:
-            frozen = self.refresh()
+            with _configuration_told():
+                frozen = self.refresh()
             key_id, secret, token = frozen.access_key, frozen.secret_key, frozen.token
         assert key_id is not None and secret is not None
         for name, value in (("ACCESS_KEY_ID", key_id), ("SESSION_TOKEN", token or "")):
@@ -142,6 +153,7 @@ class Access:
             response_checksum_validation="when_required",
             s3={"addressing_style": "path" if self.endpoint else "auto"},
             signature_version=UNSIGNED if self.is_anonymous else None,
+            ignore_configured_endpoint_urls=self.endpoint is None,
         )
         with _configuration_told():
             return boto3.Session().client(
@@ -158,8 +170,9 @@ def aws_host(region: str) -> str:
 
 def find_access() -> Access:
     """The access that the environment and AWS's shared files describe; raises NoCredentials, StorageError."""
+    forget_empty_variables()
     environment = os.environ
-    if _is_true(environment.get("AWS_SKIP_SIGNATURE")):
+    if _skips_signature():
         return Access(_region() or DEFAULT_REGION, _endpoint())
     if _environment_says_all():
         return Access(
@@ -182,7 +195,8 @@ def environment_key() -> tuple[tuple[str, str], ...]:
 def _environment_says_all() -> bool:
     present = all(map(os.environ.get, ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")))
     config = Path(os.environ.get("AWS_CONFIG_FILE") or "~/.aws/config").expanduser()
-    return present and not os.environ.get("AWS_PROFILE") and not config.exists()
+    profile = any(map(os.environ.get, ("AWS_PROFILE", "AWS_DEFAULT_PROFILE")))
+    return present and not profile and not config.exists()
 
 
 def _region() -> str | None:
@@ -191,7 +205,7 @@ def _region() -> str | None:
 
 def _endpoint() -> str | None:
     """What the environment says of the store; raises StorageError for what is no URL."""
-    if _is_true(os.environ.get("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS")):
+    if ignores_endpoints():
         return None
     for name in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"):
         if value := os.environ.get(name):
@@ -214,8 +228,12 @@ def is_endpoint(text: str) -> bool:
         return False
 
 
-def _is_true(value: str | None) -> bool:
-    return (value or "").lower() in ("1", "true", "yes", "on")
+def _skips_signature() -> bool:
+    """Whether requests are not to be signed; raises StorageError for what is no answer."""
+    value = os.environ.get("AWS_SKIP_SIGNATURE", "false")
+    if value.lower() not in (*_YES, *_NO):
+        raise StorageError(f"AWS_SKIP_SIGNATURE is {value!r}: give true or false")
+    return value.lower() in _YES
 
 
 @contextlib.contextmanager
@@ -225,7 +243,7 @@ def _configuration_told() -> Iterator[None]:
 
     try:
         yield
-    except (BotoCoreError, ClientError, ValueError) as error:
+    except (BotoCoreError, ClientError, *UNFORESEEN) as error:
         raise StorageError(f"AWS configuration: {' '.join(str(error).split())}") from None
 
 
@@ -238,8 +256,6 @@ def _from_boto3() -> Access:
         region = os.environ.get("AWS_REGION") or session.region_name or DEFAULT_REGION
         credentials = session.get_credentials()
         endpoint = str(session.client("s3", region_name=region).meta.endpoint_url)
-        if credentials is not None:
-            credentials.get_frozen_credentials()  # fails now where it would fail in mid job
     if credentials is None:
         raise NoCredentials(
             "no AWS credentials found: set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY "
@@ -248,5 +264,5 @@ def _from_boto3() -> Access:
     usual = (f"https://{aws_host(region)}", "https://s3.amazonaws.com")
     own = None if endpoint in usual else endpoint
     access = Access(region, own, refresh=credentials.get_frozen_credentials)
-    access.keys()
+    access.keys()  # fails now where it would fail in mid job
     return access

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, TypeVar
 from excamera_dask.storage.access import Access, environment_key, find_access
 from excamera_dask.storage.errors import StorageError, WrongRegion
 from excamera_dask.storage.failures import Failure, explain, failure_of
+from executors.loopback import reach_loopback_directly
 
 T = TypeVar("T")
 
@@ -67,13 +68,18 @@ class Bucket:
         self._use(access)
 
     def _use(self, access: Access) -> None:
+        from obstore.exceptions import BaseError
         from obstore.store import S3Store
 
-        from executors.loopback import reach_loopback_directly
-
-        reach_loopback_directly()
+        reach_loopback_directly(access.endpoint)
         self.access = access
-        self._store: Any = S3Store(self.name, **access.options(self.name))
+        try:
+            self._store: Any = S3Store(self.name, **access.options(self.name))
+        except BaseError as error:  # it reads more of the environment than anybody else
+            reason = str(error).partition("\n")[0].rpartition("error: ")[2]
+            raise StorageError(
+                f"an AWS_ variable of the environment cannot be used: {reason}"
+            ) from None
 
     async def read(
         self,

@@ -70,7 +70,8 @@ WORKER = "executors.aws_lambda.handler.handle"
     help="Seconds here for a second of AWS's delays.",
 )
 @click.option(
-    "--region", default="us-east-1", show_default=True, help="Region that it claims to be."
+    "--region",
+    help="Region that it claims to be  [default: the one that your store is asked in, else us-east-1]",
 )
 @click.option(
     "--network",
@@ -107,12 +108,14 @@ def local(
     with these keys, which are new at each start.
     """
     from excamera_dask.lambda_jobs import credentials_of, seen_by_workers, store_access
+    from excamera_dask.storage.access import DEFAULT_REGION
     from executors.local_lambda import LocalLambda
 
     wanted = dict(map(parse_function, functions))
     try:
         access = store_access()
         settings |= {"visible": seen_by_workers(), "credentials": credentials_of(access)}
+        settings["region"] = settings["region"] or (access.region if access else DEFAULT_REGION)
         with LocalLambda(**settings) as server:
             for text in server.notices:
                 notice(f"note: {text}")

@@ -13,6 +13,7 @@ import botocore.exceptions as failures
 from botocore.config import Config
 
 from executors.aws_lambda.deploy.errors import DeploymentError
+from executors.aws_variables import UNFORESEEN, forget_empty_variables, ignores_endpoints
 from executors.loopback import reach_loopback_directly
 
 CONNECT_TIMEOUT = 3  # seconds
@@ -52,8 +53,7 @@ class Place:
 
 def _s3_endpoint() -> str | None:
     """The store that the environment names, unless it says that none of these count."""
-    ignored = os.environ.get("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "").lower() == "true"
-    return None if ignored else os.environ.get("AWS_ENDPOINT_URL_S3")
+    return None if ignores_endpoints() else os.environ.get("AWS_ENDPOINT_URL_S3")
 
 
 def open_session(place: Place) -> boto3.session.Session:
@@ -61,9 +61,10 @@ def open_session(place: Place) -> boto3.session.Session:
 
     Asks the instance's metadata once, for a second, where there are no credentials elsewhere. Raises: AwsRefused.
     """
+    forget_empty_variables()
     try:
         session = boto3.session.Session(
-            region_name=place.region or os.environ.get("AWS_REGION") or None,
+            region_name=place.region or os.environ.get("AWS_REGION"),
             profile_name=place.profile,
         )
         session._session.set_config_variable("metadata_service_timeout", 1)
@@ -75,6 +76,10 @@ def open_session(place: Place) -> boto3.session.Session:
         credentials.get_frozen_credentials()
     except (failures.BotoCoreError, failures.ClientError) as error:
         raise AwsRefused(explain(error, place)) from None
+    except UNFORESEEN as error:
+        raise AwsRefused(
+            f"AWS credentials cannot be had ({_brief(error)}): {CREDENTIALS}"
+        ) from None
     return session
 
 
@@ -82,7 +87,7 @@ def client(
     session: boto3.session.Session, service: str, place: Place, config: Config = FAST
 ) -> Any:
     """A boto3 client of `service`, at the place's endpoint if it has one of its own. Raises: AwsRefused."""
-    reach_loopback_directly()
+    reach_loopback_directly(place.endpoint(service))
     try:
         made = session.client(service, endpoint_url=place.endpoint(service), config=config)
         _ = urlsplit(
@@ -117,7 +122,7 @@ def explain(error: Exception, place: Place) -> str:
     if isinstance(error, (failures.NoCredentialsError, failures.PartialCredentialsError)):
         return f"no AWS credentials found: {CREDENTIALS}"
     if isinstance(error, failures.ProfileNotFound):
-        return f"there is no AWS profile {place.profile or os.environ.get('AWS_PROFILE')}: see aws configure list-profiles"
+        return f"there is no AWS profile {error.kwargs['profile']}: see aws configure list-profiles"
     if isinstance(error, failures.NoRegionError):
         return "no AWS region chosen: give --region, or set AWS_REGION"
     if isinstance(
