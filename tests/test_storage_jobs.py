@@ -436,6 +436,26 @@ def test_the_commands_take_urls(s3, source, expected, tmp_path):
     assert json.loads(run("compare", source, out))["overall"]["ssim"]["y"] > 0.5
 
 
+def test_a_job_on_objects_says_one_line(s3: stores.Store, source: str) -> None:
+    """Dask, which the check of the output must not import before it is told to be quiet, says nothing."""
+    options = ["-w", "2", "-x", "1", "-N", "12", "--no-scene-cuts", "--first-pass", "libvpx"]
+    arguments = ["encode", source, "-o", s3.url("out.webm"), *options]
+    done = subprocess.run(
+        [sys.executable, "-m", "excamera_dask.cli", *arguments], capture_output=True, text=True
+    )
+    assert (done.returncode, len(done.stderr.splitlines())) == (0, 1), done.stderr
+
+
+def test_storage_needs_no_dask(s3: stores.Store) -> None:
+    code = (
+        "import sys; from excamera_dask.storage import checks, locate\n"
+        f"checks.claim_object(locate({s3.url('out.webm')!r}))\n"
+        "sys.exit(' '.join(m for m in ('dask', 'distributed') if m in sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stderr.strip() == ""
+
+
 def test_an_existing_object_is_not_overwritten_unasked(s3, source, capsys):
     s3.put("out.webm", b"precious")
     options = ["--executor", "sync", "-N", "4", "-x", "3", "--cpu-used", "8"]

@@ -139,8 +139,8 @@ def encode(
 
     The options from --first-pass on are vpxenc's, under vpxenc's names, and hold for the first pass.
     """
+    configure_logging(log_level)  # before anything imports Dask, which reads it then
     _check_output(source, output, may_overwrite(yes, no))
-    configure_logging(log_level)
     executor_options = take_lambda_options(executor, options)
     if kf_q_weight is not None:
         options["kf_q_weight"] = kf_q_weight
