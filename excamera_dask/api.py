@@ -29,8 +29,16 @@ from excamera_dask.report import EncodeReport, versions
 from excamera_dask.scene_cuts import find_scene_cuts
 from excamera_dask.settings import Settings
 from excamera_dask.sources import SourceInfo, open_source
-from excamera_dask.storage import S3Url, Tell, claim_file, full_name, is_remote, locate
-from excamera_dask.storage.checks import claim_object
+from excamera_dask.storage import (
+    S3Url,
+    StorageError,
+    Tell,
+    claim_file,
+    full_name,
+    is_remote,
+    locate,
+)
+from excamera_dask.storage.checks import claim_object, end_begun
 from executors import Counts, Executor, open_executor
 from executors.tries import tried_in_place
 
@@ -109,7 +117,8 @@ def submit(
     workers can write and you can read: on S3 where workers are Lambda functions. Without `out` the
     Future's result is an EncodedVideo: the whole file's bytes (`container` ".webm" or ".ivf") and
     the report; its `save` writes it. client: default the current
-    one. Cancelling the Future stops the job. The compressed video is held in the cluster's memory
+    one. Cancelling the Future stops the job; what a killed worker has begun of an object is ended when the job ends
+    with an error. The compressed video is held in the cluster's memory
     until it is written; raw pictures are bounded as in `encode`.
     """
     from distributed import get_client
@@ -133,7 +142,18 @@ def submit(
     graph, keys = build_graph(made, window=window, workers=homes)
     last = (f"mux-{made.job.name}", 0)
     tasks = tried_in_place({**graph, last: (mux, draft._replace(plan=made), keys)})
-    return client.get(with_tasks(graph, tasks), last, sync=False)
+    future = client.get(with_tasks(graph, tasks), last, sync=False)
+    place = None if target is None else locate(target)
+    if isinstance(place, S3Url):
+        future.add_done_callback(partial(_end_what_was_begun, place))
+    return future
+
+
+def _end_what_was_begun(place: S3Url, future: Future) -> None:
+    """A worker that was killed while it wrote the output has left a part of it, which costs; one that failed has not."""
+    if future.status == "error":
+        with contextlib.suppress(StorageError):  # the next job with this output ends it
+            end_begun(place)
 
 
 def plan(
@@ -185,13 +205,16 @@ class _Run:
         with self.muxer:
             self._mux_ready(None)
             executor.run(graph, keys, self._take, self._tell_counts)
-        self.journal.remove()
+        self.journal.remove(self._warn)
         for warning in missing_frames(self.muxer.missing):
             self.on_event(Notice(f"{self.draft.source.path}: {warning}", is_warning=True))
         return self.muxer.report(len(done), executor.spent)
 
     def _tell(self, text: str) -> None:
         self.on_event(Notice(text))
+
+    def _warn(self, text: str) -> None:
+        self.on_event(Notice(text, is_warning=True))
 
     def _take(self, key: Any, values: Sequence[Any]) -> None:
         """A chunk is finished: keep it, write what is next in order, tell."""

@@ -12,11 +12,12 @@ from __future__ import annotations
 import hashlib
 import re
 import struct
+import warnings
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from excamera_dask.storage import PathLike, beside
+from excamera_dask.storage import PathLike, Tell, beside
 from excamera_dask.storage.folder import claimed, open_folder
 
 SUFFIX = ".excamera"
@@ -79,9 +80,9 @@ class Journal:
         digest.update(payload)
         return _MAGIC + digest.digest()
 
-    def remove(self) -> None:
-        """Remove this journal and those of earlier jobs with the same output."""
-        self._folder.remove_all(lambda name: _FOLDER.fullmatch(name) is not None)
+    def remove(self, tell: Tell = warnings.warn) -> None:
+        """Remove this journal and those of earlier jobs with the same output; `tell` is called with a line where they stay."""
+        self._folder.remove_all(lambda name: _FOLDER.fullmatch(name) is not None, tell)
 
     def close(self) -> None:
         """Let what is being written end; leave no empty folder behind a job that failed before its first chunk."""

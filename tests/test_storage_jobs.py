@@ -14,13 +14,15 @@ from pathlib import Path
 from typing import Any
 
 import av
+import dask
 import numpy as np
 import psutil
 import pytest
 import stores
 import streams
 from click.testing import CliRunner
-from distributed import Client, LocalCluster
+from distributed import Client, KilledWorker, LocalCluster
+from local_lambda import wait_for
 
 from excamera_dask import EncodedVideo, ExcameraError, planning
 from excamera_dask.api import encode, plan, submit
@@ -254,6 +256,32 @@ def test_a_submitted_job_writes_an_object(s3, source, expected, client):
     assert s3.get("saved.webm") == expected
 
 
+@pytest.mark.timeout(120)
+def test_what_a_killed_worker_has_begun_is_ended_with_its_job(s3, source, proxy):
+    """Where no other worker may try again."""
+    proxy.fault = lambda r: stores.Fault(stall=0) if "partNumber=" in r.path else None
+    with (
+        dask.config.set({"distributed.scheduler.allowed-failures": 0}),
+        LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address="127.0.0.1:0", silence_logs=50) as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):  # fmt: skip
+        client.run(small_parts)
+        future = submit(source, s3.url("out.webm"), client=client, **OPTIONS)
+        wait_for(s3.uploads, "an upload")
+        (worker,) = client.run(os.getpid).values()
+        os.kill(worker, signal.SIGKILL)
+        with pytest.raises(KilledWorker):
+            future.result(timeout=60)
+        proxy.fault = lambda r: None
+        wait_for(lambda: not s3.uploads(), "the end of the upload")
+
+
+def small_parts() -> None:
+    from excamera_dask.storage import multipart
+
+    multipart.PART_BYTES = 1000
+
+
 def test_a_plan_looks_at_an_object(source):
     assert plan(source, **OPTIONS).frame_count == FRAMES
 
@@ -362,6 +390,35 @@ def test_a_store_that_goes_away_ends_the_job_and_it_goes_on_later(s3, source, ex
     assert s3.uploads() == []
     assert encode(source, out, executor="sync", **OPTIONS).resumed_chunks >= 1
     assert s3.get("out.webm") == expected
+
+
+def refused_deletion(how: str, keys: list[str]) -> stores.Fault:
+    """As S3 refuses the whole request, or each object of it."""
+    if how == "the whole":
+        return stores.s3_error(403, "AccessDenied")
+    refused = "<Code>AccessDenied</Code><Message>Access Denied</Message>"
+    errors = "".join(f"<Error><Key>{key}</Key>{refused}</Error>" for key in keys)
+    return stores.Fault(200, f"<DeleteResult>{errors}</DeleteResult>".encode())
+
+
+@pytest.mark.parametrize("how", ["the whole", "each object", "the listing"])
+def test_finished_chunks_that_cannot_be_removed_are_told(s3, source, expected, proxy, how):
+    def refuse(request: stores.Request) -> stores.Fault | None:
+        if how == "the listing" and s3.names().count("out.webm") and "list-type" in request.path:
+            return stores.s3_error(403, "AccessDenied")
+        if how == "the listing" or request.method != "POST" or "delete" not in request.path:
+            return None
+        return refused_deletion(how, [key for key in s3.names() if key.endswith(".chunk")])
+
+    proxy.fault = refuse
+    events: list[Event] = []
+    encode(source, s3.url("out.webm"), executor="sync", on_event=events.append, **OPTIONS)
+    told = [event.text for event in events if isinstance(event, Notice) and event.is_warning]
+    (line,) = told
+    assert "access denied" in line and "s3:DeleteObject" in line and "\n" not in line
+    assert s3.url("out.webm.excamera/") in line
+    assert s3.get("out.webm") == expected
+    assert len(s3.names()) > 2
 
 
 JOB = """

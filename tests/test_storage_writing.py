@@ -167,6 +167,29 @@ def test_leftovers_that_cannot_be_looked_for_are_told_once(s3, proxy):
     assert len(s3.get("out.bin")) == MANY_BYTES
 
 
+def test_leftovers_that_cannot_be_ended_are_told_once(s3, proxy):
+    begun = s3.client.create_multipart_upload(Bucket=s3.bucket, Key="out.bin")["UploadId"]
+    proxy.fault = lambda r: (
+        stores.s3_error(403, "AccessDenied") if r.method == "DELETE" and begun in r.path else None
+    )
+    told: list[str] = []
+    claim_object(url_of(s3, "out.bin"), told.append)
+    with whole_output(s3.url("out.bin"), told.append) as file:
+        file.write(bytes(MANY_BYTES))
+    (line,) = told
+    assert "s3:AbortMultipartUpload" in line and "out.bin" in line and "\n" not in line
+    assert (s3.names(), s3.uploads()) == (["out.bin"], ["out.bin"])
+
+
+def test_leftovers_that_somebody_else_ends_are_no_news(s3, proxy):
+    s3.client.create_multipart_upload(Bucket=s3.bucket, Key="out.bin")
+    proxy.once(stores.s3_error(404, "NoSuchUpload"), method="DELETE")
+    told: list[str] = []
+    with whole_output(s3.url("out.bin"), told.append) as file:
+        file.write(bytes(MANY_BYTES))
+    assert told == []
+
+
 def test_what_cannot_be_written_is_found_out_before(s3, proxy):
     with pytest.raises(NoSuchBucket, match="no bucket no-such-bucket"):
         claim_object(S3Url("no-such-bucket", "out.bin"))
@@ -392,7 +415,7 @@ def test_removal_takes_ours_and_leaves_the_rest(parent, s3, tmp_path):
         folder = open_folder(parent, name)
         folder.write("x", b"1")
         folder.close()
-    open_folder(parent, "a").remove_all(lambda name: name in ("a", "b"))
+    open_folder(parent, "a").remove_all(lambda name: name in ("a", "b"), print)
     assert open_folder(parent, "a").names() == {}
     assert open_folder(parent, "stranger").names() == {"x": 1}
 

@@ -63,8 +63,8 @@ class Bucket:
         self.patience = AT_WORK
         self.requests = 0
         self.fetched = 0
-        self.hides_uploads = False
-        """It was found out that we may not list what was begun and not ended."""
+        self.keeps_uploads = False
+        """It was found out that we may not list, or not end, what was begun and not ended."""
         self._use(access)
 
     def _use(self, access: Access) -> None:

@@ -33,3 +33,9 @@ def claim_object(url: S3Url, tell: Tell = warnings.warn) -> None:
     upload = call(bucket, client, "create_multipart_upload", url.key)["UploadId"]
     call(bucket, client, "abort_multipart_upload", url.key, UploadId=upload)
     end_uploads(bucket, client, url.key, tell)
+
+
+def end_begun(url: S3Url, tell: Tell = warnings.warn) -> None:
+    """Remove what killed writers left of an object, or `tell` that it stays. Raises StorageError."""
+    bucket = open_bucket(url.bucket)
+    end_uploads(bucket, bucket.access.client(), url.key, tell)

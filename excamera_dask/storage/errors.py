@@ -35,6 +35,10 @@ class NoSuchObject(StorageError):
     """The object does not exist."""
 
 
+class NoSuchUpload(StorageError):
+    """An upload has been ended by somebody else."""
+
+
 class WrongRegion(StorageError):
     """The bucket is in another region than the one that was asked."""
 

@@ -12,6 +12,7 @@ from excamera_dask.storage.errors import (
     NoSuchBucket,
     NoSuchObject,
     NoSuchRange,
+    NoSuchUpload,
     ObjectArchived,
     ObjectChanged,
     StorageError,
@@ -20,7 +21,7 @@ from excamera_dask.storage.errors import (
 )
 
 _STATUS = re.compile(r"status code: (\d{3})")
-_CODE = re.compile(r"<Code>\s*(\w+)\s*</Code>")
+_CODE = re.compile(r"<Code>\s*(\w+)\s*</Code>|DeleteObjects .*\(code: (\w+)\)")
 _REGION = re.compile(r"<Region>\s*([\w-]+)\s*</Region>|expecting '([\w-]+)'")
 _CAUSE = re.compile(r'message: "((?:[^"\\]|\\.)*)"|(TimedOut|ConnectionRefused|IncompleteMessage)')
 _UNTRUSTED = re.compile(r"InvalidCertificate|UnknownIssuer|CERTIFICATE_VERIFY_FAILED")
@@ -40,7 +41,7 @@ _REDIRECTS = {
 
 
 class Failure(NamedTuple):
-    """What a request ended with: an HTTP status (0: none came), S3's code for it, its text."""
+    """What a request ended with: an HTTP status (0: none came, or one for many objects), S3's code for it, its text."""
 
     status: int
     code: str
@@ -49,7 +50,7 @@ class Failure(NamedTuple):
     @property
     def is_passing(self) -> bool:
         """Whether the same request may succeed a little later."""
-        if self.status == 0:
+        if self.status == 0 and not self.code:
             return not any(words.search(self.text) for words in (_UNTRUSTED, _NOT_TLS, _NO_RANGES))
         return self.status >= 500 or self.status in (408, 429) or self.code in _BUSY
 
@@ -67,7 +68,8 @@ def failure_of(error: BaseException) -> Failure:
     found, named = _STATUS.search(text), _CODE.search(text)
     if found is None and isinstance(error, (TimeoutError, ConnectionError)):
         return Failure(0, "", text or "timed out")
-    return Failure(int(found[1]) if found else 0, named[1] if named else "", text)
+    code = (named[1] or named[2]) if named else ""
+    return Failure(int(found[1]) if found else 0, code, text)
 
 
 def explain(failure: Failure, url: object, bucket: str, endpoint: str, region: str) -> StorageError:
@@ -77,7 +79,7 @@ def explain(failure: Failure, url: object, bucket: str, endpoint: str, region: s
     if code == "NoSuchBucket" or (status == 404 and code == "" and "list-type" in text):
         return NoSuchBucket(f"{url}: no bucket {bucket} at {endpoint}")
     if code == "NoSuchUpload":
-        return StorageError(
+        return NoSuchUpload(
             f"{url}: its upload was ended from elsewhere: does another job write it?"
         )
     if status == 404:
@@ -100,7 +102,7 @@ def explain(failure: Failure, url: object, bucket: str, endpoint: str, region: s
         return StorageError(
             f"{url}: {endpoint} sends whole objects only, and no ranges of them: copy it to a file, or to another store"
         )
-    if status == 403:
+    if status == 403 or code == "AccessDenied":
         return AccessDenied(
             f"{url}: access denied{said}: the credentials in use have no right to it"
         )

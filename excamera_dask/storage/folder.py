@@ -20,6 +20,7 @@ from excamera_dask.storage import background
 from excamera_dask.storage.bucket import open_bucket
 from excamera_dask.storage.errors import NoSuchObject, StorageError, reason_of
 from excamera_dask.storage.locations import PathLike, S3Url, locate
+from excamera_dask.storage.stream_output import Tell
 
 WRITES_AT_ONCE, READS_AT_ONCE = 16, 8
 WRITING_BYTES, KEPT_BYTES = 64 << 20, 128 << 20
@@ -48,8 +49,8 @@ class Folder(Protocol):
     def close(self) -> None:
         """Let what is under way end, briefly; leave no empty folder."""
 
-    def remove_all(self, is_ours: Callable[[str], bool]) -> None:
-        """Remove this folder and those beside it, by their names."""
+    def remove_all(self, is_ours: Callable[[str], bool], tell: Tell) -> None:
+        """Remove this folder and those beside it, by their names; `tell` is called with a line where objects stay."""
 
 
 def open_folder(parent: PathLike, name: str) -> Folder:
@@ -147,7 +148,7 @@ class FileFolder:
             self._folder.rmdir()
             self.parent.rmdir()
 
-    def remove_all(self, is_ours: Callable[[str], bool]) -> None:
+    def remove_all(self, is_ours: Callable[[str], bool], tell: Tell) -> None:
         with contextlib.suppress(OSError):
             for entry in os.scandir(self.parent):
                 if is_ours(entry.name) and entry.is_dir(follow_symlinks=False):
@@ -213,13 +214,18 @@ class ObjectFolder:
         for future in futures:
             future.cancel()
 
-    def remove_all(self, is_ours: Callable[[str], bool]) -> None:
+    def remove_all(self, is_ours: Callable[[str], bool], tell: Tell) -> None:
         self.close()
-        with contextlib.suppress(StorageError):  # the output is there: leftovers are harmless
+        try:
             found = background.run(self._bucket.below(self.parent.key))
             start = len(self.parent.key) + 1
             keys = [info.key for info in found if is_ours(info.key[start:].partition("/")[0])]
             background.run(self._bucket.delete(keys))
+        except StorageError as error:  # what is stored here has served
+            tell(
+                f"{error}; what lies below {self.parent}/ stays, and costs: "
+                "to remove it takes the rights s3:ListBucket and s3:DeleteObject"
+            )
 
     def _key(self, name: str) -> str:
         return f"{self._prefix}/{name}"

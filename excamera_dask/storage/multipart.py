@@ -16,7 +16,7 @@ from typing import Any
 
 from excamera_dask.storage import background
 from excamera_dask.storage.bucket import Bucket, open_bucket
-from excamera_dask.storage.errors import StorageError
+from excamera_dask.storage.errors import NoSuchUpload, StorageError
 from excamera_dask.storage.failures import failure_of
 from excamera_dask.storage.locations import S3Url
 from excamera_dask.storage.stream_output import Tell
@@ -195,22 +195,23 @@ class _Upload:
 def end_uploads(bucket: Bucket, client: Any, key: str, tell: Tell) -> None:
     """End all uploads of exactly this object that were begun and neither completed nor given up: they cost, and nobody sees them.
 
-    Where the store does not let us look for them, `tell` is called with a line, once for a bucket.
+    Where the store does not let us look for them, or end them, `tell` is called with a line, once for a bucket.
     """
-    if bucket.hides_uploads:
+    if bucket.keeps_uploads:
         return
+    right = "s3:ListBucketMultipartUploads on the bucket"
     try:
         found = _uploads(bucket, client, key)
+        right = "s3:AbortMultipartUpload on it"
+        for upload in found:
+            with contextlib.suppress(NoSuchUpload):
+                call(bucket, client, "abort_multipart_upload", key, UploadId=upload)
     except StorageError as error:
-        bucket.hides_uploads = True
+        bucket.keeps_uploads = True
         tell(
             f"{error}; what killed jobs have left of this output stays, and costs: "
-            "the right s3:ListBucketMultipartUploads on the bucket is needed to remove it"
+            f"the right {right} is needed to remove it"
         )
-        return
-    for upload in found:
-        with contextlib.suppress(StorageError):  # ended by somebody else
-            call(bucket, client, "abort_multipart_upload", key, UploadId=upload)
 
 
 def _uploads(bucket: Bucket, client: Any, key: str) -> list[str]:
