@@ -37,7 +37,7 @@ class LambdaExecutor(OwnClusterExecutor):
     """`workers` invocations of one function; options are LambdaCluster's.
 
     Nothing that they send is unpickled here. Results are numbers, text, bytes, None, and collections of these;
-    a list within one arrives as a tuple. A task's error is one of a class that is loaded here, or a plain one with its text.
+    a list within one arrives as a tuple. A task's error is one of Python's own or of ours, or a plain one with its text.
     """
 
     waits_for_workers = False  # the fleet does, and tells why
@@ -52,7 +52,7 @@ class LambdaExecutor(OwnClusterExecutor):
     ) -> None:
         count = workers or _default_workers(options)
         super().__init__(
-            partial(LambdaCluster, count, **options),
+            partial(_start, count, **options),
             check=partial(_check_memory, needed=memory_per_worker),
             warm_up=warm_up,
         )
@@ -64,9 +64,10 @@ class LambdaExecutor(OwnClusterExecutor):
 
     def _register(self, plugin: WarmUp) -> None:
         """The workers' answers stay at the scheduler."""
-        take_plain_errors(self.cluster.scheduler)
         try:
-            wrong = self.client.run_on_scheduler(_register, plugin=dumps(plugin), name=plugin.name)
+            wrong = self.client.run_on_scheduler(
+                load_everywhere, plugin=dumps(plugin), name=plugin.name
+            )
         except Exception as error:
             wrong = [str(error)]
         if wrong:
@@ -147,14 +148,30 @@ class LambdaExecutor(OwnClusterExecutor):
         return None if coordinator is None else coordinator.fleet.spent
 
 
-async def _register(plugin: bytes, name: str, dask_scheduler: Any = None) -> list[str]:
-    """Has workers load a plugin; what those say that cannot. Runs on the scheduler."""
-    answers = await dask_scheduler.register_worker_plugin(None, plugin, name, idempotent=False)
-    return [
-        str(answer.get("exception_text") if isinstance(answer, dict) else "it answers nonsense")
-        for answer in answers.values()
-        if not isinstance(answer, dict) or answer.get("status") != "OK"
-    ]
+def _start(workers: int, **options: Any) -> LambdaCluster:
+    cluster = LambdaCluster(workers, **options)
+    take_plain_errors(cluster.scheduler)
+    return cluster
+
+
+async def load_everywhere(plugin: bytes, name: str, dask_scheduler: Any = None) -> list[str]:
+    """Has workers load a plugin; what those say that cannot, unless they have gone. Runs on the scheduler."""
+    dask_scheduler.worker_plugins[name] = plugin
+    told = {"op": "plugin-add", "plugin": plugin, "name": name}
+    answers = await dask_scheduler.broadcast(msg=told, on_error="return")
+    wrong = {worker: _wrong(answer) for worker, answer in answers.items()}
+    return [text for worker, text in wrong.items() if text and worker in dask_scheduler.workers]
+
+
+def _wrong(answer: Any) -> str | None:
+    """Why a worker cannot load a plugin; None where it can, or has broken off."""
+    if isinstance(answer, OSError):
+        return None
+    if isinstance(answer, Exception):
+        return str(answer)
+    if not isinstance(answer, dict):
+        return "it answers nonsense"
+    return None if answer.get("status") == "OK" else str(answer.get("exception_text"))
 
 
 def _default_workers(options: dict[str, Any]) -> int:
