@@ -35,7 +35,10 @@ OnCounts = Callable[[Mapping[str, Counts]], None]
 
 
 class ExecutorError(Exception):
-    """Base of the errors that are the executor's own, not the task's."""
+    """Base of the errors that are the executor's own, not the task's.
+
+    A class that says `stays_where_it_is` is none that a task may fail with, as far as whoever waits for it believes.
+    """
 
 
 class InvalidExecutor(ExecutorError):
@@ -56,6 +59,8 @@ class InvalidResult(ExecutorError):
 
 class Cancelled(ExecutorError):
     """The run was cancelled."""
+
+    stays_where_it_is = True
 
 
 class Executor(ABC):

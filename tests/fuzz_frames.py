@@ -348,11 +348,16 @@ class SchedulerUnderFire:
             }
             for op in (*AT_SCHEDULER, "run_function", "register-client")
         ]
+        values = {
+            "key": "x", "keys": ["x"], "run_id": 1, "nbytes": 1, "startstops": [], "type": b"t", "typename": "t", "metadata": {},
+            "exception": to_serialize(b"e"), "traceback": None, "exception_text": "e", "traceback_text": "", "thread": 1,
+            "compute_duration": 1.0, "state": "ready", "status": "OK", "topic": "warn",
+            "msg": {"message": b"m", "category": b"c", "args": ("a",)},
+        }  # fmt: skip
         said: list[Any] = [
-            [{"op": op, "key": "x", "stimulus_id": "s", "type": b"t", "exception": to_serialize(b"e"),
-              "topic": "warn", "msg": {"message": b"m", "category": b"c", "args": ("a",)}}]
-            for op in (*sorted(ON_STREAM), "update-graph")
-        ]  # fmt: skip
+            [{"op": op, "stimulus_id": "s", **{name: values[name] for name in fields}}]
+            for op, fields in (*sorted(ON_STREAM.items()), ("update-graph", {}))
+        ]
         self.said = requests + said + [{"op": "who_has", "keys": ToPickle([1])}, "OK", 7]
 
     def __call__(self) -> Any:
@@ -381,6 +386,8 @@ class SchedulerUnderFire:
         comm.guard = Guard(AT_SCHEDULER, "rdv://relay:1/w", "w", lambda: True)
         if isinstance(message, list):
             comm.guard.refusal({"op": "register-worker", "address": "rdv://relay:1/w", "name": "w"})
+            comm.guard.hear({"op": "compute-task", "key": "x", "run_id": 1, "who_has": {}})
+            comm.guard.hear({"op": "steal-request", "key": "x", "stimulus_id": "s"})
         with contextlib.suppress(CommClosedError):
             self.loop.run_until_complete(comm.read())
         comm.abort()

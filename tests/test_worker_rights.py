@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import concurrent.futures
 import pickle
 import ssl
 import time
@@ -10,15 +12,24 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
-from distributed import Client, Scheduler, Worker
+from distributed import Client, Scheduler, Worker, WorkerPlugin
 from distributed.comm import CommClosedError, connect, listen
 from distributed.core import error_message
+from distributed.protocol.pickle import dumps
 from distributed.protocol.serialize import Serialized, ToPickle, serialize, to_serialize
+from peak_memory import peak_memory
 from rendezvous_relay import Served, run, serving
 
+import codec.errors
+from codec.errors import CodecError
+from excamera_dask.cli.failures import Failure
 from excamera_dask.errors import ExcameraError
 from excamera_dask.stages import ChunkResult, read_result
+from excamera_dask.storage.errors import StdoutClosed, StoreUnavailable
+from executors.aws_lambda.executor import load_everywhere
+from executors.base import Cancelled
 from executors.rendezvous import Authority, Credential, RendezvousSecurity
 from executors.rendezvous.operations import (
     AT_SCHEDULER,
@@ -27,7 +38,7 @@ from executors.rendezvous.operations import (
     Guard,
     take_plain_errors,
 )
-from executors.rendezvous.plain_pickles import read_error
+from executors.rendezvous.plain_pickles import read_error, read_warning
 from executors.rendezvous.protocol import frames as f
 from executors.rendezvous.protocol.link_core import LinkCore
 from executors.tries import TryElsewhere
@@ -53,8 +64,15 @@ class Place:
         self.relay, self.stack = relay, stack
         self.scheduler: Any = None
         self.called: list[str] = []
+        self.securities: dict[str, RendezvousSecurity] = {}
 
     def security(self, name: str, *names: str, role: str = "worker") -> RendezvousSecurity:
+        """One for each name, as a process has one."""
+        if name not in self.securities:
+            self.securities[name] = self._security(name, *names, role=role)
+        return self.securities[name]
+
+    def _security(self, name: str, *names: str, role: str) -> RendezvousSecurity:
         made = RendezvousSecurity(
             self.relay.address, AUTHORITY.issue(name, names=names, role=role), connect_timeout=5.0
         )
@@ -73,6 +91,32 @@ class Place:
             return await comm.read()
         finally:
             comm.abort()
+
+    async def connected(self, name: str) -> Any:
+        security = self.security(name)
+        return await connect(self.scheduler.address, **security.get_connection_args("worker"))
+
+    async def registered(self, name: str) -> Any:
+        """A worker's comm to the scheduler, which takes it for one."""
+        comm = await self.connected(name)
+        await comm.write(registration(f"rdv://{self.relay.address}/{name}", name))
+        assert (await comm.read())["status"] == "OK"
+        return comm
+
+    async def scheduler_watched(self) -> None:
+        """A cluster that hears of each worker, as a cluster's manager does."""
+        boss = self.security("watch", role="client")
+        comm = await connect(self.scheduler.address, **boss.get_connection_args("client"))
+        await comm.write({"op": "subscribe_worker_status"})
+
+        async def read() -> None:
+            with suppress(CommClosedError):
+                while True:
+                    await comm.read()
+
+        task = asyncio.create_task(read())
+        self.stack.callback(task.cancel)
+        self.stack.callback(comm.abort)
 
     @asynccontextmanager
     async def answering(self, answer: Callable[[Any], Awaitable[None]]) -> AsyncIterator[Any]:
@@ -117,6 +161,18 @@ def registration(address: str, name: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
+METRICS = registration(OWN, "mallory")["metrics"]
+
+
+def heartbeat(address: str = OWN) -> dict[str, Any]:
+    return {
+        "op": "heartbeat_worker",
+        "address": address,
+        "now": time.time(),
+        "metrics": dict(METRICS),
+    }
+
+
 # The scheduler
 
 
@@ -146,7 +202,7 @@ def test_a_registered_worker_says_what_workers_say() -> None:
             handlers = made.scheduler.stream_handlers
             assert {"update-graph", "cancel-keys", "close-client"} <= set(handlers)
             made.record(handlers)
-            for number, op in enumerate(sorted(set(handlers) - ON_STREAM)):
+            for number, op in enumerate(sorted(set(handlers) - set(ON_STREAM))):
                 mallory = made.security(f"mallory-{number}")
                 address = f"rdv://{made.relay.address}/mallory-{number}"
                 comm = await connect(
@@ -212,16 +268,33 @@ def test_what_a_registered_worker_may_not_say(message: Any) -> None:
     assert guard.refusal(message) is not None
 
 
-def test_what_a_client_would_unpickle_besides_results_is_harmless(tmp_path: Path) -> None:
+def registered() -> Guard:
     guard = Guard(AT_SCHEDULER, OWN, "mallory")
-    guard.refusal(registration(OWN, "mallory"))
+    assert guard.refusal(registration(OWN, "mallory")) is None
+    return guard
+
+
+def run_of(key: str = "x", run: int = 1, **fetches: list[str]) -> dict[str, Any]:
+    return {"op": "compute-task", "key": key, "run_id": run, "who_has": fetches}
+
+
+def finished(**other: Any) -> dict[str, Any]:
+    return {
+        "op": "task-finished", "key": "x", "run_id": 1, "stimulus_id": "s", "status": "OK", "nbytes": 8, "type": b"",
+        "typename": "int", "metadata": {}, "thread": 1, "startstops": [{"action": "compute", "start": 1.0, "stop": 2.0}], **other,
+    }  # fmt: skip
+
+
+def test_what_a_client_would_unpickle_besides_results_is_harmless(tmp_path: Path) -> None:
+    guard = registered()
+    guard.hear([run_of()])
     trap = pickle.dumps(Trap(tmp_path / "trap"))
-    finished = {"op": "task-finished", "key": "x", "type": trap, "typename": "int"}
+    done = finished(type=trap)
     warned = {"op": "log-event", "topic": "warn", "msg": {"message": trap, "category": trap}}
     fair = {"message": pickle.dumps("watch out"), "category": pickle.dumps(RuntimeWarning)}
     fairly = {"op": "log-event", "topic": ("warn", "x"), "msg": fair}
-    assert guard.refusal([finished, warned, fairly]) is None
-    assert finished["type"] is None
+    assert guard.refusal([done, warned, fairly]) is None
+    assert done["type"] is None
     told = [
         {name: pickle.loads(value) for name, value in each["msg"].items()}
         for each in (warned, fairly)
@@ -229,6 +302,191 @@ def test_what_a_client_would_unpickle_besides_results_is_harmless(tmp_path: Path
     assert told[0]["category"] is UserWarning and "no text" in told[0]["message"]
     assert told[1] == {"message": "watch out", "category": RuntimeWarning}
     assert not (tmp_path / "trap").exists()
+
+
+@pytest.mark.parametrize("op", ["register-worker", "heartbeat_worker"])
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"metrics": {}},
+        {"metrics": 7},
+        {"metrics": {**METRICS, "memory": "much"}},
+        {"metrics": {**METRICS, "memory": -1}},
+        {"metrics": {**METRICS, "memory": float("nan")}},
+        {"metrics": {**METRICS, "bandwidth": {}}},
+        {"metrics": {**METRICS, "bandwidth": {"total": 0, "workers": {}, "types": {}}}},
+        {"metrics": {**METRICS, "bandwidth": {"total": 1, "workers": {"w": (1, 0)}, "types": {}}}},
+        {"metrics": {**METRICS, "bandwidth": {"total": 1, "workers": {}, "types": {"int": 1}}}},
+        {"metrics": {**METRICS, "spilled_bytes": {"memory": 0}}},
+        {"metrics": {**METRICS, "digests_total_since_heartbeat": {"x": "y"}}},
+        {"now": "soon"},
+        {"host_info": {"addresses": 7}},
+        {"resolve_address": False},
+    ],
+)
+def test_numbers_that_the_scheduler_calculates_with_are_numbers(
+    op: str, other: dict[str, Any]
+) -> None:
+    message = registration(OWN, "mallory") if op == "register-worker" else heartbeat()
+    assert Guard(AT_SCHEDULER, OWN, "mallory").refusal(dict(message)) is None
+    assert Guard(AT_SCHEDULER, OWN, "mallory").refusal({**message, **other}) is not None
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"nthreads": 0}, {"nthreads": "1"}, {"nthreads": 1 << 40}, {"memory_limit": "all"}, {"memory_limit": -1},
+        {"resources": {"GPU": "x"}}, {"resources": 7}, {"services": {"dashboard": "x"}}, {"versions": {"x": 1}},
+        {"versions": {"packages": {"dask": []}}}, {"extra": {"memory_limit": "x"}}, {"extra": 7}, {"local_directory": b"x"},
+        {"pid": True}, {"stimulus_id": None}, {"server_id": 7}, {"more": 1},
+    ],
+)  # fmt: skip
+def test_a_registration_is_one_of_a_worker(other: dict[str, Any]) -> None:
+    message = {**registration(OWN, "mallory"), **other}
+    assert Guard(AT_SCHEDULER, OWN, "mallory").refusal(message) is not None
+
+
+def test_no_worker_is_the_same_as_another_to_the_scheduler() -> None:
+    told = [registration(f"rdv://relay:1/{name}", name) for name in ("a", "b")]
+    for message in told:
+        assert Guard(AT_SCHEDULER, message["address"], message["name"]).refusal(message) is None
+    assert told[0]["server_id"] != told[1]["server_id"]
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        finished(key="y"), finished(run_id=2), finished(nbytes="x"), finished(nbytes=-1), finished(startstops=[{}]),
+        finished(startstops=7), finished(metadata=7), finished(worker=None), finished(run_id=True),
+        {"op": "task-erred", "key": "y", "run_id": 1, "exception_text": "", "traceback_text": ""},
+        {"op": "long-running", "key": "y", "run_id": 1, "compute_duration": 1.0, "stimulus_id": "s"},
+        {"op": "long-running", "key": "x", "run_id": 1, "compute_duration": float("nan"), "stimulus_id": "s"},
+        {"op": "reschedule", "key": "y", "worker": None, "stimulus_id": "s"},
+        {"op": "reschedule", "key": {}, "stimulus_id": "s"},
+        {"op": "steal-response", "key": "x", "state": "ready", "stimulus_id": "steal-1"},
+        {"op": "steal-response", "key": "x", "state": "ready", "stimulus_id": "s"},
+        {"op": "release-worker-data", "key": "x", "worker": "", "stimulus_id": "s"},
+        {"op": "request-refresh-who-has", "keys": 7, "stimulus_id": "s"},
+        {"op": "add-keys", "keys": 7, "stimulus_id": "s"},
+        {"op": "missing-data", "key": "x", "errant_worker": "rdv://relay:1/other"},
+    ],
+)  # fmt: skip
+def test_a_worker_speaks_of_tasks_that_are_its_own(message: dict[str, Any]) -> None:
+    guard = registered()
+    guard.hear([run_of("x", 1), run_of("y", 2)])
+    assert guard.refusal(message) is not None
+
+
+def test_a_worker_that_has_given_a_task_away_says_no_more_of_it() -> None:
+    for state, kept in (("ready", False), ("waiting", False), (None, False), ("executing", True)):
+        guard = registered()
+        guard.hear([run_of(), {"op": "steal-request", "key": "x", "stimulus_id": "steal-1"}])
+        given = {"op": "steal-response", "key": "x", "state": state, "stimulus_id": "steal-1"}
+        assert guard.refusal(dict(given)) is None
+        assert (guard.refusal(finished()) is None) == kept
+        assert guard.refusal(dict(given)) is not None
+
+
+def test_a_worker_has_copies_of_what_it_was_told_to_fetch() -> None:
+    guard = registered()
+    guard.hear(
+        [
+            run_of("x", 1, a=["rdv://relay:1/other"]),
+            {"op": "acquire-replicas", "who_has": {"b": []}},
+            {"op": "remove-replicas", "keys": ["c"]},
+            {"op": "refresh-who-has", "who_has": {"d": []}},
+        ]
+    )
+    claim = {"op": "add-keys", "keys": ("a", "b", "c", "d", "x", "e"), "stimulus_id": "s"}
+    assert guard.refusal([claim]) is None
+    assert claim["keys"] == ["a", "b", "c"]
+    guard.hear({"op": "free-keys", "keys": ["a"]})
+    assert guard.refusal([claim]) is None
+    assert claim["keys"] == ["b", "c"]
+
+
+def test_a_worker_gives_no_bytes_for_another_ones_task() -> None:
+    async def story() -> None:
+        async with place() as made:
+            worker = Worker(made.scheduler.address, protocol="rdv", security=made.security("w"))
+            await made.stack.enter_async_context(worker)
+            own = made.security("client", role="client")
+            async with Client(made.scheduler.address, security=own, asynchronous=True) as client:
+                future = client.submit(bytes, 1, key="task", workers=[worker.address])
+                await future
+                comm = await made.registered("mallory")
+                await comm.write([{"op": "add-keys", "keys": ["task"], "stimulus_id": "x"}])
+                await comm.write(
+                    [{"op": "request-refresh-who-has", "keys": ["task"], "stimulus_id": "x"}]
+                )
+                told: list[Any] = []
+                while not told:  # all that it said before has been heard
+                    told = [each for each in await comm.read() if each["op"] == "refresh-who-has"]
+                assert (await client.who_has([future]))["task"] == (worker.address,)
+                comm.abort()
+
+    run(story)
+
+
+@pytest.mark.parametrize(
+    "field", ["extra", "services", "local_directory", "resources", "metrics", "versions", "memory_limit", "pid"]
+)  # fmt: skip
+@pytest.mark.parametrize("marked", [to_serialize, ToPickle])
+def test_nothing_in_a_registration_runs_at_a_client(
+    tmp_path: Path, field: str, marked: Callable[[Any], Any]
+) -> None:
+    """The scheduler tells clusters and clients of its workers."""
+
+    async def story() -> None:
+        async with place() as made:
+            await made.scheduler_watched()
+            told = marked(Trap(tmp_path / "trap"))
+            for number, value in enumerate((told, {"x": told}, {"x": [{"y": told}]})):
+                comm = await made.connected(f"mallory-{number}")
+                address = f"rdv://{made.relay.address}/mallory-{number}"
+                message = registration(address, f"mallory-{number}")
+                message[field] = {**message[field], "x": value} if field == "metrics" else value
+                await comm.write(message)
+                with suppress(CommClosedError):
+                    await comm.read()
+                own = made.security(f"client-{number}", role="client")
+                async with Client(
+                    made.scheduler.address, security=own, asynchronous=True
+                ) as client:
+                    await client.scheduler.identity(n_workers=-1)
+                comm.abort()
+            await asyncio.sleep(0.1)
+            assert not list(tmp_path.iterdir())
+
+    run(story)
+
+
+def test_nothing_in_a_heartbeat_or_an_event_runs_at_a_client(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with place() as made:
+            own = made.security("client", role="client")
+            told = to_serialize(Trap(tmp_path / "trap"))
+            comm = await made.registered("mallory")
+            heard: list[Any] = []
+            async with Client(made.scheduler.address, security=own, asynchronous=True) as client:
+                client.subscribe_topic("all-of-it", heard.append)
+                while not heard:
+                    event = {"op": "log-event", "topic": "all-of-it", "msg": {"x": told}}
+                    await comm.write([event])
+                    await asyncio.sleep(0.05)
+                beat = heartbeat(f"rdv://{made.relay.address}/mallory")
+                beat["metrics"]["x"] = told
+                other = await made.connected("mallory")
+                await other.write({**beat, "reply": True})
+                assert (await other.read())["status"] == "OK"
+                other.abort()
+                known = await client.scheduler.identity(n_workers=-1)
+                assert "pickled by a worker" in str(known["workers"])
+                await client.get_events("all-of-it")
+            assert not list(tmp_path.iterdir())
+            comm.abort()
+
+    run(story)
 
 
 def test_nothing_that_a_worker_pickles_runs_at_the_scheduler(tmp_path: Path) -> None:
@@ -332,6 +590,53 @@ def test_workers_do_not_connect_where_clients_do() -> None:
                 comm = await connect(address, timeout=1, **arguments)
                 await comm.write({"op": "identity"})
                 await comm.read()
+
+    run(story)
+
+
+class Greeting(WorkerPlugin):
+    pass
+
+
+@pytest.mark.parametrize("goes", ["asked", "before", "at-once"])
+def test_a_worker_that_has_gone_does_not_say_what_can_be_loaded(goes: str) -> None:
+    async def story() -> None:
+        async with place() as made:
+            worker = Worker(made.scheduler.address, protocol="rdv", security=made.security("w"))
+            await made.stack.enter_async_context(worker)
+            comm = await made.registered("mallory")
+            leaving: list[Any] = []
+
+            async def leave(asked: Any) -> None:
+                await asked.read()
+                asked.abort()
+                comm.abort()
+                leaving.append(asyncio.create_task(made.security("mallory").close()))
+
+            if goes == "asked":
+                listener = listen(
+                    "rdv://", leave, **made.security("mallory").get_listen_args("worker")
+                )
+                await listener.start()
+            elif goes == "before":
+                await made.security("mallory").close()
+            else:
+                leaving.append(asyncio.create_task(made.security("mallory").close()))
+            plugin = dumps(Greeting())
+            assert await load_everywhere(plugin, "greeting", made.scheduler) == []
+            assert "greeting" in worker.plugins
+            await asyncio.gather(*leaving)
+
+    run(story)
+
+
+def test_a_worker_that_cannot_load_what_is_needed_says_so() -> None:
+    async def story() -> None:
+        async with place() as made:
+            worker = Worker(made.scheduler.address, protocol="rdv", security=made.security("w"))
+            await made.stack.enter_async_context(worker)
+            (wrong,) = await load_everywhere(b"nonsense", "greeting", made.scheduler)
+            assert "UnpicklingError" in wrong
 
     run(story)
 
@@ -448,8 +753,12 @@ def test_an_end_that_has_said_nothing_is_a_worker() -> None:
 # Errors and results of an encode
 
 
-class Odd(Exception):
-    """An error that takes more than its text, and says so in a way of its own."""
+class Foreign(Exception):
+    """An error of neither Python's nor ours."""
+
+
+class Odd(CodecError):
+    """As one of ours that takes more than its text, and says so in a way of its own."""
 
     def __init__(self, text: str, frame: int) -> None:
         super().__init__(text)
@@ -459,19 +768,34 @@ class Odd(Exception):
         return Odd, (self.args[0], self.frame)
 
 
-class Plain(ValueError):
+class Plain(ExcameraError):
     def __init__(self, text: str, frame: int = 0) -> None:
         super().__init__(text)
         self.frame = frame
 
 
-def error_of(error: BaseException) -> Any:
+class Doubled(CodecError):
+    """As one of ours that makes a text of what it is given."""
+
+    def __init__(self, one: Any, other: Any) -> None:
+        super().__init__(f"{one}{other}")
+
+
+@pytest.fixture
+def ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The classes above are in a module of ours."""
+    for kind in (Odd, Plain, Doubled):
+        monkeypatch.setattr(kind, "__module__", "codec.errors")
+        monkeypatch.setattr(codec.errors, kind.__name__, kind, raising=False)
+
+
+def error_of(error: BaseException, cause: Exception | None = None) -> Any:
     """What a worker's message would hold of an error that was raised, as the scheduler reads it."""
     try:
         try:
-            raise KeyError("the cause")
-        except KeyError as cause:
-            raise error from cause
+            raise cause or KeyError("the cause")
+        except Exception as before:
+            raise error from before
     except BaseException as raised:
         told = error_message(raised)
     header, frames = serialize(told["exception"].data)
@@ -485,13 +809,76 @@ def error_of(error: BaseException) -> Any:
         Plain("x", 7),
         FileNotFoundError(2, "gone", "a"),
         TryElsewhere("no"),
+        StoreUnavailable("s3://bucket"),
+        ModuleNotFoundError("No module named 'x'", name="x"),
         KeyError("k"),
     ],
 )
-def test_errors_of_known_classes_arrive_as_they_are(error: BaseException) -> None:
-    read = pickle.loads(read_error(*error_of(error)))
+@pytest.mark.parametrize("cause", [None, Foreign("below")])
+@pytest.mark.usefixtures("ours")
+def test_errors_of_known_classes_arrive_as_they_are(
+    error: BaseException, cause: Exception | None
+) -> None:
+    read = pickle.loads(read_error(*error_of(error, cause)))
     assert type(read) is type(error) and str(read) == str(error)
     assert read.__dict__ == error.__dict__
+
+
+def nested(levels: int) -> Any:
+    value: Any = ("x",)
+    for _ in range(levels):
+        value = (value, value)
+    return value
+
+
+def chained() -> Any:
+    """Errors within each other, whose texts are made where they are read, and double each time."""
+    data = b"\x80\x04X\x01\x00\x00\x00x" + b"ccodec.errors\nDoubled\nq\x010"
+    for _ in range(40):
+        data += b"q\x020h\x01h\x02h\x02\x86R"
+    return data + b"."
+
+
+CONTROL = [
+    SystemExit(0), KeyboardInterrupt(), GeneratorExit(), StopIteration(), StopAsyncIteration(), asyncio.CancelledError(),
+    concurrent.futures.CancelledError(), click.exceptions.Exit(0), click.Abort(), click.ClickException("x"), Failure("x"),
+    StdoutClosed("x"), Cancelled("x"), Foreign("x"),
+]  # fmt: skip
+
+
+@pytest.mark.usefixtures("ours")
+@pytest.mark.parametrize(
+    "data",
+    [
+        *map(pickle.dumps, CONTROL),
+        pickle.dumps(ValueError(SystemExit(0))),
+        pickle.dumps(ValueError(nested(26))),
+        pickle.dumps(ValueError(nested(200))),
+        pickle.dumps(ValueError("x" * 100_000)),
+        pickle.dumps(ValueError([nested(8), nested(14)])),
+        pickle.dumps(ValueError(1 << 200_000)),
+        pickle.dumps(OSError(2, 7, ("x",))),
+        pickle.dumps(OSError(2, "gone", ("x",))),
+        pickle.dumps(ValueError(int)),
+        chained(),
+        b"\x80\x04Nr\xff\xff\xff\xff.",
+        b"\x80\x05\x96\xff\xff\xff\xff\xff\x00\x00\x00.",
+        b"",
+    ],
+)
+def test_an_error_that_ends_more_than_its_task_arrives_as_text(data: bytes) -> None:
+    before = peak_memory()
+    kept = Serialized(*serialize(to_serialize(data)))
+    read = pickle.loads(read_error(kept, "the text"))
+    assert type(read) is Exception and str(read) == "the text"
+    assert peak_memory() - before < 64 << 20
+
+
+def test_a_warning_of_few_bytes_takes_little_memory() -> None:
+    before = peak_memory()
+    told = read_warning({"message": b"\x80\x04Nr\xff\xff\xff\xff.", "category": b""})
+    assert "no text" in pickle.loads(told["message"])
+    assert peak_memory() - before < 64 << 20
 
 
 def test_what_would_run_code_arrives_as_text(tmp_path: Path) -> None:

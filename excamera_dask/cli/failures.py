@@ -51,7 +51,7 @@ def explain(error: BaseException) -> tuple[int, str]:
     if isinstance(error, click.UsageError):
         return USAGE, _usage_line(error)
     if isinstance(error, InvalidSetting) or _is_wrong_use(error):
-        return USAGE, _one_line(str(error))
+        return USAGE, _words(error)
     if isinstance(error, click.ClickException):
         return error.exit_code, _one_line(error.format_message())
     if isinstance(error, SystemExit):
@@ -64,7 +64,7 @@ def explain(error: BaseException) -> tuple[int, str]:
             "out of memory; use fewer workers (--workers) or smaller chunks, or raise `ulimit -v`",
         )
     if _is_expected(error):
-        return FAILED, _one_line(str(error) or type(error).__name__)
+        return FAILED, _words(error)
     if _came_of_an_interrupt(error):
         return INTERRUPTED, "interrupted"
     try:
@@ -110,8 +110,13 @@ def _usage_line(error: click.UsageError) -> str:
 
 def _os_error_line(error: OSError) -> str:
     if error.filename is None:
-        return _one_line(str(error))
+        return _words(error)
     return _one_line(f"{os.fspath(error.filename)}: {reason_of(error)}")
+
+
+def _words(error: BaseException) -> str:
+    """What an error says, or what it is where that is nothing."""
+    return _one_line(str(error)) or type(error).__name__
 
 
 def _one_line(text: str) -> str:

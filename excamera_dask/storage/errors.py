@@ -62,6 +62,8 @@ class StoreUnavailable(StorageError):
 class StdoutClosed(ContainerError):
     """Who read our standard output has gone away, as `head` does when it has seen enough."""
 
+    stays_where_it_is = True
+
 
 _REASONS = {
     errno.EEXIST: "it is there and no folder",

@@ -18,7 +18,6 @@ from itertools import accumulate
 from typing import Any
 
 import dask.config
-import msgpack
 from dask.utils import parse_bytes
 from distributed.comm.core import (
     BaseListener,
@@ -29,12 +28,13 @@ from distributed.comm.core import (
 )
 from distributed.comm.registry import Backend
 from distributed.comm.utils import from_frames, to_frames
-from distributed.protocol.utils import host_array, msgpack_opts
+from distributed.protocol.utils import host_array
 from distributed.utils import ensure_memoryview, nbytes
 
 from executors.rendezvous.errors import InvalidAddress, PeerGone, Refused, RendezvousError
 from executors.rendezvous.link import Link
 from executors.rendezvous.operations import Guard, guard_for
+from executors.rendezvous.plain_messages import plain_answer, plain_said
 from executors.rendezvous.protocol.names import WORKER, PeerAddress, RelayAddress
 from executors.rendezvous.security import RendezvousSecurity
 from executors.rendezvous.stream import Stream
@@ -50,7 +50,6 @@ WHOLE = sys.maxsize
 MAX_FRAMES = 1 << 24
 MAX_REQUEST = 64 << 20
 """Bytes that a worker may say to a server at once; what it answers may be a result, and larger."""
-PICKLED = "__Pickled__"  # how distributed marks what it unpickles wherever it arrives
 
 
 class RendezvousComm(Comm):
@@ -59,6 +58,7 @@ class RendezvousComm(Comm):
     def __init__(self, stream: Stream, local: str, peer: str, deserialize: bool = True) -> None:
         self._closed = False
         self.guard: Guard | None = None  # set where the other end may not ask for everything
+        self._asked: Any = None  # of the other end, last
         self.largest: int | None = None  # bytes of a message, where more is not believed
         super().__init__(deserialize=deserialize)
         self._local_addr = local
@@ -122,7 +122,7 @@ class RendezvousComm(Comm):
             raise
         try:
             if frames and self.distrusts:
-                frames[0] = _without_pickles(frames[0], self._peer_addr)
+                frames[0] = self._plain(frames)
             return await from_frames(
                 frames,
                 deserialize=self.deserialize,
@@ -137,6 +137,11 @@ class RendezvousComm(Comm):
                 raise
             self.abort()
             raise CommClosedError(f"in {self}: no message: {error}") from error
+
+    def _plain(self, frames: list[Any]) -> Any:
+        if self.guard is None:
+            return plain_answer(frames, self._asked)
+        return plain_said(frames)
 
     async def _read_frames(self) -> list[Any]:
         stream = self._stream
@@ -163,6 +168,9 @@ class RendezvousComm(Comm):
         """Send a message; returns its size in bytes. Raises CommClosedError."""
         if self.closed():
             raise CommClosedError(f"{self} is closed")
+        if self.guard is not None:
+            self.guard.hear(msg)
+        self._asked = msg.get("op") if isinstance(msg, dict) else None
         frames = await to_frames(
             msg,
             allow_offload=self.allow_offload,
@@ -217,20 +225,6 @@ class RendezvousComm(Comm):
     def _close(self) -> None:
         self._closed = True
         self._finalizer.detach()
-
-
-def _without_pickles(header: Any, sender: str) -> Any:
-    """The first frame of a message, with a text in place of each object that distributed would unpickle with it."""
-    data = bytes(header)
-    if PICKLED.encode() not in data:
-        return header
-    logger.warning("what %s has pickled is not read", sender)
-    message = msgpack.loads(data, object_hook=_unread, use_list=False, **msgpack_opts)
-    return msgpack.dumps(message, use_bin_type=True)
-
-
-def _unread(value: dict[Any, Any]) -> Any:
-    return "<pickled by a worker>" if PICKLED in value else value
 
 
 def _blocks(sizes: Sequence[int]) -> list[tuple[int, int]]:

@@ -10,18 +10,65 @@ import weakref
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from executors.rendezvous.assignments import Assignments
 from executors.rendezvous.plain_pickles import read_error, read_warning
 from executors.rendezvous.protocol.texts import shown
+from executors.rendezvous.shapes import (
+    Fields,
+    amount,
+    anything,
+    count,
+    each,
+    key,
+    maybe,
+    misfit,
+    number,
+    pairs,
+    positive,
+    record,
+    share,
+    text,
+)  # fmt: skip
 
 OWN = ("address", "worker", "nanny")
 """Arguments that must be the worker's own address wherever they appear, or nothing."""
 
-AT_SCHEDULER: Mapping[str, frozenset[str] | None] = {
-    "register-worker": None,
-    "heartbeat_worker": None,
-    "who_has": None,
-    "set_resources": None,
-    "retire_workers": frozenset({"workers", "close_workers", "remove", "stimulus_id"}),
+METRICS = record(
+    bandwidth=record(total=positive, workers=pairs(text, share), types=pairs(text, share)),
+    memory=count, managed_bytes=amount, spilled_bytes=record(memory=amount, disk=amount),
+    digests_total_since_heartbeat=pairs(anything, number), task_counts=pairs(anything, number),
+    transfer=pairs(text, number), event_loop_interval=amount,
+)  # fmt: skip
+"""What a worker measures; the scheduler calculates with it."""
+
+IDENTITY = frozenset(
+    {
+        "type", "id", "host", "resources", "local_directory", "name", "nthreads", "memory_limit", "last_seen", "services",
+        "metrics", "status", "nanny",
+    }
+)  # fmt: skip
+"""What the scheduler tells of a worker, besides what that adds."""
+
+REGISTRATION: Fields = {
+    "address": text, "status": text, "name": anything, "server_id": text, "now": number, "pid": count,
+    "nthreads": lambda value: count(value) and 1 <= value <= 4096, "memory_limit": maybe(count),
+    "resources": pairs(text, amount), "services": pairs(text, count), "metrics": METRICS, "local_directory": text,
+    "versions": lambda value: value == {} or record(packages=pairs(text, maybe(text)))(value),
+    "extra": lambda value: pairs(text, anything)(value) and IDENTITY.isdisjoint(value),
+    "nanny": maybe(text), "stimulus_id": text,
+}  # fmt: skip
+
+AT_SCHEDULER: Mapping[str, Fields | None] = {
+    "register-worker": REGISTRATION,
+    "heartbeat_worker": {
+        "address": text, "now": number, "metrics": METRICS, "executing": pairs(key, amount),
+        "extensions": pairs(text, anything),
+    },
+    "who_has": {"keys": maybe(each(key))},
+    "set_resources": {"worker": text, "resources": pairs(text, amount)},
+    "retire_workers": {
+        "workers": each(text), "close_workers": anything, "remove": anything, "stimulus_id": text,
+    },
     "semaphore_register": None,
     "semaphore_acquire": None,
     "semaphore_release": None,
@@ -32,21 +79,40 @@ AT_SCHEDULER: Mapping[str, frozenset[str] | None] = {
     "shuffle_get_or_create": None,
     "shuffle_barrier": None,
     "shuffle_restrict_task": None,
-}
+}  # fmt: skip
 """Requests to the scheduler, and which arguments they may have where some would do more than a worker needs."""
 
-ON_STREAM = frozenset(
-    {
-        "task-finished", "task-erred", "release-worker-data", "add-keys", "long-running", "reschedule", "keep-alive",
-        "log-event", "worker-status-change", "request-refresh-who-has", "steal-response", "close-stream",
-    }
-)  # fmt: skip
-"""What a worker says to the scheduler once it is registered."""
+RUN: Fields = {
+    "key": key, "run_id": count, "status": text, "thread": maybe(number),
+    "startstops": each(record(action=text, start=number, stop=number)),
+}  # fmt: skip
+
+ON_STREAM: Mapping[str, Fields] = {
+    "task-finished": {
+        **RUN, "nbytes": count, "type": anything, "typename": text, "metadata": maybe(pairs(anything, anything)),
+    },
+    "task-erred": {
+        **RUN, "exception": anything, "traceback": anything, "exception_text": text, "traceback_text": text,
+    },
+    "long-running": {"key": key, "run_id": count, "compute_duration": maybe(amount)},
+    "steal-response": {"key": key, "state": maybe(text)},
+    "release-worker-data": {"key": key},
+    "reschedule": {"key": key},
+    "add-keys": {"keys": each(key)},
+    "request-refresh-who-has": {"keys": each(key)},
+    "log-event": {"topic": anything, "msg": anything},
+    "worker-status-change": {"status": text},
+    "keep-alive": {},
+    "close-stream": {},
+}  # fmt: skip
+"""What a worker says to the scheduler once it is registered, and what may be in it."""
+
+OF_RUNS = frozenset({"task-finished", "task-erred", "long-running"})
 
 OF_OTHERS = frozenset({"shuffle_restrict_task"})
 """Requests of which `worker` is another one by right."""
 
-AT_WORKER: Mapping[str, frozenset[str] | None] = {
+AT_WORKER: Mapping[str, Fields | None] = {
     "get_data": None,
     "actor_execute": None,
     "actor_attribute": None,
@@ -57,11 +123,12 @@ AT_WORKER: Mapping[str, frozenset[str] | None] = {
 ACKNOWLEDGED = frozenset({"get_data"})
 """Requests whose sender says "OK" to the answer."""
 
-FRAME = frozenset({"op", "reply", "close", "serializers"})
+FRAME: Fields = dict.fromkeys(("op", "reply", "close", "serializers"), anything)
+STREAM_FRAME: Fields = {"op": text, "stimulus_id": text}
 
 
 class Guard:
-    """Reads along what one worker says to one server; call it with each message.
+    """Reads along what one worker says to one server, and hears; call it with each message.
 
     requests: what it may ask; address, name: the worker's own, which the relay has checked; wants_plain_errors: whether
     the errors of its tasks shall be harmless to unpickle, at the price of those whose classes are not loaded here.
@@ -69,7 +136,7 @@ class Guard:
 
     def __init__(
         self,
-        requests: Mapping[str, frozenset[str] | None],
+        requests: Mapping[str, Fields | None],
         address: str,
         name: str,
         wants_plain_errors: Callable[[], bool] = lambda: False,
@@ -79,6 +146,13 @@ class Guard:
         self._address, self._name = address, name
         self._is_stream = False
         self._may_acknowledge = False
+        self._assignments = Assignments()
+
+    def hear(self, message: Any) -> None:
+        """What the server says to the worker."""
+        if self._is_stream:
+            for said in message if isinstance(message, (list, tuple)) else (message,):
+                self._assignments.hear(said)
 
     def answer(self, message: Any, refusal: str) -> Any:
         """What to tell the sender of a refused message in the terms of distributed; None where it waits for nothing."""
@@ -102,7 +176,7 @@ class Guard:
             said = message if isinstance(message, (list, tuple)) else (message,)
             refusals = (self._said(each) for each in said if each != "OK")
             return next((each for each in refusals if each is not None), None)
-        except (TypeError, ValueError, AttributeError) as error:
+        except (TypeError, ValueError, AttributeError, LookupError, RecursionError) as error:
             return f"nonsense ({error})"
 
     def _request(self, message: Any) -> str | None:
@@ -113,14 +187,17 @@ class Guard:
         if not isinstance(op, str) or op not in self._requests:
             return f"{_short(op)} is not for workers"
         allowed = self._requests[op]
-        if allowed is not None and not message.keys() <= allowed | FRAME:
-            return f"{op} with more than a worker may ask"
+        wrong = None if allowed is None else misfit(message, {**FRAME, **allowed})
+        if wrong is not None:
+            return f"{op} with a {_short(wrong)} that is not a worker's"
         if op == "retire_workers" and list(message.get("workers") or ()) != [self._address]:
             return f"{op} of others"
         if op == "register-worker":
             if message.get("name") not in (self._name, self._address):
                 return f"it registers as {_short(message.get('name'))}"
             self._is_stream = True
+            # workers of one id are one and the same to the scheduler
+            message["server_id"] = f"{self._address} {message.get('server_id')}"
         return None if op in OF_OTHERS else self._of_another(op, message)
 
     def _of_another(self, op: str, message: dict[str, Any]) -> str | None:
@@ -133,6 +210,21 @@ class Guard:
         op = message.get("op") if isinstance(message, dict) else None
         if not isinstance(op, str) or op not in ON_STREAM:
             return f"{_short(op)} is not for workers"
+        wrong = misfit(message, {**STREAM_FRAME, **ON_STREAM[op]})
+        if wrong is not None:
+            return f"{op} with a {_short(wrong)} that is not a worker's"
+        if op in OF_RUNS and not self._assignments.runs(message["key"], message["run_id"]):
+            return f"{op} of a task that is another's"
+        if op == "steal-response" and not self._assignments.gives(
+            message["key"], message["stimulus_id"], message["state"]
+        ):
+            return f"{op} that nobody asked for"
+        if op == "add-keys":  # what it was given otherwise, the scheduler knows already
+            message["keys"] = self._assignments.copies(message["keys"])
+        self._make_harmless(op, message)
+        return None
+
+    def _make_harmless(self, op: str, message: dict[str, Any]) -> None:
         if op == "task-finished":
             message["type"] = None  # a pickled class that clients would load; its name stays
         elif op == "log-event" and "warn" in _topics(message.get("topic")):
@@ -141,7 +233,6 @@ class Guard:
             message["msg"] = _shown(message.get("msg"))
         elif op == "task-erred" and self._wants_plain_errors():
             self._make_plain(message)
-        return self._of_another(op, message)
 
     def _make_plain(self, message: dict[str, Any]) -> None:
         from distributed.protocol.serialize import to_serialize

@@ -1,4 +1,4 @@
-"""Pickles of workers, read without running what they name: Python's warnings, and errors of classes that are loaded here."""
+"""Pickles of workers, read without running what they name: Python's warnings, and errors of Python's own classes and ours."""
 
 from __future__ import annotations
 
@@ -6,12 +6,23 @@ import builtins
 import io
 import pickle
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 LARGEST = 1 << 20
 """Bytes of a pickled error; Dask cuts errors to some ten thousand."""
 LARGEST_COMPRESSED = 64 << 10
+LONGEST = 1 << 16
+"""Characters and elements of an error or a warning, each counted wherever it appears."""
+DEEPEST = 50
+"""Collections and errors within each other."""
+
+OURS = frozenset({"builtins", "codec", "executors", "excamera_dask"})
+"""Packages whose errors are read."""
+PLAIN = (str, bytes, int, float, type(None), tuple, list, dict, set, frozenset, BaseException)
+STAYS = "stays_where_it_is"
+"""Attribute of classes of errors that mean something only where they are raised."""
+CONTROL = (StopIteration, StopAsyncIteration)
 
 
 def read_warning(told: Any) -> dict[str, bytes]:
@@ -26,17 +37,58 @@ def read_warning(told: Any) -> dict[str, bytes]:
 
 
 def read_error(serialized: Any, text: Any) -> bytes:
-    """The error of a task as a worker has serialized it, pickled anew; of another class than those that are loaded here, or
-    made of more than plain values, only its `text`.
+    """The error of a task as a worker has serialized it, pickled anew; of another class than Python's and ours, larger than
+    errors are, or made of more than plain values, only its `text`.
     """
     try:
-        data = _bytes_of(serialized)
+        return _error_anew(_read(_Errors, _bytes_of(serialized)))
     except Exception:  # of whatever kind: it is a stranger's
-        data = None
-    error = _read(_Errors, data)
-    if not isinstance(error, BaseException):
-        error = Exception(text if isinstance(text, str) else "a task's error that cannot be read")
-    return pickle.dumps(error)
+        words = text[:LONGEST] if isinstance(text, str) else "a task's error that cannot be read"
+        return pickle.dumps(Exception(words))
+
+
+def _error_anew(error: Any) -> bytes:
+    """Raises whatever happens where an error is none, or none that can be shown."""
+    _require(isinstance(error, BaseException))
+    spend(error, LONGEST, whole=True)
+    error.__cause__ = error.__context__ = error.__traceback__ = None
+    if isinstance(error, OSError):
+        texts = (error.strerror, error.filename, error.filename2)
+        _require(all(isinstance(each, (str, type(None))) for each in texts))
+        _require(isinstance(error.errno, (int, type(None))))
+    data = pickle.dumps(error)
+    again = pickle.loads(data)
+    _require(type(again) is type(error) and len(f"{again}{again!r}") <= 8 * LONGEST)
+    return data
+
+
+def spend(value: Any, budget: int, *, whole: bool = False) -> int:
+    """What is left of a budget of characters and elements when `value` has been written out. Raises UnpicklingError where
+    that is too much, or where it shall be whole and something in it is not plain."""
+    waiting: list[tuple[Any, int]] = [(value, 0)]
+    while waiting:
+        value, depth = waiting.pop()
+        budget -= 1 + (value.bit_length() // 3 if isinstance(value, int) else 0)
+        if isinstance(value, (str, bytes, bytearray)):
+            budget -= len(value)
+        parts = _parts(value)
+        _require(not whole or isinstance(value, PLAIN))
+        _require(budget >= len(parts) and depth <= DEEPEST)
+        waiting += [(each, depth + 1) for each in parts]
+    return budget
+
+
+def _parts(value: Any) -> list[Any]:
+    if isinstance(value, BaseException):
+        return [value.args, *value.__dict__.items()]
+    if isinstance(value, dict):
+        return [*value, *value.values()]
+    return list(value) if isinstance(value, (list, tuple, set, frozenset)) else []
+
+
+def _require(holds: bool) -> None:
+    if not holds:
+        raise pickle.UnpicklingError("more than an error")
 
 
 def _bytes_of(serialized: Any) -> bytes | None:
@@ -55,16 +107,58 @@ def _bytes_of(serialized: Any) -> bytes | None:
     return b"".join(map(bytes, frames))
 
 
-def _read(reader: type[pickle.Unpickler], data: Any) -> Any:
+def _read(reader: type[_Plain], data: Any) -> Any:
+    """What is pickled there; None where it cannot be read. A text is read as it is."""
     if isinstance(data, str):
-        return data
+        return data[:LONGEST]
     try:
+        _require(len(data) <= LARGEST)
         return reader(io.BytesIO(data)).load()
     except Exception:  # of whatever kind: it is a stranger's
         return None
 
 
-class _Warnings(pickle.Unpickler):
+def _spending(load: Callable[[Any], None]) -> Callable[[Any], None]:
+    """As `load`, but what is called gets no more than the reader has budget for."""
+
+    def spending(reader: _Plain) -> None:
+        reader.budget = spend(reader.stack[-1], reader.budget)
+        load(reader)
+
+    return spending
+
+
+def _dispatch(opcodes: Iterable[str]) -> dict[int, Callable[[Any], None]]:
+    all_of_them = _Python.dispatch
+    chosen = {code: all_of_them[code] for code in (getattr(pickle, name)[0] for name in opcodes)}
+    calls = {code[0]: _spending(chosen[code[0]]) for code in (pickle.REDUCE, pickle.NEWOBJ)}
+    return chosen | calls
+
+
+_Python: Any = pickle._Unpickler
+"""Python's in Python: the one in C makes a list as long as a pickle of a few bytes says."""
+
+
+class _Plain(_Python):
+    """Loads plain values, and calls what `find_class` finds with no more than errors are made of."""
+
+    dispatch = _dispatch(
+        (
+            "PROTO", "FRAME", "MARK", "STOP", "POP", "POP_MARK", "MEMOIZE", "BINPUT", "LONG_BINPUT", "BINGET", "LONG_BINGET",
+            "NONE", "NEWTRUE", "NEWFALSE", "BININT", "BININT1", "BININT2", "LONG1", "LONG4", "BINFLOAT",
+            "SHORT_BINBYTES", "BINBYTES", "SHORT_BINUNICODE", "BINUNICODE",
+            "EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "EMPTY_LIST", "APPEND", "APPENDS",
+            "EMPTY_DICT", "SETITEM", "SETITEMS", "EMPTY_SET", "ADDITEMS", "FROZENSET",
+            "GLOBAL", "STACK_GLOBAL", "REDUCE", "NEWOBJ", "BUILD",
+        )
+    )  # fmt: skip
+
+    def __init__(self, file: io.BytesIO) -> None:
+        super().__init__(file)
+        self.budget = 4 * LONGEST  # of all calls together
+
+
+class _Warnings(_Plain):
     """Loads plain values and Python's categories of warnings."""
 
     def find_class(self, module: str, name: str) -> Any:
@@ -74,20 +168,29 @@ class _Warnings(pickle.Unpickler):
         raise pickle.UnpicklingError(f"{module}.{name}")
 
 
-class _Errors(pickle.Unpickler):
-    """Loads plain values and exceptions of classes that are loaded already; imports nothing, and has no tracebacks."""
+class _Errors(_Plain):
+    """Loads plain values and exceptions of OURS; imports nothing, and has no tracebacks and no causes of other classes."""
 
     def find_class(self, module: str, name: str) -> Any:
         if module.partition(".")[0] == "tblib":  # by which Dask has errors pickled
             return _TBLIB.get(name, _Nothing)
         found = getattr(sys.modules.get(module), name, None)
-        if isinstance(found, type) and issubclass(found, BaseException):
-            return found
-        raise pickle.UnpicklingError(f"{module}.{name}")
+        return found if is_admitted(found) else _Nothing
+
+
+def is_admitted(found: Any) -> bool:
+    """Whether it is a class of errors that say what went wrong, and do nothing else, made of nothing but OURS."""
+    return (
+        isinstance(found, type)
+        and issubclass(found, Exception)
+        and not issubclass(found, CONTROL)
+        and not getattr(found, STAYS, False)
+        and all(kind.__module__.partition(".")[0] in OURS for kind in found.__mro__)
+    )
 
 
 class _Nothing:
-    """Stands for a part of a traceback."""
+    """Stands for what is not read: parts of tracebacks, and errors that others were raised from."""
 
     def __new__(cls, *_: Any) -> _Nothing:
         return super().__new__(cls)
@@ -96,19 +199,14 @@ class _Nothing:
         pass
 
 
-def _made(kind: Any, arguments: Any, *_: Any) -> BaseException:
-    error = kind(*arguments)
-    if not isinstance(error, BaseException):
-        raise pickle.UnpicklingError("no error")
-    return error
+def _made(kind: Any, arguments: Any, *_: Any) -> Any:
+    return kind(*arguments)
 
 
 def _made_of_attributes(
     kind: Any, attributes: Mapping[str, Any], *others: Any, args: Any = ()
-) -> BaseException:
+) -> Any:
     error = kind.__new__(kind, *(others[5] if len(others) > 5 else args))
-    if not isinstance(error, BaseException):
-        raise pickle.UnpicklingError("no error")
     error.__dict__.update(attributes.get("__dict__", {}))
     for name in ("args", "errno", "strerror", "filename", "filename2"):
         if name in attributes:
