@@ -3,34 +3,40 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import tracemalloc
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from rendezvous_relay import run, serving
+from rendezvous_relay import Served, run, serving
 from rendezvous_simulation import RawPeer, identity
 from test_rendezvous_security import AUTHORITY, expect_service
 
 from executors.rendezvous import Authority, InvalidAddress, Limits, Link, RelayProcess
 from executors.rendezvous.descriptors import RESERVE, check_limit, fitted
-from executors.rendezvous.errors import RendezvousError
+from executors.rendezvous.errors import ProtocolError, RendezvousError
 from executors.rendezvous.metrics import COUNTERS, GAUGES, LABELLED, as_prometheus
 from executors.rendezvous.protocol import frames as f
 from executors.rendezvous.protocol.names import peer_id
+from executors.rendezvous.protocol.openings import opening_size
 from executors.rendezvous.protocol.relay_core import RelayCore
 from executors.rendezvous.protocol.strangers import Strangers, network_of
+from executors.rendezvous.tls import link_context
 
 # Who waits for whom
 
@@ -49,61 +55,209 @@ def test_what_counts_as_one_address(one: str, other: str, same: bool) -> None:
     assert (network_of(one) == network_of(other)) is same
 
 
-def test_the_silent_go_before_the_speaking_and_the_oldest_first() -> None:
-    strangers: Strangers[str] = Strangers(3, 3)
-    assert [strangers.come(name, "a") for name in "xyz"] == [None] * 3
-    strangers.speaks("x")
-    assert strangers.come("new", "b") == "y"
-    strangers.leave("y")
-    assert len(strangers) == 3 and strangers.oldest() == "z"
-    for name in ("z", "new"):
-        strangers.speaks(name)
-    assert strangers.oldest() == "x"
+def named(names: str, host: str) -> dict[str, str]:
+    return dict.fromkeys(names, host)
 
 
-def test_one_address_goes_without_before_others_do() -> None:
-    strangers: Strangers[int] = Strangers(100, 10)
-    strangers.come(-1, "elsewhere")
-    for number in range(50):
-        gone = strangers.come(number, "here")
-        assert gone == (None if number < 10 else number - 10)
-        if gone is not None:
-            strangers.leave(gone)
-    assert len(strangers) == 11 and strangers.oldest() == -1
+def strangers_of(hosts: dict[str, str]) -> Strangers[str]:
+    strangers: Strangers[str] = Strangers()
+    for name, host in hosts.items():
+        strangers.come(name, host)
+    return strangers
 
 
-@given(
-    st.lists(st.tuples(st.integers(0, 3), st.integers(0, 20), st.sampled_from("abc")), max_size=80)
+@pytest.mark.parametrize(
+    ("hosts", "goes"),
+    [
+        (named("xyz", "a"), "x"),
+        ({"v": "b", **named("xyz", "a")}, "x"),
+        ({**named("xyz", "a"), "v": "b"}, "x"),
+        ({**named("xy", "a"), **named("uvw", "b")}, "u"),
+        ({name: name for name in "xyz"}, "x"),
+    ],
 )
-def test_strangers_stay_within_their_number(steps: list[tuple[int, int, str]]) -> None:
-    strangers: Strangers[int] = Strangers(8, 4)
+def test_the_oldest_of_the_address_with_the_most_makes_room(
+    hosts: dict[str, str], goes: str
+) -> None:
+    strangers = strangers_of(hosts)
+    assert strangers.crowding() == goes and strangers.oldest() == next(iter(hosts))
+
+
+def test_addresses_take_turns() -> None:
+    strangers = strangers_of({**named("wxyz", "a"), "v": "b", "u": "c"})
+    turns = []
+    while (turn := strangers.next_in_turn()) is not None:
+        turns.append(turn)
+        strangers.leave(turn)
+    assert "".join(turns) == "wvuxyz"
+
+
+@given(st.lists(st.tuples(st.booleans(), st.integers(0, 20), st.sampled_from("abc")), max_size=80))
+def test_strangers_are_who_has_come_and_not_left(steps: list[tuple[bool, int, str]]) -> None:
+    strangers: Strangers[int] = Strangers()
     here: dict[int, str] = {}
-    for what, token, host in steps:
-        if what == 0 and token not in here:
+    for comes, token, host in steps:
+        if comes and token not in here:
             here[token] = host
-            gone = strangers.come(token, host)
-            if gone is not None:
-                strangers.leave(gone)
-                del here[gone]
-        elif what == 1:
-            strangers.speaks(token)
-        else:
+            strangers.come(token, host)
+            assert len(here) == 1 or strangers.crowding() != token
+        elif not comes:
             strangers.leave(token)
             here.pop(token, None)
-        assert len(strangers) == len(here) <= 8
-        assert all(list(here.values()).count(host) <= 4 for host in "abc")
+        assert list(strangers) == list(here)
+        sizes = Counter(here.values())
+        goes = strangers.crowding()
+        if goes is None:
+            assert not here
+            continue
+        assert sizes[here[goes]] == max(sizes.values())
+        assert goes == next(each for each in here if here[each] == here[goes])
+
+
+# What they say
+
+
+def client_hello() -> bytes:
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    with contextlib.suppress(ssl.SSLWantReadError):
+        link_context(AUTHORITY.issue("w")).wrap_bio(
+            incoming, outgoing, server_hostname="relay"
+        ).do_handshake()
+    return outgoing.read()
+
+
+HELLO = client_hello()
+
+
+@pytest.mark.parametrize(
+    "said", [HELLO[:1], HELLO[:8], HELLO[:9], HELLO[:-1], b"R", b"RDVB", f.BULK_MAGIC + bytes(15)]
+)
+def test_an_opening_in_part_asks_for_more(said: bytes) -> None:
+    assert opening_size(said) > len(said)
+
+
+def test_an_opening_has_its_size() -> None:
+    assert opening_size(HELLO) == opening_size(HELLO + b"x") == len(HELLO)
+    assert opening_size(f.BULK_MAGIC + bytes(16)) == 20
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"GET / HTTP/1.1",
+        b"\x17" + HELLO[1:],
+        HELLO[:5] + b"\x02" + HELLO[6:],
+        b"\x16\x03\x01\x00\x04\x01\x00\x00\x01",  # a ClientHello in two records
+        b"\x16\x03\x01\xff\xff\x01\x00\xff\xfb",
+        b"\x16\x03\x01\x00\x00\x01\x00\x00\x00",
+    ],
+)
+def test_what_is_no_opening_is_refused(said: bytes) -> None:
+    with pytest.raises(ProtocolError):
+        opening_size(said)
+
+    async def story() -> None:
+        async with serving(AUTHORITY) as served:
+            reader, writer = await asyncio.open_connection(*served.address.split(":"))
+            writer.write(said)
+            assert await reader.read() == b""
+            assert await served.count("HANDSHAKE") == 1
+            writer.close()
+
+    run(story)
+
+
+def test_an_opening_in_small_parts_is_an_opening() -> None:
+    async def story() -> None:
+        async with serving(AUTHORITY) as served:
+            reader, writer = await asyncio.open_connection(*served.address.split(":"))
+            for at in range(0, len(HELLO), 40):
+                writer.write(HELLO[at : at + 40])
+                await asyncio.sleep(0.005)
+            assert (await reader.readexactly(1))[0] == 22  # the relay goes on with the handshake
+            writer.close()
+
+    run(story)
+
+
+# Nobody is kept out
+
+
+async def press(address: str, host: str, opening: bytes) -> None:
+    """A stranger at `host` who says `opening` and no more, and comes again whenever it is turned away."""
+    relay = address.split(":")
+    while True:
+        with contextlib.suppress(OSError):
+            reader, writer = await asyncio.open_connection(*relay, local_addr=(host, 0))
+            try:
+                writer.write(opening)
+                await reader.read()
+            finally:
+                writer.transport.abort()
+        await asyncio.sleep(0.02)
+
+
+@asynccontextmanager
+async def pressed(served: Served, hosts: list[str], opening: bytes) -> AsyncIterator[None]:
+    """While strangers, 30 at each of `hosts`, press."""
+    pressing = [asyncio.ensure_future(press(served.address, host, opening)) for host in hosts * 30]
+    await served.count("CONNECTIONS", 20)
+    yield
+    for each in pressing:
+        each.cancel()
+    await asyncio.wait(pressing)
+
+
+OTHERS = ["127.0.0.2", "127.0.0.3", "127.0.0.4"]
+PARTS = {"a byte": HELLO[:1], "a head": HELLO[:9], "all but one": HELLO[:-1], "a bulk": b"RD"}
+
+
+@pytest.mark.parametrize(
+    ("hosts", "opening"),
+    [
+        *[pytest.param(["127.0.0.1"], part, id=f"{id} here") for id, part in PARTS.items()],
+        *[pytest.param(OTHERS, part, id=f"{id} there") for id, part in PARTS.items()],
+        pytest.param(["127.0.0.1", *OTHERS], HELLO[:1], id="a byte everywhere"),
+        pytest.param(OTHERS, HELLO, id="a ClientHello there"),
+    ],
+)
+def test_who_says_a_part_of_a_handshake_keeps_nobody_out(hosts: list[str], opening: bytes) -> None:
+    async def story() -> None:
+        limits = Limits(pending_connections=20, handshakes=6, handshake_turn=0.2)
+        async with serving(AUTHORITY, limits) as served, pressed(served, hosts, opening):
+            for name in "abcd":
+                link = Link(served.address, AUTHORITY.issue(name))
+                async with asyncio.timeout(8):
+                    await link.connect()
+                await link.close()
+                door = served.server.door
+                assert len(door.pending) <= 20 and len(door.shaking) <= 6
+
+    run(story)
+
+
+def test_more_than_may_shake_hands_at_once_all_do() -> None:
+    async def story() -> None:
+        limits = Limits(handshakes=2)
+        async with serving(AUTHORITY, limits) as served:
+            links = [Link(served.address, AUTHORITY.issue(f"w{n}")) for n in range(20)]
+            await asyncio.gather(*[link.connect() for link in links])
+            assert not served.server.core.stats.refused
+            await asyncio.gather(*[link.close() for link in links])
+
+    run(story)
 
 
 def test_idle_connections_keep_nobody_out() -> None:
     async def story() -> None:
-        limits = Limits(pending_connections=12, pending_per_address=8)
+        limits = Limits(pending_connections=12)
         async with serving(AUTHORITY, limits) as served:
             host, port = served.address.split(":")
             idle = [socket.create_connection((host, int(port))) for _ in range(40)]
             for each in idle[-3:]:
                 each.sendall(b"\x16\x03\x01")  # the first bytes of a handshake, and no more
             await expect_service(served, "good")
-            assert await served.count("CONNECTIONS", 30) >= 30
+            assert await served.count("CONNECTIONS", 28) >= 28
             for each in idle:
                 each.close()
 
@@ -115,9 +269,9 @@ def test_no_descriptor_left_keeps_nobody_out_for_long() -> None:
         async with serving(AUTHORITY) as served:
             host, port = served.address.split(":")
             idle = [socket.create_connection((host, int(port))) for _ in range(5)]
-            while len(served.server._strangers) < 5:
+            while len(served.server.door) < 5:
                 await asyncio.sleep(0.01)
-            accept, refusals = served.server._socket, [OSError(24, "Too many open files")] * 2
+            accept, refusals = served.server.door.socket, [OSError(24, "Too many open files")] * 2
 
             class Full:
                 def __getattr__(self, name: str) -> Any:
@@ -128,10 +282,10 @@ def test_no_descriptor_left_keeps_nobody_out_for_long() -> None:
                         raise refusals.pop()
                     return accept.accept()
 
-            served.server._socket = Full()
+            served.server.door.socket = Full()
             await asyncio.wait_for(expect_service(served, "good"), 5)
             assert served.server.core.stats.refused["CONNECTIONS"] >= 2
-            served.server._socket = accept
+            served.server.door.socket = accept
             for each in idle:
                 each.close()
 
@@ -308,7 +462,7 @@ def test_a_relay_refuses_to_start_with_too_few_descriptors(tmp_path: Path) -> No
 @pytest.mark.parametrize("few", [False, True])
 def test_a_relay_alone_raises_its_limit_and_lets_newcomers_in(tmp_path: Path, few: bool) -> None:
     place = ("--authority", str(tmp_path / "keys"))
-    limits = ("--limit", "pending_connections=30", "--limit", "pending_per_address=20")
+    limits = ("--limit", "pending_connections=30")
     with limited(50, 500, *ALONE, *place, "--workers", "200", *(limits if few else ())) as two:
         address = json.loads(two.stdout.readline())["address"]
         host, port = address.split(":")
@@ -329,6 +483,22 @@ def test_a_relay_alone_raises_its_limit_and_lets_newcomers_in(tmp_path: Path, fe
         assert two.returncode == 0 and "Traceback" not in errors
         refused = json.loads(lines.splitlines()[-1])["refused"]
         assert refused["CONNECTIONS"] >= 60 if few else "CONNECTIONS" not in refused
+
+
+def test_a_stranger_costs_little_before_it_has_said_a_whole_hello(tmp_path: Path) -> None:
+    place = ("--authority", str(tmp_path / "keys"))
+    with limited(50, 2000, *ALONE, *place) as relay:
+        host, port = json.loads(relay.stdout.readline())["address"].split(":")
+        process = psutil.Process(relay.pid)
+        before = process.memory_info().rss
+        strangers = [socket.create_connection((host, int(port))) for _ in range(400)]
+        for each in strangers:
+            each.sendall(HELLO[:-1])
+        while json.loads(relay.stdout.readline())["handshaking"] < 400:
+            pass
+        assert process.memory_info().rss - before < 400 * 25_000
+        for each in strangers:
+            each.close()
 
 
 def test_a_cluster_of_more_workers_than_its_relay_may_serve_is_refused() -> None:

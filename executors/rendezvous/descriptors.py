@@ -53,5 +53,6 @@ def fitted(limits: Limits, allowed: int) -> Limits:
         limits,
         connections=min(limits.connections, places),
         pending_connections=min(limits.pending_connections, max(1, places // 2)),
+        handshakes=min(limits.handshakes, max(1, places // 4)),
         bulk_connections=min(limits.bulk_connections, places // 2),
     )

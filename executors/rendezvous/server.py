@@ -8,16 +8,17 @@ import secrets
 import socket
 import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Coroutine
 from typing import Any
 
 from executors.rendezvous.arena import Arena
 from executors.rendezvous.credentials import read_identity
+from executors.rendezvous.door import Door, Stranger
 from executors.rendezvous.errors import InvalidCredential
 from executors.rendezvous.protocol import frames as f
+from executors.rendezvous.protocol import openings
 from executors.rendezvous.protocol.limits import Limits
 from executors.rendezvous.protocol.relay_core import Connection, RelayCore
-from executors.rendezvous.protocol.strangers import Strangers
 from executors.rendezvous.tls import close_transport
 
 logger = logging.getLogger(__name__)
@@ -26,8 +27,6 @@ WRITE_BATCH = 256 * 1024
 JOIN = 32 * 1024
 TICK = 0.25
 BACKLOG = 4096
-SOON = 0.05
-ACCEPTS = 64  # connections accepted before others get their turn
 _EXPIRED = 10  # OpenSSL's X509_V_ERR_CERT_HAS_EXPIRED
 
 
@@ -40,11 +39,7 @@ class RelayServer:
         self.arena = Arena()
         self.by_connection: dict[Connection, _Connected] = {}
         self._context = context
-        self._shaking: set[asyncio.Task[None]] = set()
-        self._strangers: Strangers[_Stranger] = Strangers(
-            self.limits.pending_connections, self.limits.pending_per_address
-        )
-        self._socket: socket.socket | None = None
+        self._greetings: set[asyncio.Task[None]] = set()
         self._ticker: asyncio.TimerHandle | None = None
 
     async def start(self, host: str, port: int) -> tuple[str, int]:
@@ -54,21 +49,19 @@ class RelayServer:
             host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )
         family, _, _, _, address = found[0]
-        self._socket = socket.create_server(address[:2], family=family, backlog=BACKLOG)
-        self._socket.setblocking(False)
-        self.loop.add_reader(self._socket, self._accept)
+        listening = socket.create_server(address[:2], family=family, backlog=BACKLOG)
+        listening.setblocking(False)
+        self.door = Door(self, listening)
         self._ticker = self.loop.call_later(TICK, self._tick)
-        bound = self._socket.getsockname()
+        bound = listening.getsockname()
         return bound[0], bound[1]
 
     async def stop(self) -> None:
         """Close the listening socket and every connection."""
         if self._ticker is not None:
             self._ticker.cancel()
-        if self._socket is not None:
-            self.loop.remove_reader(self._socket)
-            self._socket.close()
-        for task in list(self._shaking):
+            self.door.close()
+        for task in list(self._greetings):
             task.cancel()
         for protocol in list(self.by_connection.values()):
             protocol.transport.abort()
@@ -76,133 +69,58 @@ class RelayServer:
 
     def stats(self) -> dict[str, Any]:
         """What has been counted since the start, as JSON can carry it."""
-        return {**self.core.counts(), "handshaking": len(self._shaking)}
+        return {**self.core.counts(), "handshaking": len(self.door)}
 
-    def _accept(self) -> None:
-        """Greet the connections that wait; where there are too many, strangers who have said nothing go for them."""
-        listening = self._socket
-        assert listening is not None
-        for _ in range(ACCEPTS):
-            try:
-                accepted, address = listening.accept()
-            except (BlockingIOError, ConnectionAbortedError):
-                return
-            except OSError as error:  # out of file descriptors: let some go first
-                logger.error("cannot accept: %s", error)
-                self.loop.remove_reader(listening)
-                self.loop.call_later(SOON if self._turn_away_oldest() else 1.0, self._accept_again)
-                return
-            if not self._has_room():
-                self.core.stats.refused["CONNECTIONS"] += 1
-                accepted.close()
-                continue
-            accepted.setblocking(False)
-            accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self._receive(accepted, address)
+    @property
+    def registered(self) -> int:
+        """Connections with a hello."""
+        return len(self.core.connections) - self.core.strangers
 
-    def _has_room(self) -> bool:
-        """For one connection more, if a stranger has to go for it."""
-        core = self.core
-        registered = len(core.connections) - core.strangers
-        if registered + len(self._strangers) < self.limits.connections:
-            return True
-        return registered < self.limits.connections and self._turn_away_oldest()
+    def shake_hands(self, stranger: Stranger, timeout: float) -> None:
+        """Begin the TLS handshake of a connection that has said a whole ClientHello."""
+        task = self._begin(self._shake_hands(stranger, timeout))
+        stranger.end = task.cancel
 
-    def _receive(self, accepted: socket.socket, address: Any) -> None:
-        stranger = _Stranger()
-        task = self.loop.create_task(self._greet(accepted, address, stranger))
-        stranger.drop = task.cancel
-
-        def greeted(done: asyncio.Task[None]) -> None:
-            self._shaking.discard(done)
+        def shaken(done: asyncio.Task[None]) -> None:
             if done.cancelled():
-                accepted.close()
-            if stranger.drop == task.cancel:  # it came to no connection
-                self._strangers.leave(stranger)
+                stranger.socket.close()
+            if stranger.end == task.cancel:  # it came to no connection
+                self.door.leave(stranger)
 
-        self._shaking.add(task)
-        task.add_done_callback(greeted)
-        self._turn_away(self._strangers.come(stranger, str(address[0])))
+        task.add_done_callback(shaken)
 
-    def _turn_away_oldest(self) -> bool:
-        return self._turn_away(self._strangers.oldest())
+    def _begin(self, greeting: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = self.loop.create_task(greeting)
+        self._greetings.add(task)
+        task.add_done_callback(self._greetings.discard)
+        return task
 
-    def _turn_away(self, stranger: _Stranger | None) -> bool:
-        if stranger is None:
-            return False
-        self.core.stats.refused["CONNECTIONS"] += 1
-        self._strangers.leave(stranger)
-        stranger.drop()
-        return True
-
-    def known(self, stranger: _Stranger) -> None:
-        """It has shown who it is, or has gone."""
-        self._strangers.leave(stranger)
-
-    def _accept_again(self) -> None:
-        if self._socket is not None and self._socket.fileno() >= 0:
-            self.loop.add_reader(self._socket, self._accept)
-
-    async def _greet(self, accepted: socket.socket, address: Any, stranger: _Stranger) -> None:
-        """A connection begins with TLS, or as a bulk connection does."""
-        deadline = self.loop.time() + self.limits.handshake_timeout
-        try:
-            async with asyncio.timeout_at(deadline):
-                await self._readable(accepted)
-                self._strangers.speaks(stranger)
-                if accepted.recv(1, socket.MSG_PEEK) == f.BULK_MAGIC[:1]:
-                    await self._attach_bulk(accepted, address)
-                    return
-        except (OSError, TimeoutError) as error:
-            accepted.close()
-            self.refused("HANDSHAKE", address, error)
-            return
-        except asyncio.CancelledError:
-            accepted.close()
-            raise
-        await self._shake_hands(accepted, address, deadline, stranger)
-
-    async def _shake_hands(
-        self, accepted: socket.socket, address: Any, deadline: float, stranger: _Stranger
-    ) -> None:
+    async def _shake_hands(self, stranger: Stranger, timeout: float) -> None:
         try:
             await self.loop.connect_accepted_socket(
                 lambda: _Connected(self, stranger=stranger),
-                accepted,
+                stranger.socket,
                 ssl=self._context,
-                ssl_handshake_timeout=max(0.001, deadline - self.loop.time()),
+                ssl_handshake_timeout=timeout,
             )
         except ssl.SSLCertVerificationError as error:
             expired = error.verify_code == _EXPIRED
-            self.refused("EXPIRED" if expired else "CREDENTIAL", address, error)
+            self.refused("EXPIRED" if expired else "CREDENTIAL", stranger.address, error)
         except (OSError, TimeoutError) as error:  # of which ssl.SSLError is one
-            self.refused("HANDSHAKE", address, error)
-        except asyncio.CancelledError:
-            accepted.close()
-            raise
+            self.refused("HANDSHAKE", stranger.address, error)
 
-    async def _readable(self, accepted: socket.socket) -> None:
-        readable: asyncio.Future[None] = self.loop.create_future()
-        self.loop.add_reader(accepted, _wake, readable)
-        try:
-            await readable
-        finally:
-            self.loop.remove_reader(accepted)
-
-    async def _attach_bulk(self, accepted: socket.socket, address: Any) -> None:
+    def attach_bulk(self, accepted: socket.socket, address: Any) -> None:
         """The bulk connection of a link, if it shows a token that we gave to one."""
-        said = b""
-        while len(said) < len(f.BULK_MAGIC) + f.TOKEN_SIZE:
-            part = await self.loop.sock_recv(accepted, len(f.BULK_MAGIC) + f.TOKEN_SIZE - len(said))
-            if not part:
-                raise ConnectionResetError("it ended before its token")
-            said += part
+        said = accepted.recv(openings.BULK_SIZE)
         token = said[len(f.BULK_MAGIC) :] if said.startswith(f.BULK_MAGIC) else b""
         bulk = self.core.connect_bulk(token, self.loop.time())
         if bulk is None:
             logger.info("refused a bulk connection of %s", address)
             accepted.close()
             return
+        self._begin(self._connect_bulk(accepted, bulk))
+
+    async def _connect_bulk(self, accepted: socket.socket, bulk: Connection) -> None:
         await self.loop.connect_accepted_socket(lambda: _Connected(self, bulk), accepted)
 
     def refused(self, kind: str, address: Any, error: Exception) -> None:
@@ -236,20 +154,8 @@ class RelayServer:
         self._ticker = self.loop.call_later(TICK, self._tick)
         self.core.tick(now)
         self.core.expire(time.time(), now)
+        self.door.tick(now)
         self.flush()
-
-
-class _Stranger:
-    """A connection that has shown no credential yet; `drop` ends it."""
-
-    __slots__ = ("drop",)
-
-    drop: Callable[[], Any]
-
-
-def _wake(waiting: asyncio.Future[None]) -> None:
-    if not waiting.done():
-        waiting.set_result(None)
 
 
 class _Connected(asyncio.BufferedProtocol):
@@ -261,7 +167,7 @@ class _Connected(asyncio.BufferedProtocol):
         self,
         server: RelayServer,
         bulk: Connection | None = None,
-        stranger: _Stranger | None = None,
+        stranger: Stranger | None = None,
     ) -> None:
         self.server = server
         self.stranger = stranger  # until its hello
@@ -284,7 +190,7 @@ class _Connected(asyncio.BufferedProtocol):
             self.send()
             return
         if self.stranger is not None:
-            self.stranger.drop = transport.abort
+            self.stranger.end = transport.abort
         try:
             identity = read_identity(transport.get_extra_info("peercert") or {})
         except InvalidCredential as error:
@@ -316,7 +222,7 @@ class _Connected(asyncio.BufferedProtocol):
     def _is_known(self) -> None:
         stranger, self.stranger = self.stranger, None
         if stranger is not None:
-            self.server.known(stranger)
+            self.server.door.leave(stranger)
 
     def _cut(self, view: memoryview) -> None:
         """Give the whole frames in `view` to the core, and keep the rest."""

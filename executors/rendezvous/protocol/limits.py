@@ -10,11 +10,12 @@ class Limits:
     """The limits of one relay; whatever exceeds them is refused and counted, and harms nobody else."""
 
     connections: int = 20_000
-    pending_connections: int = 8_192  # in the TLS handshake or before their hello
-    pending_per_address: int = 4_096  # of them, from one address
+    pending_connections: int = 8_192  # that wait for their TLS handshake: they cost a socket
+    handshakes: int = 1_024  # in it or before their hello: about 100 kB each
     bulk_connections: int = 20_000  # one a link at the most; 0: everything goes over TLS
     handshake_timeout: float = 15.0
     hello_timeout: float = 10.0
+    handshake_turn: float = 3.0  # for handshake and hello, where others wait for theirs
     names_per_link: int = 64
     streams: int = 500_000
     streams_per_link: int = 20_000

@@ -1,11 +1,12 @@
-"""Connections whose holders have shown no credential yet, by the address that they come from: a newcomer takes the place of
-the one that has waited longest, so that nobody keeps others out by doing nothing.
+"""Connections whose holders have shown no credential yet, by the address that they come from: who makes room for a newcomer,
+and whose turn it is, so that nobody keeps others out by coming often, or by waiting.
 """
 
 from __future__ import annotations
 
 import ipaddress
 from collections import OrderedDict
+from collections.abc import Iterator
 from typing import Generic, TypeVar
 
 Token = TypeVar("Token")
@@ -24,72 +25,65 @@ def network_of(host: str) -> str:
     return str(address)
 
 
-class _Queue(Generic[Token]):
-    """Those that wait, first those that have said nothing at all; in each part the oldest first."""
-
-    __slots__ = ("silent", "speaking")
+class Strangers(Generic[Token]):
+    """Strangers in the order in which they came, all of them and those of each address."""
 
     def __init__(self) -> None:
-        self.silent: OrderedDict[Token, None] = OrderedDict()
-        self.speaking: OrderedDict[Token, None] = OrderedDict()
+        self._networks: OrderedDict[Token, str] = OrderedDict()
+        self._by_network: OrderedDict[str, OrderedDict[Token, None]] = OrderedDict()
+        self._by_size: dict[int, OrderedDict[str, None]] = {}
+        self._largest = 0
 
     def __len__(self) -> int:
-        return len(self.silent) + len(self.speaking)
+        return len(self._networks)
 
-    def first(self) -> Token:
-        return next(iter(self.silent or self.speaking))
+    def __iter__(self) -> Iterator[Token]:
+        return iter(self._networks)
 
-    def speaks(self, token: Token) -> None:
-        if token in self.silent:
-            del self.silent[token]
-            self.speaking[token] = None
-
-    def remove(self, token: Token) -> None:
-        self.silent.pop(token, None)
-        self.speaking.pop(token, None)
-
-
-class Strangers(Generic[Token]):
-    """At most `most` strangers, and `most_of_one` of one address."""
-
-    def __init__(self, most: int, most_of_one: int) -> None:
-        self._most, self._most_of_one = most, most_of_one
-        self._all: _Queue[Token] = _Queue()
-        self._by_network: dict[str, _Queue[Token]] = {}
-        self._networks: dict[Token, str] = {}
-
-    def __len__(self) -> int:
-        return len(self._all)
-
-    def come(self, token: Token, host: str) -> Token | None:
-        """A connection from `host`; returns the one that must go for it, if one must: perhaps itself."""
-        network = network_of(host)
-        own = self._by_network.setdefault(network, _Queue())
-        for queue in (own, self._all):
-            queue.silent[token] = None
-        self._networks[token] = network
-        if len(own) > self._most_of_one:
-            return own.first()
-        return self._all.first() if len(self._all) > self._most else None
-
-    def oldest(self) -> Token | None:
-        """Who goes first where there is no room at all."""
-        return self._all.first() if len(self._all) else None
-
-    def speaks(self, token: Token) -> None:
-        """It has sent a first byte, as all of ours do at once."""
-        network = self._networks.get(token)
-        if network is not None:
-            self._all.speaks(token)
-            self._by_network[network].speaks(token)
+    def come(self, token: Token, host: str) -> None:
+        """A connection from `host`."""
+        network = self._networks[token] = network_of(host)
+        own = self._by_network.setdefault(network, OrderedDict())
+        own[token] = None
+        self._resize(network, len(own) - 1, len(own))
 
     def leave(self, token: Token) -> None:
         """It has gone, or is no stranger any more."""
         network = self._networks.pop(token, None)
         if network is None:
             return
-        self._all.remove(token)
         own = self._by_network[network]
-        own.remove(token)
-        if not len(own):
+        del own[token]
+        self._resize(network, len(own) + 1, len(own))
+        if not own:
             del self._by_network[network]
+
+    def oldest(self) -> Token | None:
+        """Who has waited longest."""
+        return next(iter(self._networks), None)
+
+    def crowding(self) -> Token | None:
+        """Who makes room for others: of the address with the most, the one that has waited longest; not who came last."""
+        if not self._networks:
+            return None
+        return next(iter(self._by_network[next(iter(self._by_size[self._largest]))]))
+
+    def next_in_turn(self) -> Token | None:
+        """The oldest of one address, and of another the next time."""
+        network = next(iter(self._by_network), None)
+        if network is None:
+            return None
+        self._by_network.move_to_end(network)
+        return next(iter(self._by_network[network]))
+
+    def _resize(self, network: str, before: int, now: int) -> None:
+        """Keep the addresses by how many they have: the number changes by one."""
+        if before:
+            same = self._by_size[before]
+            del same[network]
+            if not same:
+                del self._by_size[before]
+        if now:
+            self._by_size.setdefault(now, OrderedDict())[network] = None
+        if now > self._largest or self._largest not in self._by_size:
+            self._largest = now
