@@ -11,11 +11,15 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 from urllib.parse import urlsplit
 
 import boto3
+import psutil
 import pytest
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
@@ -26,6 +30,7 @@ from local_lambda import HANDLER, TESTS, descendants, invoke, require_runtime, s
 require_runtime()
 
 from executors.local_lambda import LocalLambda  # noqa: E402
+from executors.local_lambda.keys import Keys  # noqa: E402
 
 FUNCTIONS = "/2015-03-31/functions"
 ROLE = "arn:aws:iam::123456789012:role/local"
@@ -38,10 +43,21 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalLambda]:
         yield local
 
 
-def signed(server: LocalLambda, method: str, path: str, body: bytes = b"") -> dict[str, str]:
-    """The headers of a request that is as it should be, by botocore itself."""
-    request = AWSRequest(method, server.endpoint_url + path, data=body)
-    SigV4Auth(Credentials(*server.keys), "lambda", "us-east-1").add_auth(request)
+def signed(
+    server: LocalLambda,
+    method: str,
+    path: str,
+    body: bytes = b"",
+    headers: dict[str, str] | None = None,
+    *,
+    keys: Keys | None = None,
+    at: datetime | None = None,
+) -> dict[str, str]:
+    """The headers of a request that is as it should be, by botocore itself, at another time if need be."""
+    request = AWSRequest(method, server.endpoint_url + path, headers or {}, data=body)
+    signer = SigV4Auth(Credentials(*(keys or server.keys)), "lambda", "us-east-1")
+    with patch("botocore.auth.get_current_datetime", lambda: at or datetime.now(UTC)):
+        signer.add_auth(request)
     return {**request.headers, "Host": urlsplit(server.endpoint_url).netloc}
 
 
@@ -113,6 +129,108 @@ def test_what_was_signed_cannot_be_changed(server: LocalLambda) -> None:
     }
     for what, request in altered.items():
         assert ask(server, *request)[0] == 403, what
+
+
+@pytest.mark.parametrize("minutes", [-60 * 24, -16, 16])
+def test_a_signature_of_another_time_is_refused(server: LocalLambda, minutes: int) -> None:
+    whole = signed(server, "GET", FUNCTIONS, at=datetime.now(UTC) + timedelta(minutes=minutes))
+    status, body = ask(server, "GET", FUNCTIONS, whole)
+    assert status == 403 and b"Signature expired" in body
+
+
+@pytest.mark.parametrize("minutes", [-14, 0, 14])
+def test_clocks_may_differ_a_little(server: LocalLambda, minutes: int) -> None:
+    whole = signed(server, "GET", FUNCTIONS, at=datetime.now(UTC) + timedelta(minutes=minutes))
+    assert ask(server, "GET", FUNCTIONS, whole)[0] == 200
+
+
+@pytest.mark.parametrize(
+    "said", ["UNSIGNED-PAYLOAD", "STREAMING-UNSIGNED-PAYLOAD-TRAILER", "0" * 64]
+)
+def test_a_body_is_signed_whatever_the_headers_say(server: LocalLambda, said: str) -> None:
+    path, body = f"{FUNCTIONS}/probe/invocations", b'{"do": "echo"}'
+    for hash_said, status in ((said, 403), (sha256(body).hexdigest(), 200)):
+        whole = signed(server, "POST", path, body, {"X-Amz-Content-SHA256": hash_said})
+        assert ask(server, "POST", path, whole, body)[0] == status
+
+
+@pytest.mark.parametrize("key", ["\xe9", "LOCAL\xff", "\xb2"])
+def test_a_key_of_odd_letters_is_another_key(server: LocalLambda, key: str) -> None:
+    whole = signed(server, "GET", FUNCTIONS)
+    odd = whole["Authorization"].replace(server.keys.access_key, key)
+    status, body = ask(server, "GET", FUNCTIONS, {**whole, "Authorization": odd})
+    assert status == 403 and json.loads(body)["__type"] == "UnrecognizedClientException"
+
+
+def strange_headers(server: LocalLambda) -> dict[str, dict[str, str]]:
+    whole = signed(server, "POST", FUNCTIONS)
+    return {
+        "nothing": {},
+        "a web page": {**whole, "Origin": "http://attacker.example"},
+        "another host": {**whole, "Host": "attacker.example"},
+        "another key": signed(server, "POST", FUNCTIONS, keys=Keys.new()),
+        "another time": {**whole, "X-Amz-Date": "20200101T000000Z"},
+    }
+
+
+def held(server: LocalLambda) -> int:
+    """Bytes of memory that the server has."""
+    port = urlsplit(server.endpoint_url).port
+    (owner,) = {
+        each.pid
+        for each in psutil.net_connections("tcp4")
+        if each.laddr.port == port and each.status == psutil.CONN_LISTEN
+    }
+    return psutil.Process(owner).memory_info().rss
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+@pytest.mark.parametrize(
+    "what", ["nothing", "a web page", "another host", "another key", "another time"]
+)
+def test_nothing_is_kept_of_what_a_stranger_sends(
+    server: LocalLambda, what: str, chunked: bool
+) -> None:
+    headers = strange_headers(server)[what]
+    before = held(server)
+    size, part = 40 << 20, bytes(1 << 20)
+    connection = http.client.HTTPConnection(urlsplit(server.endpoint_url).netloc, timeout=60)
+    connection.putrequest("POST", FUNCTIONS, skip_host="Host" in headers)
+    for name, value in headers.items():
+        if name.lower() != "content-length":
+            connection.putheader(name, value)
+    if chunked:
+        connection.putheader("Transfer-Encoding", "chunked")
+    else:
+        connection.putheader("Content-Length", str(size))
+    connection.endheaders()
+    for _ in range(size // len(part) - 1):
+        connection.send(b"%x\r\n%b\r\n" % (len(part), part) if chunked else part)
+    assert held(server) - before < 10 << 20
+    connection.send(b"%x\r\n%b\r\n0\r\n\r\n" % (len(part), part) if chunked else part)
+    assert connection.getresponse().status == 403
+    connection.close()
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "headers", "limit"),
+    [
+        ("POST", "/probe/invocations", {}, 6 << 20),
+        ("POST", "/probe/invocations", {"X-Amz-Invocation-Type": "Event"}, 1 << 20),
+        ("PUT", "/probe/configuration", {}, 6 << 20),
+        ("POST", "", {}, 70_167_211),
+        ("PUT", "/probe/code", {}, 70_167_211),
+    ],
+)
+def test_a_body_has_the_size_that_lambda_allows(
+    server: LocalLambda, method: str, path: str, headers: dict[str, str], limit: int
+) -> None:
+    def answer(size: int) -> int:
+        body = b" " * size
+        whole = {**signed(server, method, FUNCTIONS + path, body), **headers}
+        return ask(server, method, FUNCTIONS + path, whole, body)[0]
+
+    assert answer(limit) != 413 and answer(limit + 1) == 413
 
 
 @pytest.mark.parametrize("keys", [("local", "local"), ("a", "b"), ("LOCALLAMBDA", "local")])

@@ -60,11 +60,11 @@ def throttled(reason: str) -> ApiError:
 
 
 def too_large(limit: int) -> ApiError:
-    """413: the event has more than `limit` bytes."""
+    """413: an event, a zip file or another body has more than `limit` bytes."""
     return ApiError(
         413,
         "RequestTooLargeException",
-        f"Request must be smaller than {limit} bytes for the InvokeFunction operation",
+        f"Request must be smaller than {limit} bytes for this operation",
     )
 
 

@@ -12,7 +12,7 @@ import time
 import uuid
 from typing import Any
 
-from executors.local_lambda import admission, errors, quotas, retries
+from executors.local_lambda import admission, errors, retries
 from executors.local_lambda.admission import Admission
 from executors.local_lambda.environment import Environment, Invocation, Outcome
 from executors.local_lambda.faults import Faults
@@ -59,9 +59,6 @@ class Dispatcher:
 
         Raises: ApiError.
         """
-        limit = quotas.ASYNC_PAYLOAD if kind == "Event" else quotas.SYNC_PAYLOAD
-        if len(invocation.payload) > limit:
-            raise errors.too_large(limit)
         faults, number = self._next_call(function)
         self.counts[f"{kind.lower()}_calls"] += 1
         if number in faults.server_error:

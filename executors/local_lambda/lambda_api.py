@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import time
 from typing import Any
 from urllib.parse import unquote
 
+from tornado.httputil import HTTPServerRequest
 from tornado.web import RequestHandler
 
 from executors.local_lambda import functions as functions_module
@@ -15,7 +17,13 @@ from executors.local_lambda.errors import ApiError, invalid, not_found
 from executors.local_lambda.functions import EventConfig, Function, Functions
 from executors.local_lambda.invocations import Dispatcher, new_invocation
 from executors.local_lambda.pool import Pool
-from executors.local_lambda.quotas import UNZIPPED_BYTES, Settings
+from executors.local_lambda.quotas import (
+    ASYNC_PAYLOAD,
+    SYNC_PAYLOAD,
+    UNZIPPED_BYTES,
+    UPLOAD,
+    Settings,
+)
 
 _PAGE = 50
 
@@ -295,6 +303,15 @@ class AccountHandler(ApiHandler):
                 },
             }
         )
+
+
+def body_limit(request: HTTPServerRequest) -> int:
+    """How many bytes the body of a call may have."""
+    if request.path.endswith("/invocations"):
+        kind = request.headers.get("X-Amz-Invocation-Type")
+        return ASYNC_PAYLOAD if kind == "Event" else SYNC_PAYLOAD
+    brings_code = re.fullmatch(r"/2015-03-31/functions(/?|/[^/]+/code)", request.path)
+    return UPLOAD if brings_code else SYNC_PAYLOAD
 
 
 def routes(given: dict[str, Any]) -> list[tuple[str, type[ApiHandler], dict[str, Any]]]:

@@ -13,6 +13,7 @@ from executors.local_lambda.errors import InvalidSettings
 MEBIBYTE = 1 << 20
 SYNC_PAYLOAD = 6 * MEBIBYTE  # bytes of a RequestResponse event
 ASYNC_PAYLOAD = 1 * MEBIBYTE  # bytes of an Event event
+UPLOAD = 70_167_211  # bytes of a request with a function's zip file, of 50 MiB, in base64
 RESPONSE_PAYLOAD = 6_291_556  # bytes that a handler may return
 ENVIRONMENT_BYTES = 4096  # all environment variables of a function
 LOG_TAIL = 4096  # bytes of LogType=Tail

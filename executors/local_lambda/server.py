@@ -32,7 +32,8 @@ from executors.local_lambda.logs_api import LogsHandler
 from executors.local_lambda.pool import Pool
 from executors.local_lambda.quotas import MEBIBYTE, Settings
 
-_BODY = 128 * MEBIBYTE  # a function's zip file, in base64
+_BODY = 128 * MEBIBYTE
+"""More than any body may have: one that is too large, but not larger than that, is read to its end and answered."""
 
 
 class _Admin(RequestHandler):
@@ -80,7 +81,8 @@ async def serve(settings: Settings, keys: Keys, state: Path, port: int) -> None:
     )
     listener = socket.create_server(("127.0.0.1", port), backlog=1024)
     listener.setblocking(False)
-    server = HTTPServer(Gate(keys, application), max_body_size=_BODY, max_buffer_size=_BODY)
+    gate = Gate(keys, application, lambda_api.body_limit)
+    server = HTTPServer(gate, max_body_size=_BODY, max_buffer_size=MEBIBYTE)
     server.add_socket(listener)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
