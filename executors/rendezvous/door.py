@@ -7,18 +7,18 @@ a TLS handshake. Where there are too many, of the address with the most the one 
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import socket
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from executors.rendezvous.errors import ProtocolError
 from executors.rendezvous.protocol import openings
+from executors.rendezvous.protocol.limits import Limits
+from executors.rendezvous.protocol.relay_core import RelayCore
 from executors.rendezvous.protocol.strangers import Strangers
-
-if TYPE_CHECKING:
-    from executors.rendezvous.server import RelayServer
 
 logger = logging.getLogger(__name__)
 
@@ -40,10 +40,24 @@ class Stranger:
         self.end: Callable[[], Any] | None = None  # ends its handshake, or what came of it
 
 
+class Host(Protocol):
+    """The server behind a door."""
+
+    loop: asyncio.AbstractEventLoop
+    limits: Limits
+    core: RelayCore
+
+    @property
+    def registered(self) -> int: ...
+    def shake_hands(self, stranger: Stranger, timeout: float) -> None: ...
+    def attach_bulk(self, accepted: socket.socket, address: Any) -> None: ...
+    def refused(self, kind: str, address: Any, error: Exception) -> None: ...
+
+
 class Door:
     """Takes connections from a listening socket, and hands those on to `server` that have said what they want."""
 
-    def __init__(self, server: RelayServer, listening: socket.socket) -> None:
+    def __init__(self, server: Host, listening: socket.socket) -> None:
         self._server = server
         self._limits = server.limits
         self._loop = server.loop
