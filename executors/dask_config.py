@@ -7,19 +7,28 @@ import logging
 import os
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import dask.config
 from distributed.protocol.compression import get_compression_settings
 
 from executors.base import InvalidExecutor
+from executors.dask_values import TLS, configured, refusal, require_values
 
 logger = logging.getLogger("excamera")
 
 COMPRESSIONS = ("distributed.comm.compression", "distributed.worker.memory.spill-compression")
-OF_THIS_MACHINE = ("excamera", "temporary-directory", "scheduler-address", "distributed.comm.tls")
+OF_THIS_MACHINE = ("excamera", "temporary-directory", "scheduler-address", TLS)
 """What is not for workers elsewhere: our own settings, and files and addresses that are here."""
+NEEDED_HANDLERS = {
+    "scheduler": (
+        "register-client", "register-worker", "register_nanny", "heartbeat_worker", "get_metadata", "identity", "ncores",
+        "gather", "run_function", "register_worker_plugin", "subscribe_worker_status", "retire_workers", "terminate",
+    ),
+    "worker": ("get_data", "plugin-add"),
+}  # fmt: skip
+"""What clients, workers and executors ask of others in every job."""
 
 _ABSENT = object()
 
@@ -40,12 +49,12 @@ def users_configuration() -> dict[str, Any]:
 
     What is no plain value (JSON's) stays here, and a warning says so.
     """
-    found = _beyond(dask.config.merge(*dask.config.defaults), dask.config.config, "")
+    found = _beyond(dask.config.merge(*dask.config.defaults), configured(), "")
     return found if isinstance(found, dict) else {}
 
 
 def _beyond(default: Any, value: Any, name: str) -> Any:
-    if name in OF_THIS_MACHINE:
+    if name.replace("_", "-") in OF_THIS_MACHINE:  # one of them has no default to be spelt like
         return _ABSENT
     if isinstance(value, Mapping):
         known = default if isinstance(default, Mapping) else {}
@@ -71,21 +80,54 @@ def _is_plain(value: Any) -> bool:
     return value is None or isinstance(value, (bool, int, float, str))
 
 
-def require_usable(*roles: str, tls: bool = False) -> None:
+def require_usable(*roles: str, elsewhere: Sequence[str] = (), tls: bool = False) -> None:
     """Raises InvalidExecutor, in one line, for what Dask would fail at, late and in other words.
 
     roles: the parts of Dask that run on this machine ("scheduler", "worker", "nanny", "client"), whose preloads are needed
-    here; tls: whether the files of `distributed.comm.tls` are.
+    here; elsewhere: those that run on others with this configuration; tls: whether the files of `distributed.comm.tls` are
+    needed.
     """
+    require_values(*roles, *elsewhere)
     for name in COMPRESSIONS:
         _require_compression(name)
+    for role in (*roles, *elsewhere):
+        _require_handlers(role)
     for role in roles:
         for wanted in _list(dask.config.get(f"distributed.{role}.preload", None)):
             _require_preload(f"distributed.{role}.preload", str(wanted))
     if tls:
-        _require_files("distributed.comm.tls", dask.config.get("distributed.comm.tls", {}))
+        _require_files(TLS, configured()["distributed"]["comm"]["tls"])
+    if "scheduler" in roles:
+        _require_current_folder()
     if "worker" in roles:
-        _require_folders()
+        _require_temporary_folder()
+
+
+def require_certificates(*roles: str) -> None:
+    """Raises InvalidExecutor where encryption is required and these have nothing to encrypt with."""
+    name = "distributed.comm.require-encryption"
+    required = dask.config.get(name, None)
+    needed = (f"{TLS}.ca-file", *(f"{TLS}.{role}.cert" for role in roles))
+    missing = [each for each in needed if not dask.config.get(each, None)]
+    if required and missing:
+        raise refusal(
+            name,
+            required,
+            f"which needs {', '.join(missing)}",
+            "set what is missing, or leave it out",
+        )
+
+
+def _require_handlers(role: str) -> None:
+    """A scheduler or worker of ours must do what a job asks of it."""
+    name = f"distributed.{role}.blocked-handlers"
+    blocked = _list(dask.config.get(name, None))
+    needed = [handler for handler in NEEDED_HANDLERS.get(role, ()) if handler in blocked]
+    if needed:
+        raise refusal(
+            name, blocked, f"and a job needs {' and '.join(needed)}",
+            "take that out, or use --executor sync",
+        )  # fmt: skip
 
 
 def _require_compression(name: str) -> None:
@@ -93,7 +135,7 @@ def _require_compression(name: str) -> None:
     try:
         get_compression_settings(name)
     except (ValueError, TypeError):
-        raise _wrong(
+        raise refusal(
             name, wanted, "which is not installed here or does not exist",
             f"install {wanted}, or set it to false",
         ) from None  # fmt: skip
@@ -111,7 +153,7 @@ def _require_preload(name: str, wanted: str) -> None:
         except (ImportError, ValueError):
             there = False
     if not there:
-        raise _wrong(name, wanted, "which is not there", "correct it, or leave it out")
+        raise refusal(name, wanted, "which is not there", "correct it, or leave it out")
 
 
 def _require_files(name: str, value: Any) -> None:
@@ -124,13 +166,13 @@ def _require_files(name: str, value: Any) -> None:
             with open(value, "rb"):
                 pass
         except OSError as error:
-            raise _wrong(
+            raise refusal(
                 name, value, f"which cannot be read ({error.strerror})", "name one that can"
             ) from None
 
 
-def _require_folders() -> None:
-    """Where processes start, and where they write."""
+def _require_current_folder() -> None:
+    """Where processes start."""
     try:
         os.getcwd()
     except OSError:
@@ -138,6 +180,10 @@ def _require_folders() -> None:
             "the current folder does not exist any more, and processes cannot start in it: "
             "change to another (cd), or use --executor sync"
         ) from None
+
+
+def _require_temporary_folder() -> None:
+    """Where they write."""
     name = "temporary-directory"
     folder = dask.config.get(name, None)
     if folder:
@@ -147,11 +193,7 @@ def _require_folders() -> None:
                 pass
         except OSError as error:
             why = f"where nothing can be written ({error.strerror})"
-            raise _wrong(name, folder, why, "name another folder") from None
-
-
-def _wrong(name: str, value: Any, why: str, cure: str) -> InvalidExecutor:
-    return InvalidExecutor(f"Dask's configuration {name} is {value!r}, {why}: {cure}")
+            raise refusal(name, folder, why, "name another folder") from None
 
 
 def _list(value: Any) -> list[Any]:

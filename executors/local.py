@@ -35,13 +35,16 @@ from executors.base import (
     kind_of,
 )
 from executors.dask import cause
-from executors.dask_config import require_usable, unless_configured
+from executors.dask_config import require_certificates, require_usable, unless_configured
+from executors.dask_values import TLS
 from executors.own_cluster import OwnClusterExecutor, ends_whole
 from executors.tries import tried_in_place
 from executors.worker_processes import processes_refused
 
 DASK_CONFIG = {"distributed.admin.log-length": 0, "distributed.admin.low-level-log-length": 0}
 """What Dask is told where the user's configuration says nothing."""
+ENCRYPTING = ("scheduler", "worker", "client")
+"""Those that have certificates of their own."""
 CLOSE_GRACE = 0.5  # seconds that busy workers are given to end by themselves
 THREADS_A_PROCESS = 4  # kernels run without the interpreter's lock, what is between them does not
 _TEMPORARY = "temporary directory"
@@ -165,6 +168,7 @@ def _start_cluster(workers: int, memory: int, dashboard_address: str | None) -> 
     if refused is not None:
         raise InvalidExecutor(refused)
     require_usable("scheduler", "nanny", "worker", tls=_wants_tls())
+    require_certificates(*ENCRYPTING)
     try:
         return _make_cluster(workers, memory, dashboard_address)
     except Exception as error:
@@ -180,8 +184,15 @@ def _start_cluster(workers: int, memory: int, dashboard_address: str | None) -> 
 
 
 def _wants_tls() -> bool:
-    comm = dask.config.get("distributed.comm", {})
-    return comm.get("default-scheme") == "tls" or bool(comm.get("require-encryption"))
+    if dask.config.get("distributed.comm.default-scheme") == "tls":
+        return True
+    return bool(dask.config.get("distributed.comm.require-encryption", None)) or _has_certificates()
+
+
+def _has_certificates() -> bool:
+    """Dask reads them then, whether or not it encrypts."""
+    given = [dask.config.get(f"{TLS}.{role}.cert", None) for role in ENCRYPTING]
+    return bool(dask.config.get(f"{TLS}.ca-file", None)) and any(given)
 
 
 def _is_unguarded() -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from executors.base import Executor, WrongUse
+from executors.dask_values import import_distributed
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -33,6 +34,7 @@ def open_executor(
     """
     if isinstance(spec, Executor):
         return spec
+    import_distributed()
     if spec == "lambda":
         from executors.aws_lambda.executor import LambdaExecutor
 

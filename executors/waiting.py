@@ -9,6 +9,7 @@ import dask.config
 from dask.utils import parse_timedelta
 
 from executors.base import ExecutorError
+from executors.dask_values import require_value
 
 TIMEOUT = "excamera.workers-timeout"
 """Dask's configuration of how long a first worker is waited for, or for processes of our own ("10 minutes"; null: for ever)."""
@@ -55,7 +56,7 @@ class Patience:
     def look(self, running: int, paused: int) -> None:
         """Take the numbers of workers that take tasks, and of those that pause for want of memory.
 
-        Raises: NoWorkers.
+        Raises: NoWorkers, InvalidExecutor.
         """
         now = self._clock()
         self._next_look = now + LOOK_INTERVAL
@@ -111,4 +112,5 @@ def _some(count: int) -> str:
 def _limit() -> float | None:
     """Seconds; None for ever."""
     value = dask.config.get(TIMEOUT, DEFAULT_TIMEOUT)
+    require_value(TIMEOUT, value)
     return None if value is None else float(parse_timedelta(value))

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from datetime import timedelta
@@ -15,9 +19,10 @@ import pytest
 from distributed import Client, LocalCluster
 
 from executors import ExecutorError, InvalidExecutor, open_executor
+from executors.aws_lambda.blame import BlamingScheduler
 from executors.aws_lambda.config import WORKER_CONFIG, links_config, workers_config
 from executors.aws_lambda.life import MAX_SPILL, _most_spilled
-from executors.dask_config import unless_configured, users_configuration
+from executors.dask_config import require_usable, unless_configured, users_configuration
 
 
 def test_what_the_user_says_counts() -> None:
@@ -59,6 +64,64 @@ def test_what_cannot_be_shipped_is_said(caplog: pytest.LogCaptureFixture) -> Non
     with dask.config.set({"films.length": timedelta(1)}), caplog.at_level(logging.WARNING):
         assert "films" not in users_configuration()
     assert "films.length is no plain value: workers do not get it" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["TEMPORARY_DIRECTORY", "SCHEDULER_ADDRESS", "DISTRIBUTED__COMM__TLS__CA_FILE"])  # fmt: skip
+def test_what_is_of_this_machine_stays_here_also_from_the_environment(name: str) -> None:
+    """Dask keeps the names of variables with underscores."""
+    asked = "from executors.aws_lambda.config import workers_config; print(workers_config())"
+    told = _python(asked, **{f"DASK_{name}": "/home/me"})
+    assert told.returncode == 0 and "/home/me" not in told.stdout
+
+
+def _python(code: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+OPEN = """
+import sys
+from executors import InvalidExecutor, open_executor
+if __name__ == "__main__":
+    try:
+        open_executor(sys.argv[1], **({"backend": "local"} if sys.argv[1] == "lambda" else {}))
+    except InvalidExecutor as error:
+        print(error)
+"""
+
+
+def _refusal(spec: str, **variables: str) -> str:
+    """The one line that is said of a configuration by variables."""
+    told = _python(OPEN, spec, **{f"DASK_{name}": value for name, value in variables.items()})
+    assert told.stderr == ""
+    (line,) = told.stdout.splitlines()
+    return line
+
+
+@pytest.mark.parametrize(
+    ("spec", "scheme"), [("local", "tls"), ("local", "tcp"), ("tls://127.0.0.1:9", "tcp")]
+)
+def test_a_certificate_from_the_environment_is_named_where_it_cannot_be_read(
+    spec: str, scheme: str
+) -> None:
+    tls = {
+        f"DISTRIBUTED__COMM__TLS__{role}__{file}": __file__
+        for role in ("SCHEDULER", "WORKER", "CLIENT")
+        for file in ("CERT", "KEY")
+    }
+    told = {"DISTRIBUTED__COMM__DEFAULT_SCHEME": scheme, **tls}
+    line = _refusal(spec, DISTRIBUTED__COMM__TLS__CA_FILE="/no/ca.pem", **told)
+    assert "distributed.comm.tls.ca-file is '/no/ca.pem', which cannot be read" in line
+
+
+def test_encryption_without_certificates_names_them() -> None:
+    line = _refusal("local", DISTRIBUTED__COMM__REQUIRE_ENCRYPTION="true")
+    assert "require-encryption is True, which needs distributed.comm.tls.ca-file" in line
 
 
 def test_links_are_told_before_all_else() -> None:
@@ -122,6 +185,36 @@ def test_a_folder_that_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     folder.rmdir()
     with pytest.raises(InvalidExecutor, match="the current folder does not exist any more"):
         open_executor("local", workers=1)
+
+
+@pytest.mark.parametrize("spec", ["local", "lambda"])
+@pytest.mark.parametrize(
+    "blocked",
+    ["scheduler.run_function", "scheduler.gather", "scheduler.register-client", "worker.get_data"],
+)
+def test_handlers_that_a_job_needs_are_named_before_anything_starts(
+    spec: str, blocked: str
+) -> None:
+    role, handler = blocked.split(".")
+    name = f"distributed.{role}.blocked-handlers"
+    with (
+        dask.config.set({name: ["scatter", handler]}),
+        pytest.raises(InvalidExecutor, match=f"{name} is .*, and a job needs {handler}: take"),
+    ):
+        open_executor(spec, **({"backend": "local"} if spec == "lambda" else {}))
+
+
+def test_what_no_job_needs_can_be_blocked_also_on_lambda() -> None:
+    names = {"distributed.scheduler.blocked-handlers": ["scatter"]}
+    with dask.config.set({**names, "distributed.worker.blocked-handlers": ["run"]}):
+        require_usable("scheduler", "worker")
+
+    async def blocked() -> list[str]:
+        async with BlamingScheduler(dashboard=False, port=0) as scheduler:
+            return list(scheduler.blocked_handlers)
+
+    with dask.config.set(names):
+        assert asyncio.run(blocked()) == ["scatter"]
 
 
 def test_a_scheduler_that_runs_no_functions() -> None:

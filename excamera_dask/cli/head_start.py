@@ -10,7 +10,7 @@ from multiprocessing import forkserver
 METHOD = "DASK_DISTRIBUTED__WORKER__MULTIPROCESSING_METHOD"  # Dask reads it when it is imported
 SAFE_PATH = "PYTHONSAFEPATH"
 PRELOADED = [
-    "distributed.nanny",
+    "executors.ahead",
     "excamera_dask.stages",
     "excamera_dask.kernels.warm_up",
     "codec.decoder",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import dask.config
 from distributed import Scheduler
 from distributed.protocol import pickle
 from distributed.scheduler import KilledWorker, TaskState, WorkerState
@@ -26,7 +27,8 @@ class BlamingScheduler(Scheduler):
     def __init__(self, *arguments: Any, **options: Any) -> None:
         self._died_of: dict[str, list[str]] = {}
         """By the name of a worker, once somebody has seen its death: keys, as text, of what ran there."""
-        super().__init__(*arguments, **options)
+        blocked = dask.config.get("distributed.scheduler.blocked-handlers")  # Dask asks by class
+        super().__init__(*arguments, **{"blocked_handlers": blocked, **options})
 
     async def remove_worker(
         self, address: str, *, stimulus_id: str, expected: bool = False, close: bool = True

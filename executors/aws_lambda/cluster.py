@@ -114,7 +114,7 @@ class LambdaCluster(ScalableCluster):
         quiet: bool = True,
         silence_logs: int | str | None = logging.WARNING,
     ) -> None:
-        require_usable("scheduler")
+        require_usable("scheduler", elsewhere=("worker",))
         self._options = ClusterOptions.read(locals())
         self._wanted = setting("n-workers", n_workers)
         self._silence_logs = silence_logs
