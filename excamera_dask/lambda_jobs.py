@@ -20,6 +20,7 @@ from excamera_dask.storage.errors import StorageError
 from executors.aws_lambda.backend import LOCAL, check_backend
 from executors.aws_lambda.config import setting
 from executors.loopback import VARIABLES, reach_loopback_directly
+from executors.worker_processes import current_folder
 
 PASSED_ON = (*VARIABLES, "PATH", "NUMBA_DISABLE_JIT")
 """Variables that functions on this machine get from the client."""
@@ -102,8 +103,11 @@ def with_means(
 
 
 def seen_by_workers() -> tuple[str, ...]:
-    """Folders that functions on this machine must see: where the user is, and the compiled kernels."""
-    return os.getcwd(), str(cache_root())
+    """Folders that functions on this machine must see: where the user is, and the compiled kernels.
+
+    Raises InvalidExecutor.
+    """
+    return current_folder(), str(cache_root())
 
 
 def _is_here(backend: str) -> bool:

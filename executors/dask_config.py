@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 import os
-import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,22 +11,25 @@ from typing import Any
 import dask.config
 from distributed.protocol.compression import get_compression_settings
 
-from executors.base import InvalidExecutor
 from executors.dask_values import TLS, configured, refusal, require_values
+from executors.preloads import require_preload
+from executors.worker_processes import current_folder
 
 logger = logging.getLogger("excamera")
 
 COMPRESSIONS = ("distributed.comm.compression", "distributed.worker.memory.spill-compression")
 OF_THIS_MACHINE = ("excamera", "temporary-directory", "scheduler-address", TLS)
 """What is not for workers elsewhere: our own settings, and files and addresses that are here."""
+ASKED = ("register-client", "identity", "run_function", "ncores", "gather")
+"""Handlers of a scheduler that its clients need in every job."""
 NEEDED_HANDLERS = {
     "scheduler": (
-        "register-client", "register-worker", "register_nanny", "heartbeat_worker", "get_metadata", "identity", "ncores",
-        "gather", "run_function", "register_worker_plugin", "subscribe_worker_status", "retire_workers", "terminate",
+        *ASKED, "register-worker", "register_nanny", "heartbeat_worker", "get_metadata", "register_worker_plugin",
+        "subscribe_worker_status", "retire_workers", "terminate",
     ),
     "worker": ("get_data", "plugin-add"),
 }  # fmt: skip
-"""What clients, workers and executors ask of others in every job."""
+"""The same of what is started for a job, by whomever they are needed."""
 
 _ABSENT = object()
 
@@ -94,11 +95,11 @@ def require_usable(*roles: str, elsewhere: Sequence[str] = (), tls: bool = False
         _require_handlers(role)
     for role in roles:
         for wanted in _list(dask.config.get(f"distributed.{role}.preload", None)):
-            _require_preload(f"distributed.{role}.preload", str(wanted))
+            require_preload(f"distributed.{role}.preload", str(wanted))
     if tls:
         _require_files(TLS, configured()["distributed"]["comm"]["tls"])
     if "scheduler" in roles:
-        _require_current_folder()
+        current_folder()
     if "worker" in roles:
         _require_temporary_folder()
 
@@ -141,21 +142,6 @@ def _require_compression(name: str) -> None:
         ) from None  # fmt: skip
 
 
-def _require_preload(name: str, wanted: str) -> None:
-    """A file, or a module; what Dask downloads, or is a script itself, is seen when it runs."""
-    if "://" in wanted or (" " in wanted and not wanted.endswith(".py")):
-        return
-    if wanted.endswith(".py"):
-        there = os.path.isfile(wanted)
-    else:
-        try:
-            there = wanted in sys.modules or importlib.util.find_spec(wanted) is not None
-        except (ImportError, ValueError):
-            there = False
-    if not there:
-        raise refusal(name, wanted, "which is not there", "correct it, or leave it out")
-
-
 def _require_files(name: str, value: Any) -> None:
     """A key or certificate may also stand there itself."""
     if isinstance(value, Mapping):
@@ -169,17 +155,6 @@ def _require_files(name: str, value: Any) -> None:
             raise refusal(
                 name, value, f"which cannot be read ({error.strerror})", "name one that can"
             ) from None
-
-
-def _require_current_folder() -> None:
-    """Where processes start."""
-    try:
-        os.getcwd()
-    except OSError:
-        raise InvalidExecutor(
-            "the current folder does not exist any more, and processes cannot start in it: "
-            "change to another (cd), or use --executor sync"
-        ) from None
 
 
 def _require_temporary_folder() -> None:

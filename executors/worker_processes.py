@@ -3,10 +3,23 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import resource
+
+from executors.base import InvalidExecutor
 
 ADDRESS_SPACE = 900 << 20
 """Bytes that a worker process maps; most of it is never used."""
+
+
+def current_folder() -> str:
+    """Where processes start. Raises InvalidExecutor where that has been removed."""
+    try:
+        return os.getcwd()
+    except OSError:
+        raise InvalidExecutor(
+            "the current folder does not exist any more, and processes cannot start in it: change to another (cd)"
+        ) from None
 
 
 def processes_refused() -> str | None:

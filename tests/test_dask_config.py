@@ -18,6 +18,7 @@ import dask
 import pytest
 from distributed import Client, LocalCluster
 
+from excamera_dask.lambda_jobs import seen_by_workers
 from executors import ExecutorError, InvalidExecutor, open_executor
 from executors.aws_lambda.blame import BlamingScheduler
 from executors.aws_lambda.config import WORKER_CONFIG, links_config, workers_config
@@ -178,13 +179,47 @@ def test_processes_that_say_why_they_end_are_believed(tmp_path: Path) -> None:
         open_executor("local", workers=1)
 
 
-def test_a_folder_that_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("role", ["scheduler", "worker", "nanny", "client"])
+@pytest.mark.parametrize(
+    ("source", "says"),
+    [
+        ("import sys; sys.exit(3)", r"ends the process that imports it \(exit status 3\)"),
+        ("import os; os._exit(0)", r"ends the process that imports it \(exit status 0\)"),
+        ("def (", r"is no Python \(invalid syntax, line 1 of .*preload\.py\)"),
+    ],
+)
+def test_a_preload_that_no_process_survives_is_named(
+    source: str, says: str, role: str, tmp_path: Path
+) -> None:
+    preload = tmp_path / "exiting_preload.py"
+    preload.write_text(source)
+    name = f"distributed.{role}.preload"
+    with (
+        dask.config.set({name: [str(preload)]}),
+        pytest.raises(InvalidExecutor, match=f"{name} is .*, which {says}"),
+    ):
+        open_executor("local", workers=1)
+
+
+def test_preloads_that_are_right_are_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file, a module that only this process's path has, a built-in one, a script, one that hands on what it says."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "a_module.py").write_text("import sys; print('hello', file=sys.stdout)")
+    preloads = [str(tmp_path / "a_module.py"), "a_module", "sys", "import os; os.getpid()"]
+    with dask.config.set({"distributed.worker.preload": preloads}):
+        require_usable("worker")
+
+
+@pytest.mark.parametrize("spec", ["local", "lambda"])
+def test_a_folder_that_is_gone(spec: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "gone"
     folder.mkdir()
     monkeypatch.chdir(folder)
     folder.rmdir()
     with pytest.raises(InvalidExecutor, match="the current folder does not exist any more"):
-        open_executor("local", workers=1)
+        open_executor(spec, **({"backend": "local"} if spec == "lambda" else {}))
+    with pytest.raises(InvalidExecutor, match="the current folder does not exist any more"):
+        seen_by_workers()
 
 
 @pytest.mark.parametrize("spec", ["local", "lambda"])

@@ -385,12 +385,15 @@ def test_workers_of_other_versions_are_refused() -> None:
 
 def test_a_handler_that_cannot_start_stops_the_cluster() -> None:
     environment = {**ENVIRONMENT, "EXCAMERA_PREPARE": "no_such_module:prepare"}
+    told: list[str] = []
     with (
         open_executor("lambda", workers=2, backend="local", environment=environment) as executor,
         pytest.raises(ClusterStopped, match=r"cannot start: .*no_such_module"),
     ):
+        executor.on_notice(told.append)
         eventually(lambda: executor._stopped, 20)
         executor.run({}, [("a", 0)], print)
+    assert not [line for line in told if "no_such_module" in line], "the error tells it"
 
 
 def give_pickles_away(path: Path) -> int:

@@ -433,7 +433,8 @@ class LambdaCluster(ScalableCluster):
         self._stop_reason = reason = shown(reason)
         if self.scheduler is not None:
             self.scheduler.no_workers_timeout = NO_WORKERS_AFTER_STOP
-        self._tell(f"stopped: {reason}")
+        if not self._on_stop:  # whoever listens tells it
+            self._tell(f"stopped: {reason}")
         _call(self._on_stop, reason)
 
 
