@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, Self
 from distributed import Client, Future, KilledWorker, Security, WorkerPlugin
 from distributed.comm import get_address_host, parse_address, parse_host_port
 from distributed.comm.registry import get_backend
+from distributed.scheduler import NoValidWorkerError, NoWorkerError
 
 from executors.base import (
     COUNTS_INTERVAL,
@@ -33,9 +34,18 @@ from executors.base import (
 )
 from executors.dask_config import require_usable
 from executors.growth import workers_to_come
-from executors.same_install import BLOCKED, CURE, Question, is_blocked, lacking, require_same
+from executors.same_install import (
+    BLOCKED,
+    CURE,
+    REFUSES,
+    Question,
+    is_blocked,
+    lacking,
+    require_handlers,
+    require_same,
+)
 from executors.tries import TRIES, TryElsewhere, told
-from executors.waiting import LOOK_INTERVAL, Patience
+from executors.waiting import LOOK_INTERVAL, NoWorkers, Patience
 
 CONNECT_PAUSE = 0.2
 """Seconds between two tries to connect."""
@@ -57,6 +67,19 @@ class WarmUp(WorkerPlugin):
     def _run(self) -> None:
         with contextlib.suppress(Exception):  # a task that needs what failed will say so
             self.function()
+
+
+class OwnClient(Client):
+    """Dask's client, which closes at once where it cannot start: Dask's does when Python ends, and waits for a loop that has
+    ended."""
+
+    def start(self, **options: Any) -> None:
+        try:
+            super().start(**options)
+        except BaseException:
+            with contextlib.suppress(Exception):
+                self.close(timeout=ERROR_TIMEOUT)
+            raise
 
 
 class DaskExecutor(Executor):
@@ -89,6 +112,8 @@ class DaskExecutor(Executor):
         self._patience = Patience(lambda text: self._notice(text))
         if same is not None and not self.far_apart:  # who starts far workers compares them
             require_same(client, same)
+        if not self.far_apart:
+            require_handlers(client)
         if warm_up is not None:
             self._register(WarmUp(warm_up))
 
@@ -116,8 +141,12 @@ class DaskExecutor(Executor):
             raise WrongUse(f"{address}: {_first_line(error)}") from error
         try:
             _await_listener(address, timeout)
-            client = Client(address, timeout=timeout, set_as_default=False, **options)
+            client = OwnClient(address, timeout=timeout, set_as_default=False, **options)
         except Exception as error:
+            if is_blocked(error):
+                raise InvalidExecutor(
+                    f"the scheduler at {address}: {REFUSES.format('identity')}"
+                ) from error
             raise InvalidExecutor(
                 f"no Dask scheduler answers at {address}: {_first_line(error)}"
             ) from error
@@ -428,6 +457,11 @@ def _failure(future: Future, cluster: str) -> BaseException:
     error = future.exception()
     if isinstance(error, KilledWorker):
         return _killed(error)
+    if isinstance(error, NoWorkerError | NoValidWorkerError):
+        return NoWorkers(
+            f"{cluster} has had no worker for a task for {error.timeout:g} s, and distributed.scheduler.no-workers-timeout in "
+            "its Dask configuration allows no more: raise that, or start workers first"
+        )
     name = lacking(error)
     if name is not None:
         return InvalidExecutor(f"a worker of {cluster} lacks {name}: {CURE}")

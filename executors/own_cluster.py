@@ -14,7 +14,7 @@ import dask.config
 from distributed import Client
 
 from executors.base import InvalidExecutor
-from executors.dask import DaskExecutor, cause
+from executors.dask import DaskExecutor, OwnClient, cause
 from executors.dask_config import require_usable
 
 logger = logging.getLogger("excamera")
@@ -86,7 +86,7 @@ class OwnClusterExecutor(DaskExecutor):
 
     def _connect(self) -> Client:
         try:
-            return Client(self._cluster, set_as_default=False)
+            return OwnClient(self._cluster, set_as_default=False)
         except Exception as error:
             raise InvalidExecutor(
                 f"the cluster runs, but nothing can connect to it: {cause(error)}"

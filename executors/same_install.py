@@ -10,6 +10,7 @@ from distributed import Client
 
 from executors.aws_lambda.deploy.versions import mismatch
 from executors.base import InvalidExecutor
+from executors.dask_config import ASKED
 
 Question = Callable[[], Mapping[str, str]]
 """Tells versions by name; it travels by its name, and so must be there on the other side."""
@@ -21,6 +22,7 @@ BLOCKED = (
     "it refuses to run functions: take run_function and run out of distributed.scheduler.blocked-handlers "
     "and distributed.worker.blocked-handlers in its Dask configuration"
 )
+REFUSES = "it refuses {}, which a job needs: take that out of distributed.scheduler.blocked-handlers in its Dask configuration"
 
 
 def is_blocked(error: BaseException) -> bool:
@@ -37,7 +39,27 @@ def require_same(client: Client, question: Question) -> None:
         _compare(f"the worker at {address}", theirs, ours)
 
 
-def _on_scheduler(client: Client, question: Question) -> Any:
+def require_handlers(client: Client) -> None:
+    """Raises InvalidExecutor where the scheduler refuses what every job asks of it."""
+    who = f"the scheduler at {client.scheduler_info(n_workers=0)['address']}"
+    blocked = _on_scheduler(client, _blocked)
+    if isinstance(
+        blocked, BaseException
+    ):  # what else is wrong with it is told by whoever asks next
+        if is_blocked(blocked):
+            raise InvalidExecutor(f"{who}: {BLOCKED}")
+        return
+    needed = [handler for handler in ASKED if handler in blocked]
+    if needed:
+        raise InvalidExecutor(f"{who}: {REFUSES.format(' and '.join(needed))}")
+
+
+def _blocked(dask_scheduler: Any = None) -> list[str]:
+    """Runs on the scheduler."""
+    return list(dask_scheduler.blocked_handlers)
+
+
+def _on_scheduler(client: Client, question: Callable[..., Any]) -> Any:
     try:
         return client.run_on_scheduler(question)
     except Exception as error:

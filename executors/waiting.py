@@ -22,7 +22,7 @@ LOOK_INTERVAL = 1.0
 
 
 class NoWorkers(ExecutorError):
-    """A cluster has never had a worker within the time that was allowed."""
+    """A cluster has had no worker that takes tasks within the time that was allowed."""
 
 
 class Patience:
@@ -69,9 +69,9 @@ class Patience:
         limit = _limit()
         # processes on this machine come back at once or never
         hopeless = not self._had_any or not self._is_elsewhere
-        if limit is not None and waited >= limit and hopeless and not paused:
+        if limit is not None and waited >= limit and hopeless:
             raise NoWorkers(
-                f"{self._where} has had no worker for {waited:.0f} s: {self._cure()} "
+                f"{self._state(waited, paused)}: {self._cure(paused)} "
                 f"(DASK_EXCAMERA__WORKERS_TIMEOUT=1h waits longer)"
             )
         due = FIRST_NOTICE if self._told is None else self._told + NEXT_NOTICE
@@ -87,19 +87,22 @@ class Patience:
         self._rest()
 
     def _line(self, waited: float, paused: int) -> str:
+        lost = ", since it lost them all" if self._had_any and not paused else ""
+        wanted = "them" if paused else "one"
+        return f"{self._state(waited, paused)}{lost}: waiting for {wanted}; {self._cure(paused)}"
+
+    def _state(self, waited: float, paused: int) -> str:
         if paused:
-            return (
-                f"all {paused} workers of {self._where} have paused for want of memory for {waited:.0f} s: "
-                "waiting for them"
-            )
-        lost = ", since it lost them all" if self._had_any else ""
-        return f"{self._where} has had no worker for {waited:.0f} s{lost}: waiting for one; {self._cure()}"
+            return f"all {paused} workers of {self._where} have paused for want of memory for {waited:.0f} s"
+        return f"{self._where} has had no worker for {waited:.0f} s"
 
     @property
     def _is_elsewhere(self) -> bool:
         return "://" in self._where
 
-    def _cure(self) -> str:
+    def _cure(self, paused: int) -> str:
+        if paused:
+            return "give them more memory, or raise distributed.worker.memory.pause"
         if not self._is_elsewhere:
             return "its processes cannot start or are killed at once"
         return f"start some with `dask worker {self._where}`"

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import queue
+import re
 import shutil
 import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -19,7 +21,7 @@ from test_api import write_film
 
 import excamera_dask
 from excamera_dask.progress import Notice
-from executors import InvalidExecutor, NoWorkers, WorkerLost
+from executors import InvalidExecutor, NoWorkers, WorkerLost, open_executor
 from executors.dask import DaskExecutor
 from executors.waiting import FIRST_NOTICE, NEXT_NOTICE, TIMEOUT, Patience
 
@@ -137,6 +139,57 @@ def test_workers_that_never_come_are_given_up(cluster: Cluster, film: Path) -> N
     assert not film.with_name("out.ivf").exists()
 
 
+def test_workers_that_all_pause_are_given_up_too() -> None:
+    graph = {("a", 1): (abs, -1)}
+    told = {"distributed.worker.memory.pause": 0.0001, TIMEOUT: "4s"}
+    with dask.config.set(told), open_executor("local", workers=1) as executor:
+        client = executor.client
+        while client.run_on_scheduler(lambda dask_scheduler: len(dask_scheduler.running)):
+            time.sleep(0.2)
+        with pytest.raises(NoWorkers, match=r"all 1 workers of .* have paused for want of memory"):
+            executor.run(graph, list(graph), print)
+
+
+def test_a_scheduler_that_waits_less_says_which_option_that_is(cluster: Cluster) -> None:
+    cluster.start_scheduler(DASK_DISTRIBUTED__SCHEDULER__NO_WORKERS_TIMEOUT="2s")
+    graph = {("a", 1): (abs, -1)}
+    with (
+        DaskExecutor.connect(cluster.address, timeout=60) as executor,
+        pytest.raises(NoWorkers, match=r"for 2 s, and distributed\.scheduler\.no-workers-timeout"),
+    ):
+        executor.run(graph, list(graph), print)
+
+
+@pytest.mark.parametrize(
+    ("blocked", "says"),
+    [
+        ("gather", "refuses gather, which a job needs: take that out of .*blocked-handlers"),
+        ("ncores", "refuses ncores, which a job needs: take that out of .*blocked-handlers"),
+        ("identity", "refuses identity, which a job needs: take that out of .*blocked-handlers"),
+        ("register_worker_plugin", "cannot load .*'register_worker_plugin' handler"),
+        ("register-client", "no Dask scheduler answers"),
+    ],
+)
+def test_handlers_that_a_foreign_scheduler_blocks_are_told_in_one_line(
+    cluster: Cluster, blocked: str, says: str
+) -> None:
+    cluster.start_scheduler(DASK_DISTRIBUTED__SCHEDULER__BLOCKED_HANDLERS=f"['{blocked}']")
+    code = f"""
+import time
+from executors import InvalidExecutor
+from executors.dask import DaskExecutor
+try:
+    DaskExecutor.connect({cluster.address!r}, timeout=10, warm_up=time.time)
+except InvalidExecutor as error:
+    print(error)
+"""
+    began = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    (line,) = done.stdout.splitlines()
+    assert re.search(says, line) and done.stderr == ""
+    assert time.monotonic() - began < 60, "also when Python ends"
+
+
 def wait_for_file(path: str) -> int:
     while not os.path.exists(path):
         threading.Event().wait(0.1)
@@ -233,14 +286,17 @@ def test_patience_is_told_again_and_again() -> None:
     assert "since it lost them all" in told[-1]
 
 
-def test_paused_workers_are_told_and_not_given_up() -> None:
+def test_paused_workers_are_told_and_given_up() -> None:
     clock, told = Clock(), []
     patience = Patience(told.append, clock)
     patience.begin("local")
     with dask.config.set({TIMEOUT: "10s"}):
         patience.look(0, 3)
-        clock.now += 20
+        clock.now += 6
         patience.look(0, 3)
-        assert "all 3 workers of local have paused for want of memory" in told[0]
-        with pytest.raises(NoWorkers, match="local has had no worker for 20 s"):
+        assert "all 3 workers of local have paused for want of memory for 6 s: waiting" in told[0]
+        clock.now += 10
+        with pytest.raises(NoWorkers, match=r"all 3 workers .* for 16 s: give them more memory"):
+            patience.look(0, 3)
+        with pytest.raises(NoWorkers, match="local has had no worker for 16 s"):
             patience.look(0, 0)
