@@ -245,7 +245,7 @@ def test_what_no_job_needs_can_be_blocked_also_on_lambda() -> None:
         require_usable("scheduler", "worker")
 
     async def blocked() -> list[str]:
-        async with BlamingScheduler(dashboard=False, port=0) as scheduler:
+        async with BlamingScheduler(dashboard_address="127.0.0.1:0", port=0) as scheduler:
             return list(scheduler.blocked_handlers)
 
     with dask.config.set(names):
