@@ -97,6 +97,10 @@ def new_picture(rows: int, columns: int) -> Picture:
 
 def check_image(image: Image) -> None:
     """Raises ValueError for what is no picture of VP8: planes of another shape or type, sides beyond LARGEST_SIDE."""
+    if not isinstance(image, Image):
+        raise ValueError(
+            f"a picture is an Image of the planes y, u and v, not a {type(image).__name__}"
+        )
     planes = [np.asanyarray(plane) for plane in image]
     luma = planes[0]
     if luma.ndim != 2 or not all(0 < side <= LARGEST_SIDE for side in luma.shape):

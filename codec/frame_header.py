@@ -6,7 +6,7 @@ writes the updates that lead from one set of tables to another.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, get_type_hints
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,7 @@ from codec.bool_coder import (
     write_bits,
     write_bool,
 )
+from codec.checks import check_flag
 from codec.errors import InvalidBitstream, UnsupportedFeature
 from codec.kernel import kernel
 from codec.state import ProbabilityTables
@@ -140,10 +141,18 @@ class FrameHeader(NamedTuple):
     prob_last: int
     prob_golden: int
 
+    def check_flags(self) -> None:
+        """Raises ValueError for a flag that is not a bool."""
+        for name in _FLAGS:
+            check_flag(f"{name} of a frame", getattr(self, name))
+
     @property
     def sign_bias(self) -> NDArray[np.uint8]:
         """(4,) uint8, by reference frame."""
         return np.array((0, 0, self.sign_bias_golden, self.sign_bias_altref), np.uint8)
+
+
+_FLAGS = [name for name, kind in get_type_hints(FrameHeader).items() if kind is bool]
 
 
 class Carried(NamedTuple):

@@ -20,6 +20,7 @@ import numpy as np
 import zstandard
 from numpy.typing import NDArray
 
+from codec.checks import check_flag, checked_whole
 from codec.errors import InvalidState
 from codec.frame import (
     BORDER,
@@ -107,6 +108,7 @@ class DecoderState:
         _check_numbers(self)
         size = (self.macroblock_rows, self.macroblock_columns)
         _check_segments(self.segmentation, size)
+        check_flag("enabled of filter deltas", self.filter_deltas.enabled)
         for name, values in self.filter_deltas._asdict().items():
             if name != "enabled":
                 _check_array(f"filter deltas by {name}", values, np.int8, (4,), -63, 63)
@@ -291,13 +293,12 @@ def _check_numbers(state: DecoderState) -> None:
         "clamping_type": (0, 1),
     }
     for name, (least, most) in limits.items():
-        if not least <= getattr(state, name) <= most:
-            raise ValueError(
-                f"{name} of a decoder state is {least} to {most}, not {getattr(state, name)}"
-            )
+        checked_whole(f"{name} of a decoder state", getattr(state, name), least, most)
 
 
 def _check_segments(segmentation: Segmentation, size: tuple[int, int]) -> None:
+    check_flag("enabled of segments", segmentation.enabled)
+    check_flag("absolute of segments", segmentation.absolute)
     _check_array("quantizers of segments", segmentation.quantizer, np.int8, (4,), -127, 127)
     _check_array("filter levels of segments", segmentation.filter_level, np.int8, (4,), -63, 63)
     _check_array("map of segments", segmentation.map, np.uint8, size, 0, 3)

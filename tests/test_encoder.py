@@ -248,9 +248,109 @@ def test_an_index_that_no_header_holds_is_refused(q_index: Any) -> None:
         encode_given_state(state, image, q_index=q_index)
 
 
-def wrong_pictures() -> dict[str, Image]:
+@pytest.mark.parametrize("flag", [2, -1, 0, 1, None, "no", 1.0])
+@pytest.mark.parametrize("name", ["show", *Refresh._fields])
+def test_flags_are_bools(name: str, flag: Any) -> None:
+    image = image_of(16, 16)
+    first = encode_key_frame(image, q_index=20)
+    if name == "show":
+        choices: dict[str, Any] = {"show": flag}
+        with pytest.raises(ValueError, match="True or False"):
+            encode_key_frame(image, q_index=20, show=flag)
+    else:
+        choices = {"refresh": Refresh()._replace(**{name: flag})}
+    with pytest.raises(ValueError, match="True or False"):
+        encode_given_state(first.state, image, q_index=20, **choices)
+    second = encode_given_state(first.state, image, q_index=20)
+    frame = parse(first.state, second.data)
+    field = name if name == "show" else f"refresh_{name}"
+    wrong = frame._replace(header=frame.header._replace(**{field: flag}))
+    with pytest.raises(ValueError, match="True or False"):
+        rebase(first.state, image, wrong, first.state)
+
+
+def wrong_efforts() -> dict[str, Effort]:
+    usual = Effort()
+    limits = {
+        f"{name} {value}": usual._replace(limits=usual.limits._replace(**{name: value}))
+        for name in usual.limits._fields
+        for value in (-1, 1 << 40, 3.5, None)
+    }
+    weights = {
+        f"{name} {value}": usual._replace(tuning=usual.tuning._replace(**{name: value}))
+        for name in usual.tuning._fields
+        for value in (-1.0, float("nan"), float("inf"), "1", None)
+    }
+    return {
+        **limits,
+        **weights,
+        "all limits": usual._replace(limits=usual.limits._make([1 << 40] * 7)),
+        "no finalist": usual._replace(limits=usual.limits._replace(finalists=0)),
+        "fits": usual._replace(fits=-1),
+        "many fits": usual._replace(fits=10**6),
+        "masking": usual._replace(masking=2),
+    }
+
+
+@pytest.mark.parametrize("what", wrong_efforts())
+def test_an_effort_out_of_range_is_refused(what: str) -> None:
+    effort = wrong_efforts()[what]
+    image = image_of(16, 16)
+    with pytest.raises(ValueError, match=r"is a (whole )?number from|is True or False"):
+        encode_key_frame(image, q_index=20, effort=effort)
+    if effort.tuning != Effort().tuning:
+        first = encode_key_frame(image, q_index=20)
+        second = encode_given_state(first.state, image, q_index=20)
+        with pytest.raises(ValueError, match="is a number from"):
+            rebase(first.state, image, second.data, first.state, tuning=effort.tuning)
+
+
+@SLOW
+def test_the_ends_of_the_ranges_are_encoded() -> None:
+    images = moving_images(64, 48, 2)
+    state = encode_key_frame(images[0], q_index=20).state
+    for limits in ((1, 0, 0, 0, 0, 0, 0), (256, *[16 * 256] * 4, 1 << 20, 1 << 20)):
+        effort = Effort(limits=Effort().limits._make(limits), fits=16)
+        _check(state, encode_given_state(state, images[1], q_index=9, effort=effort), images[1])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"width": 32.0},
+        {"height": "16"},
+        {"width": None},
+        {"width": 0},
+        {"color_space": 0.0},
+        {"horizontal_scale": 4},
+    ],
+)
+def test_a_state_has_whole_numbers(change: dict[str, Any]) -> None:
+    state = encode_key_frame(image_of(32, 16), q_index=20).state
+    with pytest.raises(ValueError, match="is a whole number from"):
+        replace(state, **change)
+
+
+@pytest.mark.parametrize("flag", [7, None, 1])
+def test_a_state_has_flags(flag: Any) -> None:
+    state = encode_key_frame(image_of(32, 16), q_index=20).state
+    for part, name in (
+        ("segmentation", "enabled"),
+        ("segmentation", "absolute"),
+        ("filter_deltas", "enabled"),
+    ):
+        wrong = getattr(state, part)._replace(**{name: flag})
+        with pytest.raises(ValueError, match="is True or False"):
+            replace(state, **{part: wrong})
+
+
+def wrong_pictures() -> dict[str, Any]:
     good = image_of(33, 17)
     return {
+        "a plain tuple": tuple(good),
+        "two planes": good[:2],
+        "no picture": None,
+        "no plane": good._replace(u=None),
         "too wide": Image(*(np.zeros(size, np.uint8) for size in ((1, 16384), (1, 8192), (1, 8192)))),
         "too high": Image(*(np.zeros(size, np.uint8) for size in ((16384, 1), (8192, 1), (8192, 1)))),
         "nothing": image_of(0, 0),

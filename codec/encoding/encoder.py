@@ -6,7 +6,6 @@ from frame_coding.py. The same state, picture and settings give the same bytes o
 
 from __future__ import annotations
 
-import operator
 from math import isfinite
 from typing import NamedTuple
 
@@ -14,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from codec.bool_coder import BoolReader
+from codec.checks import check_flag, checked_whole
 from codec.encoding.adaptation import adapt
 from codec.encoding.filter_level import choose_filter_level, guess_filter_level
 from codec.encoding.frame_coding import Encoded, filter_delta_update, finish_frame
@@ -65,6 +65,10 @@ DELTAS = FilterDeltas(True, np.array([2, 0, -2, -2], np.int8), np.array([4, -2, 
 """Loop-filter deltas by reference and by mode, those of libvpx."""
 
 
+MOST_FITS = 16
+"""More are none: of 3 ** 16 rows."""
+
+
 class Effort(NamedTuple):
     """How hard the encoder tries."""
 
@@ -73,6 +77,13 @@ class Effort(NamedTuple):
     # rates weigh by activity, for structural similarity rather than squared errors
     masking: bool = True
     fits: int = 3  # times that the rates are fitted to the rows coded so far
+
+    def check(self) -> None:
+        """Raises ValueError for values out of their range."""
+        self.limits.check()
+        self.tuning.check()
+        check_flag("masking of an effort", self.masking)
+        checked_whole("fits of an effort", self.fits, 0, MOST_FITS)
 
 
 class Refresh(NamedTuple):
@@ -100,7 +111,8 @@ def encode_given_state(
     """Encode a picture as an inter frame that follows `state`, at a quantizer index 0..127.
 
     Raises UnsupportedFeature if the picture's size is not the state's, ValueError for a state without references, for
-    another index, and for what is no picture (`codec.frame.check_image`).
+    another index, for flags that are no bools and efforts out of range, and for what is no picture
+    (`codec.frame.check_image`).
     """
     check_image(image)
     if (image.width, image.height) != (state.width, state.height):
@@ -117,7 +129,7 @@ def encode_given_state(
 def encode_key_frame(
     image: Image, *, q_index: int, show: bool = True, effort: Effort = Effort()
 ) -> Encoded:
-    """Encode a picture as a key frame, at a quantizer index 0..127; ValueError for another, and for what is no picture."""
+    """Encode a picture as a key frame, at a quantizer index 0..127; ValueError as of `encode_given_state`."""
     check_image(image)
     return _encode(None, _key_header(image, _checked_index(q_index), show), image, effort)
 
@@ -150,13 +162,7 @@ def weighted_q_index(key_frame: int, next_frame: int, weight: float) -> int:
 
 
 def _checked_index(q_index: int) -> int:
-    try:
-        index = operator.index(q_index)
-    except TypeError:
-        index = -1
-    if not 0 <= index <= 127:
-        raise ValueError(f"a quantizer index is a whole number from 0 to 127, not {q_index!r}")
-    return index
+    return checked_whole("a quantizer index", q_index, 0, 127)
 
 
 # Headers ---------------------------------------------------------------------------------------------------------
@@ -244,6 +250,8 @@ def _key_header(image: Image, q_index: int, show: bool) -> FrameHeader:
 def _encode(
     state: DecoderState | None, header: FrameHeader, image: Image, effort: Effort
 ) -> Encoded:
+    header.check_flags()
+    effort.check()
     rows, columns = macroblock_size(image.width, image.height)
     source, picture = picture_from_image(image), new_picture(rows, columns)
     macroblocks = new_macroblocks(rows, columns)

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from codec import simd
+from codec.checks import checked_whole
 from codec.encoding.intra_decision import choose_chroma_mode, subblocks_cost
 from codec.encoding.rate_distortion import DISTORTION_SHIFT, ModeRates
 from codec.encoding.residual import (
@@ -65,6 +66,19 @@ _EASY, _SCREEN, _FINAL, _SPLIT, _DONE = range(5)
 """Stages of a decision: the best predicted vector of LAST, which may be enough; screening; the best candidates; a split."""
 
 
+_MARGINS = (0, 16 * 256)  # a cost that stands for no candidate, FAR, times these fits in 63 bits
+_BITS = (0, 1 << 20)
+_LIMITS = {
+    "finalists": (1, 256),
+    "finalist_margin": _MARGINS,
+    "subblock_margin": _MARGINS,
+    "split_margin": _MARGINS,
+    "reference_margin": _MARGINS,
+    "leap": _BITS,
+    "enough": _BITS,
+}
+
+
 class Limits(NamedTuple):
     """Where the search of a macroblock stops; margins are screening costs against the best, x 256."""
 
@@ -75,6 +89,12 @@ class Limits(NamedTuple):
     reference_margin: int  # GOLDEN and ALTREF are searched where their predicted vectors are below
     leap: int  # bits x 256 that the SATD after a walk is worth, above which it leaps further
     enough: int  # bits x 256 that an error is worth, below which nothing better is looked for
+
+    def check(self) -> None:
+        """Raises ValueError for a number with which the search would not end, or would overflow."""
+        for name, value in self._asdict().items():
+            least, most = _LIMITS[name]
+            checked_whole(f"{name} of limits", value, least, most)
 
 
 class FrameSearch(NamedTuple):

@@ -55,7 +55,8 @@ def rebase(
 
     `image` is the original picture; `tuning` replaces the residual coder's weights. Key frames and empty frames lean
     on no state and come out as they are. Raises UnsupportedFeature where the two states' sizes differ,
-    InvalidBitstream for bytes that are no frame, ValueError for what is no picture, and for states without pictures.
+    InvalidBitstream for bytes that are no frame, ValueError for what is no picture, for states without pictures, and for
+    flags and weights that are none.
     """
     check_image(image)
     if isinstance(frame, bytes):
@@ -70,11 +71,13 @@ def rebase(
         raise ValueError(
             "an inter frame can only be rebased from one state to another with pictures"
         )
+    frame.header.check_flags()
     header, segmentation = _header_for(state, frame, source_state)
     macroblocks = _with_segments(frame.macroblocks, segmentation)
     if tuning is None:
         refreshes = header.refresh_golden or header.refresh_altref
         tuning = REFRESH_TUNING if refreshes else REBASE_TUNING
+    tuning.check()
     source = picture_from_image(image)
     coder = new_residual_coder(
         frame_quantizers(header, segmentation),

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from codec import simd
+from codec.checks import check_number
 from codec.encoding.forward_transform import (
     forward_dct_2x2,
     forward_dct_block,
@@ -53,6 +54,9 @@ _LEVEL_RATE = LEVELS.rate
 _INFINITE = np.int64(1) << 60
 
 
+HEAVIEST = 100.0
+
+
 class Tuning(NamedTuple):
     """What the residual coder weighs, found by measurement (benchmarks/rebase_rd.py)."""
 
@@ -60,6 +64,11 @@ class Tuning(NamedTuple):
     chroma_weight: float = 1.0  # of chroma's distortion against luma's
     intra_weight: float = 1.0  # of rates in intra macroblocks (libvpx: 9/16)
     dead_zone: float = 0.5  # blocks without a coefficient of so many steps are not looked at
+
+    def check(self) -> None:
+        """Raises ValueError for what is no weight."""
+        for name, value in self._asdict().items():
+            check_number(f"{name} of a tuning", value, 0, HEAVIEST)
 
 
 DEFAULT_TUNING = Tuning()
