@@ -90,6 +90,46 @@ def test_list_tells_the_alive_from_the_dead() -> None:
     assert found == {"alive": "alive", "dead": "dead"}
 
 
+def damage_log(state: Path, name: str, line: str) -> None:
+    with (state / "clusters" / name / "events.jsonl").open("a") as file:
+        file.write(line + "\n")
+
+
+def test_a_damaged_line_is_told_and_the_rest_is_shown(film: World, state: Path) -> None:
+    abandon("dead", run_fleet())
+    usual = cluster("list").stdout
+    logs = cluster("logs", "film").stdout
+    for name in ("film", "dead"):
+        damage_log(state, name, "[1, 2]")
+    done = cluster("list", "--json")
+    listed = {one["name"]: one["damage"] for one in json.loads(done.stdout)}
+    assert set(listed) == {"film", "dead"} and all(
+        "lines left out: 1;" in d for d in listed.values()
+    )
+    assert done.returncode == 0 and len(done.stderr.splitlines()) == 2
+    assert cluster("list").stdout == usual
+    for command in ("logs", "timeline"):
+        done = cluster(command, "film")
+        assert done.returncode == 0 and done.stderr.startswith("film: its log is damaged")
+    assert cluster("logs", "film").stdout == logs
+    done = cluster("clean", "--all")
+    assert done.returncode == 0 and "dead: its log is damaged" in done.stderr
+    assert not list((state / "clusters").iterdir())
+
+
+def test_a_damaged_card_is_told_and_the_others_are_shown(film: World, state: Path) -> None:
+    card = abandon("dead", run_fleet()).path / "cluster.json"
+    card.write_text("{")
+    for command in (("list",), ("clean", "--all")):
+        done = cluster(*command)
+        assert done.returncode == 0 and "film" in done.stdout + done.stderr
+        assert f"{card}: is damaged; remove the folder" in done.stderr
+    for command in (("logs", "dead"), ("clean", "dead"), ("timeline", "dead")):
+        done = cluster(*command)
+        assert done.returncode == 1 and len(done.stderr.splitlines()) == 1
+        assert "cluster.json: is damaged" in done.stderr
+
+
 def test_list_of_nothing() -> None:
     done = cluster("list")
     assert done.returncode == 0 and done.stderr == "no clusters are known on this machine\n"
@@ -258,13 +298,6 @@ def test_mistakes_are_told_in_one_line(
     assert done.returncode == code
     assert len(done.stderr.splitlines()) == 1 and done.stderr.startswith("excamera: ")
     assert words in done.stderr
-
-
-def test_a_damaged_log_is_told_in_one_line(film: World, state: Path) -> None:
-    (state / "clusters" / "film" / "events.jsonl").write_text("[1, 2]\n")
-    for arguments in (["list"], ["logs", "film"], ["timeline", "film"]):
-        done = cluster(*arguments)
-        assert done.returncode == 1 and "line 1 is not of an event log" in done.stderr
 
 
 def test_the_lists_come_without_the_heavy_imports() -> None:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fleet_simulation import Weather, World, tasks
@@ -20,6 +21,7 @@ from executors.aws_lambda.records.clusters import (
     known_clusters,
     state_folder,
 )
+from executors.aws_lambda.records.errors import DamagedCard
 from executors.aws_lambda.records.event_log import EventLog, LogReader, log_files, read_log
 from executors.aws_lambda.records.history import History, read_history
 from executors.aws_lambda.records.timeline import Timeline, percentile
@@ -155,6 +157,44 @@ def test_other_files_and_later_versions_are_refused(tmp_path: Path) -> None:
         list(read_log(tmp_path))
 
 
+def damaged_lines() -> dict[str, str]:
+    line: dict[str, Any] = {
+        "v": 1, "at": 1.0, "clock": "coordinator", "seen": 1.0, "invocation": "worker-0-0",
+        "from": "ready", "to": "running", "event": "Running", "detail": {}, "request_id": None,
+    }  # fmt: skip
+    spend = {**line, "invocation": None, "from": None, "to": None, "event": "Spend"}
+    changes: dict[str, dict[str, Any]] = {
+        "no version": {"v": None},
+        "a later version": {"v": 99},
+        "no time": {"at": "noon"},
+        "no number": {"seen": float("nan")},
+        "no state": {"to": "dancing"},
+        "a list of details": {"detail": [1]},
+        "a key that is none": {"detail": {"key": ["x"]}},
+        "dollars that are none": {"to": "failed", "detail": {"dollars": "much"}},
+        "an invocation that is none": {"invocation": {}},
+    }
+    lines = {what: json.dumps({**line, **change}) for what, change in changes.items()}
+    return {**lines, "nothing spent": json.dumps(spend), "no object": "[]", "a number": "5"}
+
+
+@pytest.mark.parametrize("what", damaged_lines())
+def test_a_damaged_line_is_left_out_if_somebody_takes_its_error(tmp_path: Path, what: str) -> None:
+    with EventLog(tmp_path) as log:
+        log.write([entry(1)])
+    with (tmp_path / "events.jsonl").open("a") as file:
+        file.write(damaged_lines()[what] + "\n")
+    with EventLog(tmp_path) as log:
+        log.write([entry(2)])
+    with pytest.raises(EventLogError, match=r"events\.jsonl: (line 2|written by a later)"):
+        list(read_log(tmp_path))
+    told: list[EventLogError] = []
+    records = list(read_log(tmp_path, told.append))
+    assert [record.at for record in records] == [1.0, 2.0] and len(told) == 1
+    assert read_history(records).latest is not None
+    assert [record.at for record in LogReader(tmp_path, told.append).read()] == [1.0, 2.0]
+
+
 def test_a_full_disk_ends_the_log_and_not_the_cluster(tmp_path: Path) -> None:
     os.symlink("/dev/full", tmp_path / "events.jsonl")
     with EventLog(tmp_path) as log:
@@ -216,9 +256,42 @@ def test_names_that_are_no_folder_names_are_refused(name: str) -> None:
         ClusterFolder.create(name, started=1.0)
 
 
-def test_a_broken_card_is_no_cluster(state: Path) -> None:
-    ClusterFolder.create("film", started=1.0)
-    (state / "clusters" / "film" / "cluster.json").write_text("{")
+@pytest.mark.parametrize(
+    "change",
+    [
+        "{",
+        "[]",
+        "\xff",
+        {"started": "x"},
+        {"started": None},
+        {"started": 1e300},
+        {"ended": "x"},
+        {"pid": "x"},
+        {"process_started": None},
+        {"host": 5},
+        {"settings": []},
+        {"settings": {"timeout": "x"}},
+        {"region": ["us"]},
+    ],
+)
+def test_a_damaged_card_is_told_and_stands_in_nobodys_way(state: Path, change: Any) -> None:
+    ClusterFolder.create("good", started=1.0)
+    card = ClusterFolder.create("film", started=1.0).path / "cluster.json"
+    text = change
+    if isinstance(change, dict):
+        text = json.dumps({**json.loads(card.read_text()), **change})
+    card.write_text(text, encoding="latin-1")
+    told: list[DamagedCard] = []
+    assert [one.card.name for one in known_clusters(told.append)] == ["good"]
+    assert str(card) in str(told[0]) and len(told) == 1
+    with pytest.raises(DamagedCard, match="film"):
+        ClusterFolder.open("film")
+    ClusterFolder.create("film", started=2.0)
+    assert [one.card.name for one in known_clusters()] == ["film", "good"]
+
+
+def test_a_folder_without_a_card_is_no_cluster(state: Path) -> None:
+    (state / "clusters" / "film").mkdir(parents=True)
     assert known_clusters() == []
     with pytest.raises(UnknownCluster, match="'film' is known"):
         ClusterFolder.open("film")

@@ -16,8 +16,8 @@ from excamera_dask.cli.values import OutputFile
 
 if TYPE_CHECKING:
     from executors.aws_lambda.records.clusters import ClusterFolder
+    from executors.aws_lambda.records.errors import EventLogError
     from executors.aws_lambda.records.event_log import Record
-    from executors.aws_lambda.records.history import History
     from executors.aws_lambda.records.leftovers import Leftover
 
 POLL = 0.2
@@ -50,7 +50,7 @@ def list_clusters(as_json: bool) -> None:
     """
     from executors.aws_lambda.records.clusters import known_clusters
 
-    found = [_summary(folder) for folder in known_clusters()]
+    found = [_summary(folder) for folder in known_clusters(_tell)]
     if as_json:
         print_json(found)
         return
@@ -84,7 +84,8 @@ def logs(name: str, follow: bool, worker: str | None, as_json: bool) -> None:
     from executors.aws_lambda.records.event_log import LogReader
 
     folder = ClusterFolder.open(name)
-    reader = LogReader(folder.path)
+    damage = _Damage(folder)
+    reader = LogReader(folder.path, damage)
     began = folder.card.started
     found = 0
     while True:
@@ -98,6 +99,7 @@ def logs(name: str, follow: bool, worker: str | None, as_json: bool) -> None:
         sys.stdout.flush()
         time.sleep(POLL)
         folder = ClusterFolder.open(name)
+    damage.tell()
     if worker is not None and not found:
         raise Failure(f"{name}: its log has no worker {worker}")
 
@@ -120,7 +122,7 @@ def clean(name: str | None, everything: bool, as_json: bool) -> None:
 
     if (name is None) == (not everything):
         raise click.UsageError("name a cluster, or give --all")
-    folders = known_clusters() if name is None else [ClusterFolder.open(name)]
+    folders = known_clusters(_tell) if name is None else [ClusterFolder.open(name)]
     done = [_clean(folder, must=name is not None) for folder in folders]
     if as_json:
         print_json([one for one in done if one is not None])
@@ -152,7 +154,9 @@ def timeline(name: str, output: Path | None, as_json: bool) -> None:
     if output is not None:
         claim_output(output, overwrite=True)
     folder = ClusterFolder.open(name)
-    found = Timeline(read_history(folder.read()), name)
+    damage = _Damage(folder)
+    found = Timeline(read_history(folder.read(damage)), name)
+    damage.tell()
     if output is not None:
         _write_timeline(found, output)
     if as_json:
@@ -179,17 +183,41 @@ def _write_timeline(found: Any, output: Path) -> None:
                 save_picture(found, file, suffix[1:])
 
 
-def _history(folder: ClusterFolder) -> History:
-    from executors.aws_lambda.records.history import read_history
+def _tell(error: Exception) -> None:
+    notice(str(error))
 
-    return read_history(folder.read())
+
+class _Damage:
+    """What cannot be read in a cluster's log, which is shown without it."""
+
+    def __init__(self, folder: ClusterFolder) -> None:
+        self._name = folder.card.name
+        self._errors: list[EventLogError] = []
+
+    def __call__(self, error: EventLogError) -> None:
+        self._errors.append(error)
+
+    def __str__(self) -> str:
+        return f"its log is damaged, lines left out: {len(self._errors)}; {self._errors[0]}"
+
+    def tell(self) -> None:
+        """Say so, if there is any."""
+        if self._errors:
+            notice(f"{self._name}: {self}")
+
+    def to_json(self) -> str | None:
+        """The same for programs."""
+        return str(self) if self._errors else None
 
 
 def _summary(folder: ClusterFolder) -> dict[str, Any]:
     """What `list` tells of a cluster."""
+    from executors.aws_lambda.records.history import read_history
     from executors.aws_lambda.records.timeline import Timeline
 
-    card, history = folder.card, _history(folder)
+    card, damage = folder.card, _Damage(folder)
+    history = read_history(folder.read(damage))
+    damage.tell()
     alive = folder.is_alive()
     end = card.ended if card.ended is not None else history.latest
     return {
@@ -212,6 +240,7 @@ def _summary(folder: ClusterFolder) -> dict[str, Any]:
         "stopped": card.end_reason or history.stopped,
         "folder": str(folder.path),
         "bytes": folder.size(),
+        "damage": damage.to_json(),
     }
 
 
@@ -275,7 +304,9 @@ def _clean(folder: ClusterFolder, must: bool) -> dict[str, Any] | None:
         if must:
             raise Failure(f"{card.name}: was started on {card.host}; clean it there")
         return None
-    left = leftovers(folder, time.time())
+    damage = _Damage(folder)
+    left = leftovers(folder, time.time(), damage)
+    damage.tell()
     size = folder.size()
     folder.remove()
     done = {"name": card.name, "bytes": size, "leftovers": list(map(asdict, left))}

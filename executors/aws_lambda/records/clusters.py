@@ -15,8 +15,9 @@ import re
 import shutil
 import socket
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field, fields, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,8 @@ import psutil
 
 from executors.aws_lambda.fleet.actions import LogEntry
 from executors.aws_lambda.fleet.errors import FleetError
-from executors.aws_lambda.records.errors import EventLogError, UnknownCluster
-from executors.aws_lambda.records.event_log import EventLog, Record, read_log
+from executors.aws_lambda.records.errors import DamagedCard, EventLogError, UnknownCluster
+from executors.aws_lambda.records.event_log import EventLog, OnDamage, Record, read_log, refuse
 
 CARD = "cluster.json"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._~-]{0,99}")
@@ -122,7 +123,7 @@ class ClusterFolder:
     def open(cls, name: str) -> ClusterFolder:
         """A known cluster.
 
-        Raises: UnknownCluster.
+        Raises: UnknownCluster, DamagedCard.
         """
         path = _folder_of(name)
         card = _read_card(path)
@@ -143,9 +144,9 @@ class ClusterFolder:
             return False
         return abs(started - card.process_started) < _CLOCK_SLACK
 
-    def read(self) -> Iterable[Record]:
-        """The entries of its event log."""
-        return read_log(self.path)
+    def read(self, on_damage: OnDamage = refuse) -> Iterable[Record]:
+        """The entries of its event log, as of `read_log`."""
+        return read_log(self.path, on_damage)
 
     def size(self) -> int:
         """Bytes of its files."""
@@ -178,14 +179,22 @@ def state_folder() -> Path:
     return Path(base) / "excamera-dask" / "clusters"
 
 
-def known_clusters() -> list[ClusterFolder]:
-    """All clusters with a readable card, the latest first."""
+def known_clusters(
+    on_damage: Callable[[DamagedCard], object] = lambda error: None,
+) -> list[ClusterFolder]:
+    """All clusters with a readable card, the latest first; `on_damage` takes the errors of the others."""
     try:
-        paths = [path for path in state_folder().iterdir() if path.is_dir()]
+        paths = sorted(path for path in state_folder().iterdir() if path.is_dir())
     except OSError:
         return []
-    cards = [(path, _read_card(path)) for path in paths]
-    found = [ClusterFolder(path, card) for path, card in cards if card is not None]
+    found = []
+    for path in paths:
+        try:
+            card = _read_card(path)
+        except DamagedCard as error:
+            on_damage(error)
+        else:
+            found += [ClusterFolder(path, card)] if card is not None else []
     return sorted(found, key=lambda folder: -folder.card.started)
 
 
@@ -200,22 +209,54 @@ def _folder_of(name: str) -> Path:
 def _make_room(path: Path) -> None:
     if not path.exists():
         return
-    card = _read_card(path)
-    if card is not None and ClusterFolder(path, card).is_alive():
-        raise ClusterExists(
-            f"a cluster {path.name!r} runs already (process {card.pid}): use another name, or close that one"
-        )
+    with contextlib.suppress(DamagedCard):
+        _check_not_alive(path)
     number = 1
     while path.with_name(f"{path.name}~{number}").exists():
         number += 1
     path.rename(path.with_name(f"{path.name}~{number}"))
 
 
+def _check_not_alive(path: Path) -> None:
+    card = _read_card(path)
+    if card is not None and ClusterFolder(path, card).is_alive():
+        raise ClusterExists(
+            f"a cluster {path.name!r} runs already (process {card.pid}): use another name, or close that one"
+        )
+
+
 def _read_card(path: Path) -> ClusterCard | None:
+    """The card in a folder; None where there is none. Raises: DamagedCard."""
     try:
-        value = json.loads((path / CARD).read_text())
+        text = (path / CARD).read_text()
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise DamagedCard(f"{path / CARD}: cannot be read ({error})") from None
+    try:
+        value = json.loads(text)
         names = {entry.name for entry in fields(ClusterCard)}
         known = {name: value[name] for name in names & set(value)}
-        return ClusterCard(**{**known, "name": path.name})
-    except (OSError, ValueError, TypeError):
-        return None
+        card = ClusterCard(**{**known, "name": path.name})
+        _check(card)
+    except (ValueError, TypeError, OverflowError):
+        raise DamagedCard(
+            f"{path / CARD}: is damaged; remove the folder {path} if its log is not needed any more"
+        ) from None
+    return card
+
+
+_TEXTS = ("host", "function", "region", "relay", "scheduler", "dashboard", "backend", "end_reason")
+
+
+def _check(card: ClusterCard) -> None:
+    """Raises ValueError, TypeError or OverflowError for fields that have values of another kind."""
+    times = (card.started, card.process_started, 0 if card.ended is None else card.ended)
+    for moment in times:
+        datetime.fromtimestamp(moment)
+    if any(not isinstance(getattr(card, name), str | None) for name in _TEXTS):
+        raise TypeError("a text that is none")
+    if not isinstance(card.pid, int) or not isinstance(card.settings, dict):
+        raise TypeError("a process or settings that are none")
+    for name in ("timeout", "spend_interval"):
+        float(card.settings.get(name, 0))

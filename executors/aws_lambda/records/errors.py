@@ -9,6 +9,10 @@ class EventLogError(FleetError):
     """An event log cannot be written, or is not one."""
 
 
+class DamagedCard(FleetError):
+    """The file that says what a cluster is does not."""
+
+
 class UnknownCluster(FleetError):
     """No cluster of that name is known on this machine."""
 

@@ -14,12 +14,14 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from math import isfinite
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from executors.aws_lambda.fleet.actions import LogEntry
+from executors.aws_lambda.fleet.states import State
 from executors.aws_lambda.records.errors import EventLogError
 
 VERSION = 1
@@ -130,14 +132,23 @@ def _plain(entry: LogEntry | Record) -> dict[str, Any]:
     }
 
 
-def read_log(folder: Path) -> Iterator[Record]:
+OnDamage = Callable[[EventLogError], object]
+"""Takes the error of a line that is no log's, or of a later version; the line is left out."""
+
+
+def refuse(error: EventLogError) -> NoReturn:
+    """Leaves no line out."""
+    raise error
+
+
+def read_log(folder: Path, on_damage: OnDamage = refuse) -> Iterator[Record]:
     """All entries of a folder's log in order; a last line that is cut short is left out.
 
-    Raises: EventLogError for lines that are no log's, or of a later version.
+    Raises: EventLogError for lines that are no log's, or of a later version, unless `on_damage` takes it.
     """
     for path in log_files(folder):
         with path.open("rb") as file:
-            yield from _records(file, path)
+            yield from _records(file, path, on_damage)
 
 
 def log_files(folder: Path) -> list[Path]:
@@ -148,10 +159,11 @@ def log_files(folder: Path) -> list[Path]:
 
 
 class LogReader:
-    """Reads a log that is still being written: each `read` gives what is new."""
+    """Reads a log that is still being written: each `read` gives what is new; `on_damage` as of `read_log`."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, on_damage: OnDamage = refuse) -> None:
         self.folder = folder
+        self._on_damage = on_damage
         self._path: Path | None = None
         self._identity: int | None = None
         self._offset = 0
@@ -168,7 +180,7 @@ class LogReader:
                 data = file.read()
             whole = data[: data.rfind(b"\n") + 1]
             self._offset += len(whole)
-            found += _records(whole.splitlines(keepends=True), path)
+            found += _records(whole.splitlines(keepends=True), path, self._on_damage)
         return found
 
     def _unread(self) -> list[Path]:
@@ -180,7 +192,7 @@ class LogReader:
         return files
 
 
-def _records(lines: Iterable[bytes], path: Path) -> Iterator[Record]:
+def _records(lines: Iterable[bytes], path: Path, on_damage: OnDamage) -> Iterator[Record]:
     for number, line in enumerate(lines, 1):
         if not line.endswith(b"\n"):
             return  # still being written, or cut short
@@ -190,7 +202,10 @@ def _records(lines: Iterable[bytes], path: Path) -> Iterator[Record]:
             value = json.loads(line)
         except ValueError:
             continue  # the machine died here, and a later run went on behind it
-        yield _record(value, path, number)
+        try:
+            yield _record(value, path, number)
+        except EventLogError as error:
+            on_damage(error)
 
 
 def _record(value: Any, path: Path, number: int) -> Record:
@@ -201,7 +216,7 @@ def _record(value: Any, path: Path, number: int) -> Record:
             f"{path}: written by a later release (version {value['v']} of the log): update excamera-dask"
         )
     try:
-        return Record(
+        record = Record(
             float(value["at"]),
             str(value["clock"]),
             float(value["seen"]),
@@ -209,11 +224,35 @@ def _record(value: Any, path: Path, number: int) -> Record:
             value["from"],
             value["to"],
             str(value["event"]),
-            value["detail"] or {},
+            dict(value["detail"] or {}),
             value["request_id"],
         )
-    except (KeyError, TypeError, ValueError):
+        _check(record)
+    except (KeyError, TypeError, ValueError, OverflowError):
         raise EventLogError(f"{path}: line {number} is not of an event log") from None
+    return record
+
+
+_NUMBERS = ("dollars", "running", "workers")
+_NUMBERS_OR_NONE = ("remaining", "started")
+_TEXTS = ("key", "stage", "log_stream", "error")
+
+
+def _check(record: Record) -> None:
+    """Raises ValueError or KeyError for a record of which no history can be made."""
+    detail = record.detail
+    needed = ("dollars", "running") if record.event == "Spend" else ()
+    numbers = [record.at, record.seen, *(detail[name] for name in needed)]
+    numbers += [detail[name] for name in _NUMBERS if name in detail]
+    numbers += [detail[name] for name in _NUMBERS_OR_NONE if detail.get(name) is not None]
+    names = [record.invocation, record.request_id, *map(detail.get, _TEXTS)]
+    if not all(map(isfinite, numbers)):
+        raise ValueError("a number that is none")
+    if not all(name is None or isinstance(name, str) for name in names):
+        raise ValueError("a name that is none")
+    for state in (record.origin, record.to):
+        if state is not None:
+            State(state)
 
 
 def _parts(folder: Path) -> list[tuple[int, Path]]:

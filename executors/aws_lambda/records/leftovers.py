@@ -12,6 +12,7 @@ from executors.aws_lambda.fleet.books import LEAVES_WITHIN
 from executors.aws_lambda.fleet.settings import FleetSettings
 from executors.aws_lambda.fleet.states import UNSEEN
 from executors.aws_lambda.records.clusters import ClusterFolder
+from executors.aws_lambda.records.event_log import OnDamage, refuse
 from executors.aws_lambda.records.history import Course, History, read_history
 
 LONGEST = 900.0
@@ -37,13 +38,16 @@ class Leftover:
     until: float
 
 
-def leftovers(folder: ClusterFolder, now: float) -> list[Leftover]:
-    """Invocations that had not ended when the log ends, and whose time is not up; none if the cluster ended in order."""
+def leftovers(folder: ClusterFolder, now: float, on_damage: OnDamage = refuse) -> list[Leftover]:
+    """Invocations that had not ended when the log ends, and whose time is not up; none if the cluster ended in order.
+
+    on_damage: as of `read_log`.
+    """
     if folder.card.ended is not None:
         return []
     timeout = float(folder.card.settings.get("timeout", LONGEST))
     every = float(folder.card.settings.get("spend_interval", FleetSettings.spend_interval))
-    history = read_history(folder.read())
+    history = read_history(folder.read(on_damage))
     by = min(now, _last_sign(history) + every) + LEAVES_WITHIN
     found = [
         Leftover(
