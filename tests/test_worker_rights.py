@@ -304,6 +304,17 @@ def test_what_a_client_would_unpickle_besides_results_is_harmless(tmp_path: Path
     assert not (tmp_path / "trap").exists()
 
 
+def test_a_run_that_has_ended_is_not_spoken_of_again() -> None:
+    """Nor remembered: a scheduler sees millions."""
+    guard = registered()
+    guard.hear([run_of()])
+    assert guard.refusal([finished()]) is None
+    assert guard.refusal([finished()]) is not None
+    assert not guard._assignments._runs
+    guard.hear([run_of(run=2)])
+    assert guard.refusal([finished(run_id=2)]) is None
+
+
 @pytest.mark.parametrize("op", ["register-worker", "heartbeat_worker"])
 @pytest.mark.parametrize(
     "other",

@@ -36,6 +36,10 @@ class Assignments:
         """Whether that run of a task is the worker's."""
         return run in self._runs and self._runs[run] == key
 
+    def end(self, run: int) -> None:
+        """A run has come to its end, and is not spoken of again."""
+        self._runs.pop(run, None)
+
     def copies(self, keys: Iterable[Hashable]) -> list[Hashable]:
         """Those of `keys` whose results the worker was told to fetch, or was known to have."""
         return [key for key in keys if key in self._copies]

@@ -107,7 +107,8 @@ ON_STREAM: Mapping[str, Fields] = {
 }  # fmt: skip
 """What a worker says to the scheduler once it is registered, and what may be in it."""
 
-OF_RUNS = frozenset({"task-finished", "task-erred", "long-running"})
+ENDS = frozenset({"task-finished", "task-erred"})
+OF_RUNS = ENDS | {"long-running"}
 
 OF_OTHERS = frozenset({"shuffle_restrict_task"})
 """Requests of which `worker` is another one by right."""
@@ -215,6 +216,8 @@ class Guard:
             return f"{op} with a {_short(wrong)} that is not a worker's"
         if op in OF_RUNS and not self._assignments.runs(message["key"], message["run_id"]):
             return f"{op} of a task that is another's"
+        if op in ENDS:
+            self._assignments.end(message["run_id"])
         if op == "steal-response" and not self._assignments.gives(
             message["key"], message["stimulus_id"], message["state"]
         ):
