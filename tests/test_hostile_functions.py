@@ -9,7 +9,12 @@ from typing import Any
 import cloudpickle
 import pytest
 
+from codec.errors import CodecError
+from excamera_dask.cli.failures import FAILED, USAGE, explain
+from excamera_dask.errors import InvalidSetting
+from excamera_dask.storage.errors import StoreUnavailable
 from executors.aws_lambda import LambdaExecutor
+from executors.base import WrongUse
 
 pytest.importorskip("awslambdaric", reason="needs AWS's runtime client: pip install awslambdaric")
 
@@ -45,3 +50,10 @@ def test_an_error_that_nobody_can_read_ends_its_run(warm_up: Callable[[], None] 
             executor.run({"x": (answer_with, b"c__main__\nX\n", b"")}, ["x"], lambda *_: None)  # type: ignore[arg-type]
     finally:
         cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
+
+
+@pytest.mark.parametrize("kind", [InvalidSetting, WrongUse, OSError, StoreUnavailable, CodecError])
+@pytest.mark.parametrize("text", ["", " \n"])
+def test_an_error_without_words_is_named(kind: type[Exception], text: str) -> None:
+    code, line = explain(kind(text))
+    assert code in (FAILED, USAGE) and line == kind.__name__
