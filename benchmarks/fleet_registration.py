@@ -200,7 +200,12 @@ class Invocations:
         if InvocationType != "Event":
             return {"Payload": io.BytesIO(json.dumps({"versions": installed()}).encode())}
         self.payloads.append(Payload.decode())
-        return {"ResponseMetadata": {"RequestId": f"request-{len(self.payloads)}"}}
+        return {
+            "ResponseMetadata": {
+                "RequestId": f"request-{len(self.payloads)}",
+                "HTTPStatusCode": 202,
+            }
+        }
 
 
 class Bench:

@@ -765,7 +765,11 @@ def test_an_end_that_has_said_nothing_is_a_worker() -> None:
 
 
 class Foreign(Exception):
-    """An error of neither Python's nor ours."""
+    """An error of an installed package's."""
+
+
+class Users(Exception):
+    """An error of a module that the user has loaded, and that nobody has installed."""
 
 
 class Odd(CodecError):
@@ -794,10 +798,15 @@ class Doubled(CodecError):
 
 @pytest.fixture
 def ours(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The classes above are in a module of ours."""
-    for kind in (Odd, Plain, Doubled):
-        monkeypatch.setattr(kind, "__module__", "codec.errors")
-        monkeypatch.setattr(codec.errors, kind.__name__, kind, raising=False)
+    """The classes above are in modules of ours, and of an installed package's."""
+    for kind, module in (
+        (Odd, codec.errors),
+        (Plain, codec.errors),
+        (Doubled, codec.errors),
+        (Foreign, click.exceptions),
+    ):
+        monkeypatch.setattr(kind, "__module__", module.__name__)
+        monkeypatch.setattr(module, kind.__name__, kind, raising=False)
 
 
 def error_of(error: BaseException, cause: Exception | None = None) -> Any:
@@ -823,6 +832,7 @@ def error_of(error: BaseException, cause: Exception | None = None) -> Any:
         StoreUnavailable("s3://bucket"),
         ModuleNotFoundError("No module named 'x'", name="x"),
         KeyError("k"),
+        Users("of their own"),
     ],
 )
 @pytest.mark.parametrize("cause", [None, Foreign("below")])

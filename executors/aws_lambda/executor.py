@@ -37,7 +37,8 @@ class LambdaExecutor(OwnClusterExecutor):
     """`workers` invocations of one function; options are LambdaCluster's.
 
     Nothing that they send is unpickled here. Results are numbers, text, bytes, None, and collections of these;
-    a list within one arrives as a tuple. A task's error is one of Python's own or of ours, or a plain one with its text.
+    a list within one arrives as a tuple. A task's error is one of Python's classes, ours or the
+    user's, or a plain one with its text.
     """
 
     waits_for_workers = False  # the fleet does, and tells why

@@ -1,12 +1,15 @@
-"""Pickles of workers, read without running what they name: Python's warnings, and errors of Python's own classes and ours."""
+"""Pickles of workers, read without running what they name: warnings of Python, errors of its, our and the user's classes."""
 
 from __future__ import annotations
 
 import builtins
 import io
 import pickle
+import site
 import sys
+import sysconfig
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 LARGEST = 1 << 20
@@ -17,8 +20,17 @@ LONGEST = 1 << 16
 DEEPEST = 50
 """Collections and errors within each other."""
 
-OURS = frozenset({"builtins", "codec", "executors", "excamera_dask"})
-"""Packages whose errors are read."""
+OURS = frozenset({"builtins", "__main__", "codec", "executors", "excamera_dask"})
+"""Packages whose errors are read, besides those of the user's own modules."""
+INSTALLED = tuple(
+    Path(folder)
+    for folder in {
+        *sysconfig.get_paths().values(),
+        *site.getsitepackages(),
+        site.getusersitepackages(),
+    }
+)
+"""Where the modules of others lie."""
 PLAIN = (str, bytes, int, float, type(None), tuple, list, dict, set, frozenset, BaseException)
 STAYS = "stays_where_it_is"
 """Attribute of classes of errors that mean something only where they are raised."""
@@ -37,8 +49,8 @@ def read_warning(told: Any) -> dict[str, bytes]:
 
 
 def read_error(serialized: Any, text: Any) -> bytes:
-    """The error of a task as a worker has serialized it, pickled anew; of another class than Python's and ours, larger than
-    errors are, or made of more than plain values, only its `text`.
+    """The error of a task as a worker has serialized it, pickled anew; of a class of an installed package's, larger than errors
+    are, or made of more than plain values, only its `text`.
     """
     try:
         return _error_anew(_read(_Errors, _bytes_of(serialized)))
@@ -169,7 +181,7 @@ class _Warnings(_Plain):
 
 
 class _Errors(_Plain):
-    """Loads plain values and exceptions of OURS; imports nothing, and has no tracebacks and no causes of other classes."""
+    """Loads plain values and admitted exceptions; imports nothing, and has neither tracebacks nor causes of other classes."""
 
     def find_class(self, module: str, name: str) -> Any:
         if module.partition(".")[0] == "tblib":  # by which Dask has errors pickled
@@ -179,14 +191,22 @@ class _Errors(_Plain):
 
 
 def is_admitted(found: Any) -> bool:
-    """Whether it is a class of errors that say what went wrong, and do nothing else, made of nothing but OURS."""
+    """Whether it is a class of errors that say what went wrong, and do nothing else, made of no installed package's."""
     return (
         isinstance(found, type)
         and issubclass(found, Exception)
         and not issubclass(found, CONTROL)
         and not getattr(found, STAYS, False)
-        and all(kind.__module__.partition(".")[0] in OURS for kind in found.__mro__)
+        and all(_is_own(kind.__module__.partition(".")[0]) for kind in found.__mro__)
     )
+
+
+def _is_own(package: str) -> bool:
+    """Whether a package is Python's, ours, or one of the user's own that is loaded here."""
+    if package in OURS:
+        return True
+    file = getattr(sys.modules.get(package), "__file__", None)
+    return file is not None and not any(Path(file).is_relative_to(folder) for folder in INSTALLED)
 
 
 class _Nothing:
