@@ -6,7 +6,7 @@ import contextlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 from urllib.parse import urlsplit
 
 import executors.aws_lambda
@@ -19,6 +19,7 @@ from excamera_dask.storage.bucket import open_bucket
 from excamera_dask.storage.errors import StorageError
 from executors.aws_lambda.backend import LOCAL, check_backend
 from executors.aws_lambda.config import setting
+from executors.aws_lambda.options import LambdaOptions, spelt_out
 from executors.loopback import VARIABLES, reach_loopback_directly
 from executors.worker_processes import current_folder
 
@@ -50,13 +51,14 @@ def store_access() -> Access | None:
     return None
 
 
+@spelt_out
 class LambdaCluster(executors.aws_lambda.LambdaCluster):
     """`executors.aws_lambda.LambdaCluster` for videos: functions on this machine find encoders and compiled kernels.
 
-    The other keywords, and what it can do, are told there.
+    What it can do is told there.
     """
 
-    def __init__(self, n_workers: int | None = None, **options: Any) -> None:
+    def __init__(self, n_workers: int | None = None, **options: Unpack[LambdaOptions]) -> None:
         super().__init__(n_workers, **with_means(options))
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import os
+import pydoc
+import re
 import subprocess
 import sys
 import time
@@ -12,10 +15,15 @@ from typing import Any
 
 import dask
 import pytest
+from click.testing import CliRunner
 
+from excamera_dask.cli.aws.lambda_options import OFFERED
+from excamera_dask.cli.encode import encode
+from excamera_dask.lambda_jobs import LambdaCluster as LambdaClusterForVideos
 from executors.aws_lambda import LambdaCluster, NotDeployed
 from executors.aws_lambda.config import setting
 from executors.aws_lambda.errors import InvalidOption
+from executors.aws_lambda.options import TABLE
 from executors.aws_lambda.records.clusters import ClusterFolder
 from executors.rendezvous import Authority
 
@@ -79,6 +87,41 @@ def test_a_misspelt_setting_is_not_passed_over() -> None:
         pytest.raises(InvalidOption, match=r"lambda has no .buget.: did you mean budget"),
     ):
         setting("budget")
+
+
+@pytest.mark.parametrize("kind", [LambdaCluster, LambdaClusterForVideos])
+def test_help_and_completion_show_all_options(kind: type) -> None:
+    """The signature is what editors and notebooks complete; the help tells each with its default."""
+    shown = inspect.signature(kind).parameters
+    assert [*shown] == [*TABLE] and shown["region"].kind == inspect.Parameter.KEYWORD_ONLY
+    assert str(shown["memory"]) == "memory: int | None = None"
+    assert shown["idle_timeout"].default == "60s"
+    told = pydoc.render_doc(kind, renderer=pydoc.plaintext)
+    for name, option in TABLE.items():
+        assert re.search(
+            rf"^ \|  +{name}: {re.escape(option.help.split()[0])}", told, re.MULTILINE
+        ), name
+
+
+def test_the_configuration_knows_each_option_that_is_not_of_one_program() -> None:
+    section = dask.config.get("excamera.lambda")
+    of_one = {
+        "name", "asynchronous", "loop", "quiet", "silence_logs", "versions", "inputs", "outputs",
+    }  # fmt: skip
+    assert {name.replace("-", "_") for name in section} == {*TABLE} - of_one
+
+
+def test_the_command_tells_what_the_table_tells() -> None:
+    told = " ".join(CliRunner().invoke(encode, ["--help"]).output.split())
+    for name in OFFERED:
+        assert f"lambda: {TABLE[name]}." in told, name
+
+
+def test_a_keyword_that_is_misspelt() -> None:
+    with pytest.raises(
+        TypeError, match=r"unexpected keyword argument 'buget'; did you mean 'budget'"
+    ):
+        LambdaCluster(0, backend="local", buget=5)  # type: ignore[call-arg]
 
 
 @pytest.mark.parametrize("name", ["my cluster", "Fünf", "../x", "x" * 81, "~"])

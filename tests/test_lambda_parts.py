@@ -47,6 +47,7 @@ from executors.aws_lambda.messages import (
 )
 from executors.aws_lambda.payload import InvalidPayload, Payload
 from executors.aws_lambda.post_mortem import judge
+from executors.aws_lambda.wanted import Wanted
 from executors.base import REPEATABLE
 
 # Payload and handler
@@ -419,12 +420,13 @@ def test_times(given: Any, seconds: float) -> None:
 
 
 def test_no_idle_timeout_is_never() -> None:
-    from executors.aws_lambda.options import _idle_timeout
-
-    assert _idle_timeout(None) is None
-    assert _idle_timeout("as configured") == 60.0 and _idle_timeout("5m") == 300.0
+    assert Wanted({"idle_timeout": None})["idle_timeout"] is None
+    assert (
+        Wanted({})["idle_timeout"] == 60.0
+        and Wanted({"idle_timeout": "5m"})["idle_timeout"] == 300.0
+    )
     with dask.config.set({"excamera.lambda.idle-timeout": None}):
-        assert _idle_timeout("as configured") is None
+        assert Wanted({})["idle_timeout"] is None
 
 
 @pytest.mark.parametrize("given", ["abc", "-5", -5, "", "nan", float("inf")])

@@ -8,9 +8,8 @@ import logging
 import math
 import secrets
 import time
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Unpack
 
 import dask
 from distributed.core import Status, rpc
@@ -21,21 +20,21 @@ from executors.aws_lambda.at_exit import close_at_exit
 from executors.aws_lambda.attached import AttachedCluster, remove_access, write_access
 from executors.aws_lambda.backend import Backend, open_backend
 from executors.aws_lambda.blame import BlamingScheduler
-from executors.aws_lambda.config import CONFIGURED, SCHEDULER_CONFIG, setting, workers_config
+from executors.aws_lambda.config import SCHEDULER_CONFIG, setting, workers_config
 from executors.aws_lambda.coordinator import Coordinator
 from executors.aws_lambda.errors import InvalidOption, LambdaError
 from executors.aws_lambda.fleet import Fleet
 from executors.aws_lambda.invitations import COORDINATOR, SCHEDULER, Invitations, at_relay
 from executors.aws_lambda.invoker import Invoker
-from executors.aws_lambda.option_values import cluster_name
-from executors.aws_lambda.options import ClusterOptions
+from executors.aws_lambda.options import LambdaOptions, spelt_out
 from executors.aws_lambda.post_mortem import PostMortem
 from executors.aws_lambda.records.clusters import ClusterFolder
 from executors.aws_lambda.relays import Relays
 from executors.aws_lambda.scaling import ScalableCluster
+from executors.aws_lambda.wanted import Wanted
 from executors.dask import cause
 from executors.dask_config import require_usable, unless_configured
-from executors.rendezvous import Authority, RelayProcess, RendezvousSecurity
+from executors.rendezvous import RelayProcess, RendezvousSecurity
 from executors.rendezvous.protocol.names import CONTROLLER
 from executors.rendezvous.protocol.texts import shown
 
@@ -46,78 +45,22 @@ CLOCK_SKEW = 60.0
 NO_WORKERS_AFTER_STOP = 1.0
 
 
+@spelt_out
 class LambdaCluster(ScalableCluster):
     """Lambda functions as Dask workers, behind a rendezvous; an interface like that of Dask's other cluster managers.
-
-    n_workers: invocations wanted.
-    region, function_name: the function, as `excamera lambda deploy` made it.
-    memory (MB), timeout (s), ephemeral_storage (MB), architecture, environment, tags: what the function must have, and
-        what it gets on the local backend.
-    security: an `Authority` or the folder of one; None makes one.
-    worker_options, scheduler_options: keywords of `distributed.Worker` and `distributed.Scheduler`.
-    fleet_options: fields of `fleet.FleetSettings`, how patient the coordinator is.
-    idle_timeout: seconds (or "60s") after which a worker without work is sent home, unless it holds data that nobody else
-        has or can take; None: never.
-    overprovision: invoke so many times the workers wanted.
-    budget: dollars at which to stop.
-    backend: "aws", "local" (a Lambda on this machine) or the URL of a server of its API; backend_options: of the local
-        one, fields of `executors.local_lambda.Settings`.
-    relay: "host:port" of a rendezvous that runs already, whose authority `security` is; several with commas between.
-    relays: how many to start here otherwise; workers are spread over them.
-    host, port, advertise: where the relays that are started here listen (from that port on; 0: any free ones), and by
-        which name workers reach them.
-    versions: what the packages of workers must be; by default those that run tasks, as they are here.
-    inputs, outputs: s3:// URLs that workers will read, and write; where IAM says that the function's role may not, the
-        cluster is refused.
-    silence_logs: below which level Dask's logs stay off the terminal while the cluster runs; None leaves them as they are.
-
-    Defaults: `excamera.lambda` in Dask's configuration.
 
     >>> with LambdaCluster(n_workers=1000) as cluster, cluster.get_client() as client:
     ...     client.submit(sum, [1, 2]).result()
 
+    What is not given is as `excamera.lambda` in Dask's configuration says.
+
     Raises: `executors.ExecutorError` (most often LambdaError) with one line when something is not as it must be.
     """
 
-    def __init__(
-        self,
-        n_workers: int | None = None,
-        *,
-        region: str | None = None,
-        function_name: str | None = None,
-        memory: int | None = None,
-        timeout: float | None = None,
-        ephemeral_storage: int | None = None,
-        architecture: str | None = None,
-        environment: Mapping[str, str] | None = None,
-        tags: Mapping[str, str] | None = None,
-        security: Authority | str | Path | None = None,
-        worker_options: Mapping[str, Any] | None = None,
-        scheduler_options: Mapping[str, Any] | None = None,
-        fleet_options: Mapping[str, Any] | None = None,
-        idle_timeout: float | str | None = CONFIGURED,
-        overprovision: float | None = None,
-        budget: float | None = None,
-        backend: str | None = None,
-        backend_options: Mapping[str, Any] | None = None,
-        relay: str | None = None,
-        relays: int | None = None,
-        port: int | None = None,
-        versions: Mapping[str, str] | None = None,
-        inputs: Sequence[str] = (),
-        outputs: Sequence[str] = (),
-        host: str | None = None,
-        advertise: str | None = None,
-        name: str | None = None,
-        asynchronous: bool = False,
-        loop: Any = None,
-        quiet: bool = True,
-        silence_logs: int | str | None = logging.WARNING,
-    ) -> None:
+    def __init__(self, n_workers: int | None = None, **options: Unpack[LambdaOptions]) -> None:
         require_usable("scheduler", elsewhere=("worker",))
-        self._options = ClusterOptions.read(locals())
-        self._wanted = setting("n-workers", n_workers)
-        self._silence_logs = silence_logs
+        self._options = Wanted({"n_workers": n_workers, **options})
+        self._wanted: int = self._options["n_workers"]
         self._stack = contextlib.AsyncExitStack()
         self._on_stop: list[Callable[[str], None]] = []
         self._on_notice: list[Callable[[str], None]] = []
@@ -128,10 +71,10 @@ class LambdaCluster(ScalableCluster):
         self.scheduler: BlamingScheduler | None = None
         self.coordinator: Coordinator | None = None
         super().__init__(
-            asynchronous=asynchronous,
-            loop=loop,
-            name=cluster_name(name) if name else f"excamera-{secrets.token_hex(4)}",
-            quiet=quiet,
+            asynchronous=self._options["asynchronous"],
+            loop=self._options["loop"],
+            name=self._options["name"] or f"excamera-{secrets.token_hex(4)}",
+            quiet=self._options["quiet"],
         )
         if not self.called_from_running_loop:
             self._loop_runner.start()
@@ -200,8 +143,9 @@ class LambdaCluster(ScalableCluster):
     async def _open(self) -> None:
         """Backend, authority, relay, scheduler, coordinator; each is closed again with the stack, in reverse."""
         enter = self._stack
-        if self._silence_logs is not None:
-            enter.enter_context(silence_logging_cmgr(self._silence_logs))
+        silence = self._options["silence_logs"]
+        if silence is not None:
+            enter.enter_context(silence_logging_cmgr(silence))
         self.backend = await self._open_backend()
         host = self.backend.relay_host
         self._relays = await Relays.open(
@@ -234,9 +178,8 @@ class LambdaCluster(ScalableCluster):
         loop = asyncio.get_running_loop()
         workers = max(1, self._wanted)
         wanted = self._options
-        opening = loop.run_in_executor(
-            None, open_backend, wanted.backend, wanted.function, workers, wanted.backend_options
-        )
+        where, options = wanted["backend"], wanted["backend_options"]
+        opening = loop.run_in_executor(None, open_backend, where, wanted.function, workers, options)
         try:
             backend = await asyncio.shield(opening)
         except asyncio.CancelledError:
@@ -249,7 +192,7 @@ class LambdaCluster(ScalableCluster):
     async def _start_scheduler(self) -> BlamingScheduler:
         registration.install()
         with dask.config.set(unless_configured(SCHEDULER_CONFIG)):
-            options = {"dashboard_address": "127.0.0.1:0", **self._options.scheduler_options}
+            options = {"dashboard_address": "127.0.0.1:0", **self._options["scheduler_options"]}
             places: dict[str, Any] = {
                 "protocol": ["rdv", "tls"],
                 "host": ["", "127.0.0.1"],
@@ -296,13 +239,13 @@ class LambdaCluster(ScalableCluster):
         self.scheduler.handlers["lambda_let_go"] = lambda names: self._want_fewer(set(names))
         self.scheduler.handlers["register_nanny_plugin"] = _no_nanny
         self.scheduler.handlers["lambda_snapshot"] = lambda: fleet.snapshot().to_dict()
-        versions = self._options.function.versions
+        versions = self._options["versions"]
         self._payload = Invitations(
             self.name,
             relays,
-            lifetime=backend.timeout + setting("start-timeout") + CLOCK_SKEW,
+            lifetime=backend.timeout + self._options["start_timeout"] + CLOCK_SKEW,
             margin=settings.deadline_margin / 2,
-            worker_options=self._options.worker_options,
+            worker_options=self._options["worker_options"],
         )
         self.coordinator = Coordinator(
             fleet,
@@ -363,7 +306,7 @@ class LambdaCluster(ScalableCluster):
     @property
     def worker_threads(self) -> int:
         """Tasks that one worker runs at once."""
-        return int(self._options.worker_options.get("nthreads") or 1)
+        return int(self._options["worker_options"].get("nthreads") or 1)
 
     @property
     def room(self) -> float:

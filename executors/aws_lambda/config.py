@@ -1,21 +1,23 @@
-"""Defaults of the Lambda cluster from Dask's configuration, below the keywords that a caller gives."""
+"""Dask's configuration for Lambda clusters: their options below the keywords that a caller gives, and what Dask is told.
+
+`~/.config/dask/*.yaml`, `DASK_EXCAMERA__LAMBDA__REGION=...` and `dask.config.set({"excamera.lambda.region": ...})` set them.
+"""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import dask.config
-import yaml
 
-from executors.aws_lambda import option_values
+from executors.aws_lambda.errors import InvalidOption
+from executors.aws_lambda.option_values import check_names
+from executors.aws_lambda.options import TABLE
 from executors.dask_config import unless_configured, users_configuration
 
 SECTION = "excamera.lambda"
 
-with (Path(__file__).parent / "lambda.yaml").open() as _file:
-    _DEFAULTS = yaml.safe_load(_file)
-dask.config.update_defaults(_DEFAULTS)
+DEFAULTS = {name.replace("_", "-"): one.default for name, one in TABLE.items() if one.configured}
+dask.config.update_defaults({"excamera": {"lambda": DEFAULTS}})
 
 SCHEDULER_CONFIG: dict[str, Any] = {
     "distributed.scheduler.bandwidth": 10_000_000,
@@ -49,23 +51,19 @@ def links_config() -> dict[str, Any]:
     return {LINKS: dask.config.get(LINKS)} if dask.config.get(LINKS, None) else {}
 
 
-CONFIGURED = "as configured"
-"""Stands for a keyword that was not given, where None has a meaning of its own."""
-
-
 def setting(name: str, given: Any = None) -> Any:
     """What was given, else the configured value, None where neither is; checked, times as seconds. Raises InvalidOption."""
-    value = _configured(name) if given is None else given
-    return value if value is None else option_values.CHECKS.get(name, _as_it_is)(name, value)
+    try:
+        value = _configured(name) if given is None else given
+        return value if value is None else TABLE[name.replace("-", "_")].check(name, value)
+    except ValueError as error:
+        raise InvalidOption(str(error)) from None
 
 
 def _configured(name: str) -> Any:
     """A misspelt name is refused, for a budget that nobody reads is none."""
+    if name not in DEFAULTS:
+        return TABLE[name.replace("-", "_")].default
     section = dask.config.get(SECTION)
-    known = _DEFAULTS["excamera"]["lambda"]
-    option_values.check_names(SECTION, (key.replace("_", "-") for key in section), known)
+    check_names(SECTION, (key.replace("_", "-") for key in section), DEFAULTS)
     return dask.config.get(f"{SECTION}.{name}")
-
-
-def _as_it_is(name: str, value: Any) -> Any:
-    return value

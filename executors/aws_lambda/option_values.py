@@ -1,4 +1,7 @@
-"""What the options of a Lambda cluster may be; anything else is refused before something is started."""
+"""What the options of a Lambda cluster may be; anything else is refused before something is started.
+
+All that is wrong is a ValueError of one line.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +13,8 @@ import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
-from dask.utils import parse_timedelta
-
-from executors.aws_lambda.errors import InvalidOption
-
 Check = Callable[[str, Any], Any]
-"""(name, value) -> the value to use; raises InvalidOption."""
+"""(name, value) -> the value to use; raises ValueError."""
 
 PLACED = {"protocol", "host", "port", "security"}
 """Keywords of the scheduler that the cluster gives itself."""
@@ -25,12 +24,14 @@ NAMED = {"scheduler_ip", "scheduler_port", "name", "protocol", "security", "loca
 
 def seconds(name: str, value: Any) -> float:
     """A number, or such as 90s or 5m."""
+    from dask.utils import parse_timedelta
+
     try:
         found = float(parse_timedelta(value))
     except (ValueError, LookupError, TypeError, AttributeError):
         found = math.nan
     if not 0 <= found < math.inf:
-        raise InvalidOption(f"{name} {value!r} is no time: use seconds, or such as 90s or 5m")
+        raise ValueError(f"{name} {value!r} is no time: use seconds, or such as 90s or 5m")
     return found
 
 
@@ -38,7 +39,7 @@ def some_seconds(name: str, value: Any) -> float:
     """A time above zero."""
     found = seconds(name, value)
     if not found:
-        raise InvalidOption(f"{name} must be positive, not {value!r}")
+        raise ValueError(f"{name} must be positive, not {value!r}")
     return found
 
 
@@ -48,7 +49,7 @@ def whole(least: int, most: int, unit: str = "") -> Check:
     def check(name: str, value: Any) -> int:
         found = _number(value)
         if not (least <= found <= most and found == int(found)):
-            raise InvalidOption(
+            raise ValueError(
                 f"{name} {value!r} is not possible: use a whole number from {least} to {most}{unit}"
             )
         return int(found)
@@ -60,7 +61,7 @@ def dollars(name: str, value: Any) -> float:
     """An amount of money."""
     found = _number(value)
     if not found > 0:
-        raise InvalidOption(f"{name} must be a number of dollars above 0, not {value!r}")
+        raise ValueError(f"{name} must be a number of dollars above 0, not {value!r}")
     return found
 
 
@@ -68,17 +69,22 @@ def factor(name: str, value: Any) -> float:
     """How many times as much."""
     found = _number(value)
     if not found >= 1:
-        raise InvalidOption(f"{name} must be a number of 1 or more, not {value!r}")
+        raise ValueError(f"{name} must be a number of 1 or more, not {value!r}")
     return found
 
 
-def cluster_name(name: str) -> str:
+def cluster_name(_: str, value: str) -> str:
     """It is part of the names of workers, and of a folder's."""
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}", name):
-        raise InvalidOption(
-            f"a cluster cannot have the name {name[:80]!r}: use up to 80 letters (a-z), digits and . _ -"
+    if value and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}", value):
+        raise ValueError(
+            f"a cluster cannot have the name {value[:80]!r}: use up to 80 letters (a-z), digits and . _ -"
         )
-    return name
+    return value
+
+
+def as_it_is(_: str, value: Any) -> Any:
+    """Whatever it is; whoever uses it knows."""
+    return value
 
 
 def one_of(*choices: str) -> Check:
@@ -86,7 +92,7 @@ def one_of(*choices: str) -> Check:
 
     def check(name: str, value: Any) -> Any:
         if value not in choices:
-            raise InvalidOption(f"{name} {value!r} is not possible: use {' or '.join(choices)}")
+            raise ValueError(f"{name} {value!r} is not possible: use {' or '.join(choices)}")
         return value
 
     return check
@@ -96,14 +102,14 @@ def texts(name: str, value: Any) -> dict[str, str]:
     """Names with texts; numbers become texts."""
     for key, text in mapping(name, value).items():
         if not isinstance(text, (str, int, float)):
-            raise InvalidOption(f"{name} {key!r} is {text!r}: use text")
+            raise ValueError(f"{name} {key!r} is {text!r}: use text")
     return {str(key): str(text) for key, text in value.items()}
 
 
 def mapping(name: str, value: Any) -> dict[str, Any]:
     """Names with values of any kind."""
     if not isinstance(value, Mapping):
-        raise InvalidOption(f"{name} {value!r} is not possible: use names with values")
+        raise ValueError(f"{name} {value!r} is not possible: use names with values")
     return dict(value)
 
 
@@ -119,12 +125,12 @@ def keywords(find: Callable[[], Collection[str]]) -> Check:
 
 
 def check_names(where: str, given: Iterable[str], known: Collection[str]) -> None:
-    """Raises InvalidOption for the first of `given` that is unknown."""
+    """Raises ValueError for the first of `given` that is unknown."""
     for name in given:
         if name not in known:
             close = difflib.get_close_matches(str(name), known, 1)
             hint = f": did you mean {close[0]}?" if close else ""
-            raise InvalidOption(f"{where} has no {name!r}{hint}")
+            raise ValueError(f"{where} has no {name!r}{hint}")
 
 
 def _number(value: Any) -> float:
@@ -135,25 +141,26 @@ def _number(value: Any) -> float:
     return found if math.isfinite(found) else math.nan
 
 
-def _of_fleet() -> set[str]:
+def of_fleet() -> set[str]:
+    """What `fleet_options` may name; the next three the same of the local Lambda, Dask's scheduler and workers."""
     from executors.aws_lambda.fleet import FleetSettings
 
     return {field.name for field in dataclasses.fields(FleetSettings)}
 
 
-def _of_local_lambda() -> set[str]:
+def of_local_lambda() -> set[str]:
     from executors.local_lambda.quotas import Settings
 
     return {"directory", "port", *(field.name for field in dataclasses.fields(Settings))}
 
 
-def _of_scheduler() -> set[str]:
+def of_scheduler() -> set[str]:
     from distributed import Scheduler
 
     return _parameters(Scheduler) - PLACED
 
 
-def _of_worker() -> set[str]:
+def of_worker() -> set[str]:
     from distributed import Worker
 
     return _parameters(Worker) - NAMED
@@ -164,25 +171,3 @@ def _parameters(kind: type) -> set[str]:
     makers = (vars(one).get("__init__") for one in kind.__mro__)
     signatures = [inspect.signature(make) for make in makers if inspect.isfunction(make)]
     return {name for one in signatures for name in one.parameters} - {"self", "kwargs"}
-
-
-CHECKS: dict[str, Check] = {
-    "n-workers": whole(0, 100_000),
-    "memory": whole(128, 10_240, " MB"),
-    "ephemeral-storage": whole(512, 10_240, " MB"),
-    "timeout": some_seconds,
-    "architecture": one_of("x86_64", "arm64"),
-    "environment": texts,
-    "tags": texts,
-    "relays": whole(1, 100),
-    "port": whole(0, 65_535),
-    "idle-timeout": seconds,
-    "margin": seconds,
-    "start-timeout": some_seconds,
-    "overprovision": factor,
-    "budget": dollars,
-    "backend-options": keywords(_of_local_lambda),
-    "worker-options": keywords(_of_worker),
-    "scheduler-options": keywords(_of_scheduler),
-    "fleet-options": keywords(_of_fleet),
-}

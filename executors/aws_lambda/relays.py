@@ -28,13 +28,13 @@ RESTART_PAUSE = 1.0
 class RelaySpec:
     """Which relays a cluster wants.
 
-    given: addresses "host:port" of relays that run, commas between, whose authority must be given too; None starts `count`
-    here, which listen on `host` from `port` on (0: any free ones) and are told to workers as `advertise`.
+    relay: addresses "host:port" of those that run, commas between, whose authority `security` must be given too; None starts
+    `relays` here, which listen on `host` from `port` on (0: any free ones) and are told to workers as `advertise`.
     """
 
-    given: str | None
-    authority: Authority | str | Path | None
-    count: int
+    relay: str | None
+    security: Authority | str | Path | None
+    relays: int
     host: str | None
     port: int
     advertise: str | None
@@ -62,22 +62,22 @@ class Relays:
 
         Raises: InvalidOption, NotDeployed, RendezvousError.
         """
-        known = spec.authority
+        known = spec.security
         authority = (
             known if known is None or isinstance(known, Authority) else Authority.load(known)
         )
-        if spec.given is None:
+        if spec.relay is None:
             relays = cls(authority or Authority.create())
-            for number in range(spec.count):
+            for number in range(spec.relays):
                 port = spec.port and spec.port + number
-                await relays._start(spec, host, port, stack, notice, _share(workers, spec.count))
+                await relays._start(spec, host, port, stack, notice, _share(workers, spec.relays))
             return relays
         if authority is None:
             raise InvalidOption(
-                f"relay {spec.given}: give the folder of its authority too (--relay-authority, in Python security)"
+                f"relay {spec.relay}: give the folder of its authority too (--relay-authority, in Python security)"
             )
         relays = cls(authority)
-        relays.addresses = [address.strip() for address in spec.given.split(",")]
+        relays.addresses = [address.strip() for address in spec.relay.split(",")]
         return relays
 
     async def reach(self, security: RendezvousSecurity) -> None:

@@ -16,9 +16,9 @@ from distributed.core import Status
 from distributed.deploy.cluster import Cluster
 from distributed.utils import NoOpAwaitable
 
-from executors.aws_lambda import option_values
 from executors.aws_lambda.config import setting
 from executors.aws_lambda.errors import InvalidOption, LambdaError
+from executors.aws_lambda.option_values import check_names
 
 
 class FleetAdaptive(Adaptive):
@@ -140,7 +140,10 @@ def _check_names(adaptive: type[Adaptive], options: dict[str, Any]) -> None:
     if adaptive.__init__ is Adaptive.__init__:
         known = {*inspect.signature(Adaptive.__init__).parameters}
         known |= {*inspect.signature(Scheduler.workers_to_close).parameters}
-        option_values.check_names("adapt", options, known - {"self", "cluster", "kwargs"})
+        try:
+            check_names("adapt", options, known - {"self", "cluster", "kwargs"})
+        except ValueError as error:
+            raise InvalidOption(str(error)) from None
 
 
 def _maximum(value: Any) -> float:
