@@ -30,8 +30,8 @@ from executors.rendezvous.comm import COUNT, RendezvousComm
 from executors.rendezvous.errors import ProtocolError
 from executors.rendezvous.operations import AT_SCHEDULER, ON_STREAM, Guard
 from executors.rendezvous.protocol import frames as f
-from executors.rendezvous.protocol.bulk_core import BulkLinkCore
 from executors.rendezvous.protocol.limits import Limits
+from executors.rendezvous.protocol.link_core import LinkCore
 from executors.rendezvous.protocol.names import peer_id
 from executors.rendezvous.protocol.relay_core import RelayCore
 
@@ -67,14 +67,14 @@ def recorded(seed: int) -> tuple[list[bytes], list[bytes]]:
     network.relay.take_output = taken  # type: ignore[method-assign]
     left, near, right, far = pair(network)
     left.register("second")
-    left.write(near, [memoryview(bytes(300_000))])
-    right.write(far, [memoryview(b"answer")])
-    left.open("nobody", 0.5, network.now)
+    left.streams.write(near, [memoryview(bytes(300_000))])
+    right.streams.write(far, [memoryview(b"answer")])
+    left.streams.open("nobody", 0.5, network.now)
     network.settle()
     network.cut("left")
     network.reconnect_all()
     network.settle()
-    left.end(near), right.end(far)
+    left.streams.end(near), right.streams.end(far)
     left.goodbye()
     network.settle()
     return said, told
@@ -211,15 +211,17 @@ class LinkUnderFire:
         self.now = 0.0
         self.link = self.made()
 
-    def made(self) -> BulkLinkCore:
-        link = BulkLinkCore(
+    def made(self) -> LinkCore:
+        link = LinkCore(
             "left", "s" * 32, window=64 * 1024, first_stream=1 << 32, new_key=lambda: bytes(16), bulk_from=100_000
         )  # fmt: skip
         link.connected(self.now)
         welcome = {"version": f.VERSION, "ping_interval": 2.5, "bulk": "00" * 16}
         link.receive(f.serialize_json(f.WELCOME, welcome), self.now)
         for _ in range(3):
-            link.write(link.open("right", 5.0, self.now), [memoryview(bytes(150_000))])
+            link.streams.write(
+                link.streams.open("right", 5.0, self.now), [memoryview(bytes(150_000))]
+            )
         return link
 
     def __call__(self) -> bytes:
@@ -227,14 +229,14 @@ class LinkUnderFire:
         link = self.link
         try:
             if self.rnd.random() < 0.1:
-                link.receive_bulk(memoryview(frame))
+                link.bulk.receive(memoryview(frame))
             else:
                 link.receive(frame, self.now)
         except ProtocolError:
             self.link = self.made()
-        while link.opened:
-            link.accept(link.opened.pop())
-        link.readable.clear(), link.accepted.clear(), link.broken.clear()
+        while link.streams.opened:
+            link.streams.accept(link.streams.opened.pop())
+        link.streams.readable.clear(), link.streams.accepted.clear(), link.streams.broken.clear()
         link.notices.clear(), link.registered.clear()
         return frame
 
@@ -242,7 +244,7 @@ class LinkUnderFire:
         self.now += 1.0
         self.link.tick(self.now, 30.0)
         self.link.take_output(1 << 30, self.now)
-        self.link.take_bulk_output(1 << 30)
+        self.link.bulk.take_output(1 << 30)
         if self.rnd.random() < 0.2:
             self.link = self.made()
 

@@ -6,9 +6,10 @@ import random
 from collections.abc import Callable
 
 from executors.rendezvous.protocol import frames as f
-from executors.rendezvous.protocol.bulk_core import BulkLinkCore, BulkState
+from executors.rendezvous.protocol.bulk_way import BulkState
 from executors.rendezvous.protocol.limits import Limits
-from executors.rendezvous.protocol.link_streams import LinkState
+from executors.rendezvous.protocol.line import LinkState
+from executors.rendezvous.protocol.link_core import LinkCore
 from executors.rendezvous.protocol.names import WORKER, Identity
 from executors.rendezvous.protocol.relay_core import Connection, RelayCore
 from executors.rendezvous.protocol.stream_end import StreamEnd
@@ -82,7 +83,7 @@ class Network:
         self.bulk_from = bulk_from
         self.relay = RelayCore(self.limits)
         self.now = 0.0
-        self.links: dict[str, BulkLinkCore] = {}
+        self.links: dict[str, LinkCore] = {}
         self.connections: dict[str, Connection] = {}
         self.up: dict[str, bytearray] = {}  # on the way to the relay
         self.down: dict[str, bytearray] = {}
@@ -93,12 +94,12 @@ class Network:
         self.bulk_full: set[str] = set()  # whose sockets of bulk connections take nothing
         self.without_bulk: set[str] = set()  # whose bulk connections cannot be had
         self.tamper: Callable[[bytes], bytes] = lambda frame: frame
-        self.on_opened: Callable[[BulkLinkCore, StreamEnd], None] = lambda link, stream: (
-            link.accept(stream)
+        self.on_opened: Callable[[LinkCore, StreamEnd], None] = lambda link, stream: (
+            link.streams.accept(stream)
         )
 
-    def add(self, name: str, *names: str, role: str = WORKER) -> BulkLinkCore:
-        link = BulkLinkCore(
+    def add(self, name: str, *names: str, role: str = WORKER) -> LinkCore:
+        link = LinkCore(
             name,
             f"session of {name}".ljust(32),
             window=self.window,
@@ -141,7 +142,7 @@ class Network:
         """Move some bytes of one direction of one connection; False if nothing could move."""
         moves: list[tuple[str, Callable[[str], None]]] = []
         for name in set(self.bulks) - self.bulk_full:
-            for buffer in self.links[name].take_bulk_output(1 << 16):
+            for buffer in self.links[name].bulk.take_output(1 << 16):
                 self.bulk_up[name] += self.tamper(bytes(buffer))
         for name, connection in self.connections.items():
             link = self.links[name]
@@ -153,7 +154,7 @@ class Network:
                 moves.append((name, self._move_up))
             if self.down[name]:
                 moves.append((name, self._move_down))
-            if link.bulk is BulkState.WANTED and name not in self.bulks and self.connect_bulk:
+            if link.bulk.state is BulkState.WANTED and name not in self.bulks and self.connect_bulk:
                 moves.append((name, self._connect_bulk))
         for name, bulk in self.bulks.items():
             for buffer in self.relay.take_output(bulk, 1 << 16, self.now):
@@ -178,9 +179,9 @@ class Network:
 
     def _connect_bulk(self, name: str) -> None:
         if name in self.without_bulk:
-            self.links[name].bulk_failed()
+            self.links[name].bulk.failed()
             return
-        bulk = self.relay.connect_bulk(self.links[name].token, self.now)
+        bulk = self.relay.connect_bulk(self.links[name].bulk.token, self.now)
         assert bulk is not None
         self.bulks[name] = bulk
         self.bulk_up[name], self.bulk_down[name] = bytearray(), bytearray()
@@ -192,10 +193,10 @@ class Network:
         buffer, link = self.bulk_down[name], self.links[name]
         size = self.random.choice([self.random.randint(1, len(buffer)), len(buffer)])
         part = bytearray(buffer[:size])
-        was = link.bulk
-        taken = link.receive_bulk(memoryview(part))
+        was = link.bulk.state
+        taken = link.bulk.receive(memoryview(part))
         del buffer[:taken]
-        if link.bulk is not was:
+        if link.bulk.state is not was:
             self.bulk_up[name] += f.serialize_frame(f.PING)
         if not taken and len(part) == len(buffer):
             raise AssertionError("half a frame, and no more comes")
@@ -231,8 +232,8 @@ class Network:
         part = bytes(buffer[:size])
         del buffer[:size]
         link.receive(part, self.now)
-        while link.opened:
-            self.on_opened(link, link.opened.pop(0))
+        while link.streams.opened:
+            self.on_opened(link, link.streams.opened.pop(0))
 
     def settle(self, most: int = 200_000) -> None:
         """Move until nothing moves."""
@@ -243,30 +244,30 @@ class Network:
 
     def reconnect_all(self) -> None:
         for name, link in self.links.items():
-            if name not in self.connections and link.state is LinkState.LOST:
+            if name not in self.connections and link.line.state is LinkState.LOST:
                 self.connect(name)
 
 
-def pair(network: Network) -> tuple[BulkLinkCore, StreamEnd, BulkLinkCore, StreamEnd]:
+def pair(network: Network) -> tuple[LinkCore, StreamEnd, LinkCore, StreamEnd]:
     """Two links, and a stream from one to the other."""
     left, right = network.add("left"), network.add("right")
     taken: list[StreamEnd] = []
 
-    def take(link: BulkLinkCore, stream: StreamEnd) -> None:
+    def take(link: LinkCore, stream: StreamEnd) -> None:
         taken.append(stream)
-        link.accept(stream)
+        link.streams.accept(stream)
 
     network.on_opened = take
     network.settle()
-    near = left.open("right", 10.0, network.now)
+    near = left.streams.open("right", 10.0, network.now)
     network.settle()
     assert near.accepted
     return left, near, right, taken[0]
 
 
-def read_all(link: BulkLinkCore, stream: StreamEnd) -> bytes:
+def read_all(link: LinkCore, stream: StreamEnd) -> bytes:
     """Everything that can be read now."""
     buffer = bytearray(stream.received - stream.consumed)
     assert stream.want(memoryview(buffer))
-    link.consumed(stream)
+    link.streams.consumed(stream)
     return bytes(buffer)

@@ -14,8 +14,9 @@ from rendezvous_simulation import Network, pair, read_all
 from executors.rendezvous import Authority, Limits, Link, LinkOptions, Stream
 from executors.rendezvous.link import BULK_LOSSES
 from executors.rendezvous.protocol import frames as f
-from executors.rendezvous.protocol.bulk_core import BulkLinkCore, BulkState
-from executors.rendezvous.protocol.link_streams import LinkState
+from executors.rendezvous.protocol.bulk_way import BulkState
+from executors.rendezvous.protocol.line import LinkState
+from executors.rendezvous.protocol.link_core import LinkCore
 from executors.rendezvous.protocol.seal import BadSeal, Seal
 from executors.rendezvous.protocol.stream_end import StreamEnd
 
@@ -47,11 +48,11 @@ def test_seal_opens_what_it_has_sealed_and_nothing_else() -> None:
 
 
 def pass_on(
-    network: Network, left: BulkLinkCore, near: StreamEnd, right: BulkLinkCore, far: StreamEnd
+    network: Network, left: LinkCore, near: StreamEnd, right: LinkCore, far: StreamEnd
 ) -> None:
     """Much goes from left to right, and arrives as it was."""
     data = random.Random(1).randbytes(MUCH)
-    left.write(near, [memoryview(data[:10]), memoryview(data[10:])])
+    left.streams.write(near, [memoryview(data[:10]), memoryview(data[10:])])
     got = bytearray()
     while len(got) < len(data):
         network.settle()
@@ -64,7 +65,7 @@ def pass_on(
 def test_little_goes_over_tls_and_much_by_bulk_connections() -> None:
     network = Network(bulk_from=100_000)
     left, near, right, far = pair(network)
-    left.write(near, [memoryview(b"x" * 99_999)])
+    left.streams.write(near, [memoryview(b"x" * 99_999)])
     network.settle()
     assert not network.bulks and near.seal is None
     read_all(right, far)
@@ -84,7 +85,7 @@ def test_what_goes_by_bulk_connections_cannot_be_read() -> None:
     sealed: list[bytes] = []
     network.tamper = lambda frame: sealed.append(frame) or frame  # type: ignore[func-returns-value]
     for _ in range(4):
-        left.write(near, [memoryview(b"a secret that nobody may read" * 500)])
+        left.streams.write(near, [memoryview(b"a secret that nobody may read" * 500)])
         network.settle()
         read_all(right, far)
     assert sealed and not any(b"secret" in frame for frame in sealed)
@@ -114,11 +115,11 @@ def test_changed_frame_is_noticed_and_its_bytes_come_again_over_tls(place: int) 
     left, near, right, far = pair(network)
     network.tamper = third = Third(place)
     pass_on(network, left, near, right, far)
-    assert right.bad_seals == 1 and third.count >= 3
+    assert right.bulk.bad_seals == 1 and third.count >= 3
     assert near.seal is None and near.bulk_refused and far.distrusts
-    other = left.open("right", 10.0, network.now)
+    other = left.streams.open("right", 10.0, network.now)
     network.settle()
-    left.write(other, [memoryview(bytes(1000))])
+    left.streams.write(other, [memoryview(bytes(1000))])
     network.settle()
     assert other.seal is not None  # one stream distrusts, others go on
 
@@ -129,8 +130,8 @@ def test_whatever_is_changed_or_taken_out_every_byte_arrives(place: int | None) 
     left, near, right, far = pair(network)
     network.tamper = third = Third(place)
     data = random.Random(2).randbytes(400_000)
-    left.write(near, [memoryview(data[:1000])])
-    left.write(near, [memoryview(data[1000:])])
+    left.streams.write(near, [memoryview(data[:1000])])
+    left.streams.write(near, [memoryview(data[1000:])])
     got = bytearray()
     for _ in range(40):
         network.settle()
@@ -148,7 +149,7 @@ def test_forged_frames_of_a_thief_of_tokens_break_no_stream() -> None:
     network = Network(bulk_from=1)
     left, near, right, far = pair(network)
     pass_on(network, left, near, right, far)
-    other = left.open("right", 10.0, network.now)
+    other = left.streams.open("right", 10.0, network.now)
     network.settle()
     ids = {"source": near.local_id, "destination": near.peer_id, "flags": f.OPENER}
     for stream, kind, offset in (
@@ -164,9 +165,9 @@ def test_forged_frames_of_a_thief_of_tokens_break_no_stream() -> None:
         pass_on(network, left, near, right, far)
         network.bulk_up.setdefault("left", bytearray())
     assert other.error is None and near.error is None
-    left.write(other, [memoryview(b"as before")])
+    left.streams.write(other, [memoryview(b"as before")])
     network.settle()
-    assert len(network.links["right"].streams) == 2
+    assert len(network.links["right"].streams.ends) == 2
 
 
 def test_frames_that_are_repeated_or_moved_do_no_harm() -> None:
@@ -174,23 +175,23 @@ def test_frames_that_are_repeated_or_moved_do_no_harm() -> None:
     left, near, right, far = pair(network)
     network.tamper = lambda frame: frame + frame
     pass_on(network, left, near, right, far)
-    assert right.bad_seals == 0
+    assert right.bulk.bad_seals == 0
 
 
 def test_key_is_changed_in_time() -> None:
     network = Network(bulk_from=1)
     left, near, right, far = pair(network)
-    left.rekey_after = 300_000
+    left.bulk.rekey_after = 300_000
     pass_on(network, left, near, right, far)
     assert near.keys >= MUCH // 400_000
-    assert right.bad_seals == 0
+    assert right.bulk.bad_seals == 0
 
 
 def test_relay_without_bulk_connections_gets_everything_over_tls() -> None:
     network = Network(limits=Limits(bulk_connections=0), bulk_from=1)
     left, near, right, far = pair(network)
     pass_on(network, left, near, right, far)
-    assert left.bulk is BulkState.NEVER and near.keys == 0
+    assert left.bulk.state is BulkState.NEVER and near.keys == 0
 
 
 def test_receiver_without_bulk_connection_declines() -> None:
@@ -198,7 +199,7 @@ def test_receiver_without_bulk_connection_declines() -> None:
     left, near, right, far = pair(network)
     network.without_bulk.add("right")
     pass_on(network, left, near, right, far)
-    assert left.bulk is BulkState.UP and right.bulk is BulkState.NEVER
+    assert left.bulk.state is BulkState.UP and right.bulk.state is BulkState.NEVER
     assert near.bulk_refused and near.seal is None
 
 
@@ -206,12 +207,12 @@ def test_link_that_closes_waits_for_no_keys() -> None:
     network = Network(bulk_from=1)
     left, near, right, far = pair(network)
     network.connect_bulk = False  # the receiver's takes for ever
-    left.bulk, left.token = BulkState.UP, b""
+    left.bulk.state, left.bulk.token = BulkState.UP, b""
     data = bytes(50_000)
-    left.write(near, [memoryview(data)])
+    left.streams.write(near, [memoryview(data)])
     network.settle()
     assert near.asking is not None and far.received == 0
-    left.no_more_bulk()
+    left.bulk.give_up()
     network.settle()
     assert read_all(right, far) == data
 
@@ -223,7 +224,7 @@ def test_stream_whose_bulk_connection_takes_nothing_goes_over_tls_in_time() -> N
     assert near.seal is not None
     network.bulk_full.add("left")
     data = random.Random(4).randbytes(300_000)
-    left.write(near, [memoryview(data)])
+    left.streams.write(near, [memoryview(data)])
     got = bytearray()
     for _ in range(60):
         network.settle()
@@ -237,21 +238,21 @@ def test_stream_whose_bulk_connection_takes_nothing_goes_over_tls_in_time() -> N
 def test_open_that_is_nonsense_costs_its_sender_the_link_also_where_it_is_repeated() -> None:
     network = Network()
     left, near, right, _ = pair(network)
-    left._urgent.append(
+    left.line.urgent.append(
         f.serialize_frame(
             f.OPEN, b"nonsense", source=near.local_id, destination=near.peer_id, stream=near.number,
             flags=f.OPENER,
         )
     )  # fmt: skip
     network.settle()
-    assert left.refusal is not None and right.state is LinkState.READY
+    assert left.refusal is not None and right.line.state is LinkState.READY
 
 
 def test_key_that_is_none_costs_its_sender_the_link_and_nobody_else() -> None:
     for payload, code in ((b"", 1), (bytes(8000), 1), (bytes(16), 0)):
         network = Network()
         left, near, right, _ = pair(network)
-        left._urgent.append(
+        left.line.urgent.append(
             f.serialize_frame(
                 f.KEY, payload, source=near.local_id, destination=near.peer_id, stream=near.number,
                 flags=f.OPENER, code=code,
@@ -260,28 +261,28 @@ def test_key_that_is_none_costs_its_sender_the_link_and_nobody_else() -> None:
         network.settle()
         assert left.refusal is not None
         assert network.relay.stats.refused["MALFORMED"] == 1
-        assert right.state is LinkState.READY
+        assert right.line.state is LinkState.READY
 
 
 def test_link_is_not_flushed_before_its_sealed_end_has_arrived() -> None:
     network = Network(bulk_from=1)
     left, near, right, far = pair(network)
     for _ in range(2):
-        left.write(near, [memoryview(bytes(1000))])
+        left.streams.write(near, [memoryview(bytes(1000))])
         network.settle()
         read_all(right, far)
     assert near.seal is not None
     right.tick(network.now, 1e9)
     network.settle()
     assert left.is_flushed
-    left.end(near)
+    left.streams.end(near)
     left.take_output(1 << 20, network.now)
     assert not left.is_flushed
     network.settle()
     assert far.end_received and left.is_flushed
-    right.end(far)
+    right.streams.end(far)
     network.settle()
-    assert not left.streams and not right.streams and not network.relay.streams
+    assert not left.streams.ends and not right.streams.ends and not network.relay.streams
 
 
 # Who may bring a bulk connection
@@ -396,7 +397,7 @@ def test_nobody_writes_on_a_stream_of_others_by_a_bulk_connection() -> None:
             assert await reader.read() == b""
             assert await served.count("MALFORMED") == 1
             await much(stream, other)
-            assert far.core.bad_seals == 0
+            assert far.core.bulk.bad_seals == 0
 
     run(story)
 
@@ -541,7 +542,7 @@ def test_where_bare_connections_do_not_pass_everything_goes_over_tls(swallow: bo
             async with two_links(address, served.address, **options) as (near, far):
                 stream, other = await connect(near, far)
                 await much(stream, other)
-                await until(lambda: near.core.bulk is BulkState.NEVER)
+                await until(lambda: near.core.bulk.state is BulkState.NEVER)
                 await much(stream, other)
                 await much(other, stream)
                 assert box.bare == 1
@@ -559,7 +560,7 @@ def test_bulk_connection_whose_answer_is_swallowed_costs_nothing_else() -> None:
             async with two_links(await box.start(), served.address, **options) as (near, far):
                 stream, other = await connect(near, far)
                 await much(stream, other)
-                await until(lambda: near.core.bulk is BulkState.NEVER)
+                await until(lambda: near.core.bulk.state is BulkState.NEVER)
                 await asyncio.sleep(0.3)
                 await much(stream, other)
                 assert near.reconnections == 0 and box.bare == 1
@@ -575,7 +576,7 @@ def test_bulk_connections_that_break_again_and_again_are_given_up() -> None:
             box = Middlebox(served.address, lambda data, came: None if came > 1_000_000 else data)
             async with two_links(await box.start(), served.address) as (near, far):
                 stream, other = await connect(near, far)
-                while near.core.bulk_from:
+                while near.core.bulk.least:
                     await much(stream, other)
                     await asyncio.sleep(0.02)
                 await much(stream, other)
@@ -598,7 +599,7 @@ def test_bytes_that_a_middlebox_changes_are_noticed() -> None:
             box = Middlebox(served.address, change)
             async with two_links(await box.start(), served.address) as (near, far):
                 stream, other = await connect(near, far)
-                while not far.core.bad_seals + near.reconnections:  # in a payload, or in a header
+                while not far.core.bulk.bad_seals + near.reconnections:  # payload or header
                     await much(stream, other)
                     await asyncio.sleep(0.02)
                 await much(stream, other)

@@ -404,12 +404,12 @@ def test_slow_reader_stops_its_writer_and_nobody_else() -> None:
     network = Network(window=64 * 1024)
     left, right = network.add("left"), network.add("right")
     taken: list[StreamEnd] = []
-    network.on_opened = lambda link, stream: (taken.append(stream), link.accept(stream))[0]
+    network.on_opened = lambda link, stream: (taken.append(stream), link.streams.accept(stream))[0]
     network.settle()
-    stuck, flowing = left.open("right", 9.0, 0.0), left.open("right", 9.0, 0.0)
+    stuck, flowing = left.streams.open("right", 9.0, 0.0), left.streams.open("right", 9.0, 0.0)
     network.settle()
-    left.write(stuck, [memoryview(bytes(1_000_000))])
-    left.write(flowing, [memoryview(bytes(300_000))])
+    left.streams.write(stuck, [memoryview(bytes(1_000_000))])
+    left.streams.write(flowing, [memoryview(bytes(300_000))])
     far = next(stream for stream in taken if stream.number == flowing.number)
     got = 0
     while got < 300_000:

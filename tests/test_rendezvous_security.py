@@ -364,7 +364,7 @@ def test_nobody_speaks_for_another() -> None:
                 )
             )
             assert await mallory.refusal() == f.Code.MALFORMED
-            assert not alice.core.streams
+            assert not alice.core.streams.ends
             await alice.close()
 
     run(story)

@@ -10,16 +10,16 @@ from hypothesis import strategies as st
 from rendezvous_simulation import Network, cut_frames, pair, read_all
 
 from executors.rendezvous.protocol import frames as f
-from executors.rendezvous.protocol.bulk_core import BulkLinkCore
 from executors.rendezvous.protocol.limits import Limits
+from executors.rendezvous.protocol.link_core import LinkCore
 from executors.rendezvous.protocol.stream_end import StreamEnd
 
 
 def test_bytes_arrive_in_order_both_ways() -> None:
     network = Network()
     left, near, right, far = pair(network)
-    left.write(near, [memoryview(b"question"), memoryview(b" two")])
-    right.write(far, [memoryview(b"answer")])
+    left.streams.write(near, [memoryview(b"question"), memoryview(b" two")])
+    right.streams.write(far, [memoryview(b"answer")])
     network.settle()
     assert read_all(right, far) == b"question two"
     assert read_all(left, near) == b"answer"
@@ -29,7 +29,7 @@ def test_sender_stops_at_the_credit_and_goes_on_when_bytes_are_read() -> None:
     network = Network(window=64 * 1024)
     left, near, right, far = pair(network)
     data = random.Random(1).randbytes(1_000_000)
-    left.write(near, [memoryview(data)])
+    left.streams.write(near, [memoryview(data)])
     network.settle()
     assert far.received == 64 * 1024
     assert network.relay.counts()["streams"] == 1
@@ -45,36 +45,36 @@ def test_sender_stops_at_the_credit_and_goes_on_when_bytes_are_read() -> None:
 def test_end_follows_the_data_and_forgets_the_stream() -> None:
     network = Network()
     left, near, right, far = pair(network)
-    left.write(near, [memoryview(b"x" * 100_000)])
-    left.end(near)
+    left.streams.write(near, [memoryview(b"x" * 100_000)])
+    left.streams.end(near)
     network.settle()
     got = read_all(right, far)
     network.settle()
     got += read_all(right, far)
     assert got == b"x" * 100_000
     assert far.end_received
-    right.end(far)
+    right.streams.end(far)
     network.settle()
     assert near.end_received
-    assert not left.streams and not right.streams and not network.relay.streams
+    assert not left.streams.ends and not right.streams.ends and not network.relay.streams
 
 
 def test_reset_breaks_the_other_end() -> None:
     network = Network()
     left, near, right, far = pair(network)
-    left.reset(near, f.Code.ABORTED, "enough")
+    left.streams.reset(near, f.Code.ABORTED, "enough")
     network.settle()
     assert far.error == (f.Code.ABORTED, "enough")
-    assert not right.streams and not network.relay.streams
+    assert not right.streams.ends and not network.relay.streams
 
 
 def test_data_for_a_forgotten_stream_is_answered_by_a_reset() -> None:
     network = Network()
     left, near, right, far = pair(network)
-    right.end(far)
-    right.streams.pop(far.key)
+    right.streams.end(far)
+    right.streams.ends.pop(far.key)
     network.relay.streams.pop(near.number)
-    left.write(near, [memoryview(b"?")])
+    left.streams.write(near, [memoryview(b"?")])
     network.settle()
     assert near.error is not None and near.error[0] == f.Code.UNKNOWN_STREAM
 
@@ -117,22 +117,22 @@ def test_stream_of_a_process_that_was_replaced_is_refused_by_its_successor() -> 
     network.connect("left")
     network.settle()
     assert near.error is not None and near.error[0] == f.Code.UNKNOWN_STREAM
-    assert not left.streams
+    assert not left.streams.ends
 
 
 def test_open_waits_for_a_destination_that_registers_later() -> None:
     network = Network()
     left = network.add("left")
     network.settle()
-    stream = left.open("late", 10.0, network.now)
-    left.write(stream, [memoryview(b"early words")])
+    stream = left.streams.open("late", 10.0, network.now)
+    left.streams.write(stream, [memoryview(b"early words")])
     network.settle()
     assert not stream.accepted
     taken: list[StreamEnd] = []
 
-    def take(link: BulkLinkCore, stream: StreamEnd) -> None:
+    def take(link: LinkCore, stream: StreamEnd) -> None:
         taken.append(stream)
-        link.accept(stream)
+        link.streams.accept(stream)
 
     network.on_opened = take
     late = network.add("late")
@@ -147,14 +147,14 @@ def test_open_survives_a_restart_at_any_moment(moment: int) -> None:
     left, right = network.add("left"), network.add("right")
     taken: list[StreamEnd] = []
 
-    def take(link: BulkLinkCore, stream: StreamEnd) -> None:
+    def take(link: LinkCore, stream: StreamEnd) -> None:
         taken.append(stream)
-        link.accept(stream)
+        link.streams.accept(stream)
 
     network.on_opened = take
     network.settle()
-    stream = left.open("right", 10.0, network.now)
-    left.write(stream, [memoryview(b"hello")])
+    stream = left.streams.open("right", 10.0, network.now)
+    left.streams.write(stream, [memoryview(b"hello")])
     for _ in range(moment):
         network.step()
     network.restart()
@@ -192,10 +192,10 @@ def test_no_byte_is_lost_or_doubled_whatever_is_cut(
     left, near, right, far = pair(network)
     there = random.Random(seed).randbytes(400_000)
     back = random.Random(seed + 1).randbytes(150_000)
-    left.write(
+    left.streams.write(
         near, [memoryview(there[:1]), memoryview(there[1:200_000]), memoryview(there[200_000:])]
     )
-    right.write(far, [memoryview(back)])
+    right.streams.write(far, [memoryview(back)])
     got_there, got_back = bytearray(), bytearray()
     for event in events:
         for _ in range(network.random.randint(0, 40)):
@@ -215,16 +215,16 @@ def test_no_byte_is_lost_or_doubled_whatever_is_cut(
                 for _ in range(network.random.randint(0, 10)):
                     network.step()
         elif event == "end left":
-            left.end(near)
+            left.streams.end(near)
         elif event == "end right":
-            right.end(far)
+            right.streams.end(far)
         elif event == "tick":
             left.tick(network.now, 1e9)
             right.tick(network.now, 1e9)
         got_there += read_all(right, far)
         got_back += read_all(left, near)
-    left.end(near)
-    right.end(far)
+    left.streams.end(near)
+    right.streams.end(far)
     for _ in range(100):
         network.settle()
         got_there += read_all(right, far)
@@ -236,7 +236,7 @@ def test_no_byte_is_lost_or_doubled_whatever_is_cut(
     assert bytes(got_there) == there
     assert bytes(got_back) == back
     assert near.end_received and far.end_received
-    assert not left.streams and not right.streams and not network.relay.streams
+    assert not left.streams.ends and not right.streams.ends and not network.relay.streams
 
 
 def test_waiting_reader_is_filled_across_frames_and_cuts() -> None:
@@ -245,7 +245,7 @@ def test_waiting_reader_is_filled_across_frames_and_cuts() -> None:
     data = random.Random(7).randbytes(300_000)
     buffers = [bytearray(100_000), bytearray(200_000)]
     assert not far.want(memoryview(buffers[0]))
-    left.write(near, [memoryview(data)])
+    left.streams.write(near, [memoryview(data)])
     for _ in range(4):
         for _ in range(30):
             network.step()
@@ -254,7 +254,7 @@ def test_waiting_reader_is_filled_across_frames_and_cuts() -> None:
     network.settle()
     assert far.wanted is None and buffers[0] == data[:100_000]
     if not far.want(memoryview(buffers[1])):
-        right.consumed(far)
+        right.streams.consumed(far)
         network.settle()
     assert far.wanted is None and buffers[1] == data[100_000:]
 
@@ -262,11 +262,11 @@ def test_waiting_reader_is_filled_across_frames_and_cuts() -> None:
 def test_two_streams_share_a_slow_connection() -> None:
     network = Network(window=1 << 20)
     left, _, _, _ = pair(network)
-    fast = left.open("right", 10.0, network.now)
-    slow = left.open("right", 10.0, network.now)
+    fast = left.streams.open("right", 10.0, network.now)
+    slow = left.streams.open("right", 10.0, network.now)
     network.settle()
-    left.write(fast, [memoryview(bytes(1 << 20))])
-    left.write(slow, [memoryview(b"short")])
+    left.streams.write(fast, [memoryview(bytes(1 << 20))])
+    left.streams.write(slow, [memoryview(b"short")])
     sent = cut_frames(b"".join(left.take_output(1 << 30, 0.0)))
     order = [f.parse_header(frame).stream for frame in sent]
     assert order.index(slow.number) <= 2
@@ -275,17 +275,17 @@ def test_two_streams_share_a_slow_connection() -> None:
 def test_end_that_nobody_acknowledges_is_not_waited_for_without_end() -> None:
     network = Network()
     left, near, right, far = pair(network)
-    right.end(far)
+    right.streams.end(far)
     network.settle()
     assert near.end_received
     network.cut("right")
-    left.end(near)
+    left.streams.end(near)
     network.settle()
-    assert near.end_sent and left.streams
+    assert near.end_sent and left.streams.ends
     for second in range(100):
         left.tick(network.now + second, 30.0)
         network.settle()
-    assert not left.streams and near.error is None
+    assert not left.streams.ends and near.error is None
 
 
 def test_frame_on_a_stream_of_others_is_ignored_by_a_link() -> None:
@@ -301,6 +301,6 @@ def test_frame_on_a_stream_of_others_is_ignored_by_a_link() -> None:
             kind, payload, source=12345, destination=near.local_id, stream=near.number
         )
         left.receive(forged, network.now)
-    left.write(near, [memoryview(b"still here")])
+    left.streams.write(near, [memoryview(b"still here")])
     network.settle()
     assert read_all(right, far) == b"still here"

@@ -40,7 +40,8 @@ from executors.rendezvous.operations import (
 )
 from executors.rendezvous.plain_pickles import read_error, read_warning
 from executors.rendezvous.protocol import frames as f
-from executors.rendezvous.protocol.link_core import LinkCore
+from executors.rendezvous.protocol.line import Line
+from executors.rendezvous.protocol.link_streams import LinkStreams
 from executors.tries import TryElsewhere
 
 AUTHORITY = Authority.create()
@@ -756,7 +757,7 @@ def test_a_role_is_told_by_both_ends() -> None:
 
 
 def test_an_end_that_has_said_nothing_is_a_worker() -> None:
-    link = LinkCore("a", "s" * 32, window=1 << 20, first_stream=1, rank=2)
+    link = LinkStreams(Line("a", rank=2), window=1 << 20, first_stream=1)
     assert link.open("b", 1.0, 0.0).peer_rank == 0
     assert f.VERSION > 2, "relays of version 2 let everybody claim every role"
 

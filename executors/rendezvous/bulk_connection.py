@@ -9,7 +9,8 @@ from typing import Any, Protocol
 from executors.rendezvous.errors import ProtocolError
 from executors.rendezvous.options import LinkOptions
 from executors.rendezvous.protocol import frames as f
-from executors.rendezvous.protocol.bulk_core import BulkLinkCore, BulkState
+from executors.rendezvous.protocol.bulk_way import BulkState
+from executors.rendezvous.protocol.link_core import LinkCore
 from executors.rendezvous.protocol.names import RelayAddress
 
 logger = logging.getLogger(__name__)
@@ -24,7 +25,7 @@ class Owner(Protocol):
     loop: asyncio.AbstractEventLoop
     relay: RelayAddress
     options: LinkOptions
-    core: BulkLinkCore
+    core: LinkCore
     bulk: BulkConnection | None
 
     def bulk_lost(self, bulk: BulkConnection, error: Exception | None = None) -> None: ...
@@ -44,7 +45,7 @@ class BulkConnection(asyncio.BufferedProtocol):
         self.since = self.heard = link.loop.time()
         self.is_up = False  # the relay has taken the token
         self._answered = asyncio.Event()
-        self._bad_seals = link.core.bad_seals
+        self._bad_seals = link.core.bulk.bad_seals
         self._task = link.loop.create_task(self._connect())
 
     async def _connect(self) -> None:
@@ -53,7 +54,7 @@ class BulkConnection(asyncio.BufferedProtocol):
         try:
             async with asyncio.timeout(link.options.bulk_timeout):
                 await link.loop.create_connection(lambda: self, link.relay.host, link.relay.port)
-                self.transport.write(f.BULK_MAGIC + link.core.token)
+                self.transport.write(f.BULK_MAGIC + link.core.bulk.token)
                 await self._answered.wait()
         except (OSError, TimeoutError) as error:
             link.bulk_lost(self, error)
@@ -71,15 +72,15 @@ class BulkConnection(asyncio.BufferedProtocol):
         if late:
             self.heard = now
             return
-        silence = max(self.link.options.silence, 3 * self.link.core.relay_pings)
+        silence = max(self.link.options.silence, 3 * self.link.core.bulk.relay_pings)
         if self.is_up and now - self.heard >= silence:
             self.link.bulk_lost(self, TimeoutError("the relay is silent"))
 
     def send(self) -> None:
         """Hand sealed frames to the socket while it takes them."""
-        core = self.link.core
-        while self.writable and core.has_bulk_output:
-            for frame in core.take_bulk_output(WRITE_BATCH):
+        way = self.link.core.bulk
+        while self.writable and way.has_output:
+            for frame in way.take_output(WRITE_BATCH):
                 self.transport.write(frame)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -97,17 +98,17 @@ class BulkConnection(asyncio.BufferedProtocol):
         self.heard = link.loop.time()
         end = self._filled + nbytes
         try:
-            taken = link.core.receive_bulk(self._buffer[:end])
+            taken = link.core.bulk.receive(self._buffer[:end])
         except ProtocolError as error:
             link.bulk_lost(self, error)
             return
-        if link.core.bulk is BulkState.UP and not self.is_up:
+        if link.core.bulk.state is BulkState.UP and not self.is_up:
             self.is_up = True
             self._answered.set()
             # from here on we and the relay live with it
             self.transport.write(f.serialize_frame(f.PING))
-        if link.core.bad_seals > self._bad_seals:
-            self._bad_seals = link.core.bad_seals
+        if link.core.bulk.bad_seals > self._bad_seals:
+            self._bad_seals = link.core.bulk.bad_seals
             logger.warning("relay %s: sealed frames come changed, or not at all", link.relay)
         self._filled = end - taken
         if taken and self._filled:

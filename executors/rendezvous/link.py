@@ -1,4 +1,4 @@
-"""The link of one process to one relay: asyncio around `BulkLinkCore`, with reconnection."""
+"""The link of one process to one relay: asyncio around `LinkCore`, with reconnection."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from executors.rendezvous.errors import (
 )
 from executors.rendezvous.options import LinkOptions
 from executors.rendezvous.protocol import frames as f
-from executors.rendezvous.protocol.bulk_core import BulkLinkCore, BulkState
-from executors.rendezvous.protocol.link_core import Notice
-from executors.rendezvous.protocol.link_streams import LinkState
+from executors.rendezvous.protocol.bulk_way import BulkState
+from executors.rendezvous.protocol.line import LinkState
+from executors.rendezvous.protocol.link_core import LinkCore, Notice
 from executors.rendezvous.protocol.names import ROLES, RelayAddress
 from executors.rendezvous.protocol.stream_end import StreamEnd
 from executors.rendezvous.stream import Stream
@@ -63,7 +63,7 @@ class Link:
         self.relay = RelayAddress.parse(relay)
         self.credential = credential
         self.options = options or LinkOptions.make()
-        self.core = BulkLinkCore(
+        self.core = LinkCore(
             credential.name,
             secrets.token_hex(16),
             window=self.options.window,
@@ -113,9 +113,9 @@ class Link:
             return
         self._closing = True
         deadline = self.loop.time() + timeout
-        self.core.no_more_bulk()
-        for each in list(self.core.streams.values()):
-            self.core.end(each)
+        self.core.bulk.give_up()
+        for each in list(self.core.streams.ends.values()):
+            self.core.streams.end(each)
         self.flush()
         while self._is_up and not self.core.is_flushed and self.loop.time() < deadline:
             await asyncio.sleep(0.01)
@@ -133,7 +133,7 @@ class Link:
 
     @property
     def _is_up(self) -> bool:
-        return self._protocol is not None and self.core.state is LinkState.READY
+        return self._protocol is not None and self.core.line.state is LinkState.READY
 
     def _end(self, error: RendezvousError | None) -> None:
         self._closing = True
@@ -249,7 +249,7 @@ class Link:
             return
         self._protocol = None
         self._drop_bulk()
-        was_ready = self.core.state is LinkState.READY
+        was_ready = self.core.line.state is LinkState.READY
         refusal = self.core.refusal
         self.core.lost(self.loop.time())
         if self._ready is not None and not self._ready.done():
@@ -276,18 +276,18 @@ class Link:
         was_up = bulk.is_up
         bulk.abort()
         if self._closing:
-            self.core.bulk_failed()
+            self.core.bulk.failed()
             return
         long_lived = self.loop.time() - bulk.since >= BULK_LIFE
         self._bulk_losses = 1 if long_lived else self._bulk_losses + 1
         if self._bulk_losses == BULK_LOSSES:
             logger.warning("the relay %s: bulk connections break; all goes over TLS", self.relay)
-            self.core.bulk_from = 0
+            self.core.bulk.least = 0
         if was_up and self._protocol is not None:
             self._protocol.transport.abort()
             self.lost(self._protocol, error)
         elif not was_up:
-            self.core.bulk_failed()
+            self.core.bulk.failed()
             self.flush()
 
     # Moving
@@ -306,29 +306,33 @@ class Link:
 
     def tell_streams(self) -> None:
         """Tell the streams what has happened to them, and send what there is to send."""
-        core = self.core
-        if core.readable:
-            readable, core.readable = core.readable, set()
+        core, streams = self.core, self.core.streams
+        if streams.readable:
+            readable, streams.readable = streams.readable, set()
             for stream in readable:
                 if stream.waker is not None:
                     stream.waker.on_readable()
-        while core.accepted:
-            stream = core.accepted.pop()
+        while streams.accepted:
+            stream = streams.accepted.pop()
             if stream.waker is not None:
                 stream.waker.on_accepted()
-        while core.broken:
-            stream = core.broken.pop()
+        while streams.broken:
+            stream = streams.broken.pop()
             if stream.waker is not None:
                 stream.waker.on_broken()
-        while core.opened:
-            self._dispatch(core.opened.pop(0))
+        while streams.opened:
+            self._dispatch(streams.opened.pop(0))
         while core.notices:
             notice = core.notices.pop(0)
             for callback in list(self.on_notice):
                 callback(notice)
         while core.registered:
             self._registered(*core.registered.pop(0))
-        if core.state is LinkState.READY and self._ready is not None and not self._ready.done():
+        if (
+            core.line.state is LinkState.READY
+            and self._ready is not None
+            and not self._ready.done()
+        ):
             self._ready.set_result(None)
         elif core.refusal is not None and self._ready is not None and not self._ready.done():
             self._ready.set_exception(core.refusal)
@@ -350,14 +354,14 @@ class Link:
                 protocol.transport.write(buffers[0])
             else:
                 protocol.transport.writelines(buffers)
-        if core.bulk is BulkState.WANTED and self.bulk is None:
+        if core.bulk.state is BulkState.WANTED and self.bulk is None:
             self.bulk = BulkConnection(self)
         for stream in self.drainers:
             stream.on_sent()
 
     def consumed(self, stream: StreamEnd) -> None:
         """Something was read from a stream: its sender may get credit."""
-        self.core.consumed(stream)
+        self.core.streams.consumed(stream)
         if self.core.has_output:
             self.flush()
 
@@ -368,10 +372,16 @@ class Link:
         self._ticker = self.loop.call_later(TICK, self._tick)
         # this process was stopped or busy: that nothing was heard says nothing of the relay
         if late:
-            self.core.heard = now
+            self.core.line.heard = now
         protocol = self._protocol
-        if protocol is not None and self._is_up and now - self.core.heard >= self.options.silence:
-            logger.warning("relay %s has been silent for %.1f s", self.relay, now - self.core.heard)
+        if (
+            protocol is not None
+            and self._is_up
+            and now - self.core.line.heard >= self.options.silence
+        ):
+            logger.warning(
+                "relay %s has been silent for %.1f s", self.relay, now - self.core.line.heard
+            )
             protocol.transport.abort()
             self.lost(protocol, None)
         if self.bulk is not None:
@@ -379,7 +389,7 @@ class Link:
         self.core.tick(now, self.options.resume_timeout)
         for deadline, stream in [w for w in self._waiting if w[0] <= now]:
             self._waiting.remove((deadline, stream))
-            self.core.reset(stream, f.Code.NOT_LISTENING, "nobody listens under this name")
+            self.core.streams.reset(stream, f.Code.NOT_LISTENING, "nobody listens under this name")
         self.tell_streams()
 
     # Streams and names
@@ -392,7 +402,7 @@ class Link:
         if self._closing:
             raise LinkClosed(f"the link of {self.core.name} is closed")
         patience = self.options.connect_timeout if timeout is None else timeout
-        stream = Stream(self, self.core.open(name, patience, self.loop.time()))
+        stream = Stream(self, self.core.streams.open(name, patience, self.loop.time()))
         stream.accepted = self.loop.create_future()
         self.flush()
         try:
@@ -414,7 +424,7 @@ class Link:
             raise NameTaken(f"this process listens as {name} already")
         self._handlers[name] = handler
         self._stopped.discard(name)
-        if name not in self.core.ids.values():
+        if name not in self.core.line.ids.values():
             registering: asyncio.Future[None] = self.loop.create_future()
             self._registering[name] = registering
             self.core.register(name)
@@ -442,10 +452,10 @@ class Link:
     def _dispatch(self, stream: StreamEnd) -> None:
         handler = self._handlers.get(stream.target)
         if handler is not None:
-            self.core.accept(stream)
+            self.core.streams.accept(stream)
             handler(Stream(self, stream))
         elif stream.target in self._stopped:
-            self.core.reset(stream, f.Code.NOT_LISTENING, "its listener has stopped")
+            self.core.streams.reset(stream, f.Code.NOT_LISTENING, "its listener has stopped")
         else:
             self._waiting.append((self.loop.time() + self.options.listen_patience, stream))
 

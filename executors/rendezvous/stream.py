@@ -89,7 +89,7 @@ class Stream:
         core = self.core
         if core.error is not None or self._closed or core.end_received or core.ended:
             raise self.failure()
-        self.link.core.write(core, buffers)
+        self.link.core.streams.write(core, buffers)
         self.link.flush()
         await self._drain(self.link.options.high_water)
 
@@ -114,7 +114,7 @@ class Stream:
             self._closed = True
             return
         self._closed = True
-        self.link.core.end(core)
+        self.link.core.streams.end(core)
         self.link.flush()
         self._wake_reader()
         if core.unsent_bytes:
@@ -128,8 +128,8 @@ class Stream:
         """End the stream at once; what was written may be lost."""
         if not self._closed or self.core.unsent_bytes:
             self._closed = True
-            if self.core.key in self.link.core.streams:
-                self.link.core.reset(self.core, f.Code.ABORTED, "aborted")
+            if self.core.key in self.link.core.streams.ends:
+                self.link.core.streams.reset(self.core, f.Code.ABORTED, "aborted")
                 self.link.tell_streams()
 
     def failure(self) -> RendezvousError:
@@ -147,7 +147,9 @@ class Stream:
         if core.wanted is None or core.end_received:
             self._wake_reader()
         if core.end_received and not self._closed:
-            self.link.core.end(core)  # nobody half-closes: what we still have to say, nobody reads
+            self.link.core.streams.end(
+                core
+            )  # nobody half-closes: what we still have to say, nobody reads
             if not core.inbox and self.on_close is not None:
                 self.on_close()
 

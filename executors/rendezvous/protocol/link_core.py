@@ -7,12 +7,15 @@ something has happened. Times are seconds of a clock that never goes back.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from executors.rendezvous.errors import NameTaken, ProtocolError, Refused
 from executors.rendezvous.protocol import frames as f
-from executors.rendezvous.protocol.link_streams import LinkState, LinkStreams
+from executors.rendezvous.protocol.bulk_way import BulkWay
+from executors.rendezvous.protocol.line import Line, LinkState
+from executors.rendezvous.protocol.link_streams import LinkStreams
 from executors.rendezvous.protocol.names import peer_id
 from executors.rendezvous.protocol.stream_end import StreamEnd
 
@@ -29,8 +32,8 @@ class Notice:
     session: str = ""
 
 
-class LinkCore(LinkStreams):
-    """All state of one link."""
+class LinkCore:
+    """All state of one link: its line to the relay, the streams on it, and the bulk connection beside it."""
 
     def __init__(
         self,
@@ -39,12 +42,18 @@ class LinkCore(LinkStreams):
         *,
         window: int,
         first_stream: int,
+        new_key: Callable[[], bytes],
+        bulk_from: int,
         listens: bool = True,
         rank: int = 0,
     ) -> None:
-        super().__init__(name, window=window, first_stream=first_stream, rank=rank)
+        self.name = name
         self.session = session
         self.listens = listens
+        self.line = Line(name, rank)
+        self.streams = LinkStreams(self.line, window=window, first_stream=first_stream)
+        self.bulk = BulkWay(self.line, self.streams, new_key=new_key, least=bulk_from)
+        self.streams.second = self.bulk
         self.epoch = 0
         self.refusal: Refused | None = None
         self.ping_interval = 2.5
@@ -58,10 +67,10 @@ class LinkCore(LinkStreams):
     def connected(self, now: float) -> None:
         """A new connection: the hello goes first, with an epoch never used before."""
         self.epoch += 1
-        self.state = LinkState.GREETING
+        self.line.state = LinkState.GREETING
         self._reader = f.FrameReader()
-        self._urgent.clear()
-        self.heard = self.said = now
+        self.line.urgent.clear()
+        self.line.heard = self.said = now
         hello = {
             "versions": [f.VERSION],
             "name": self.name,
@@ -69,38 +78,40 @@ class LinkCore(LinkStreams):
             "epoch": self.epoch,
             "listens": self.listens,
         }
-        self._urgent.append(f.serialize_json(f.HELLO, hello, source=self.local_id))
+        self.line.urgent.append(f.serialize_json(f.HELLO, hello, source=self.line.local_id))
 
     def lost(self, now: float) -> None:
         """The connection has ended; all streams stall until the next."""
-        if self.state in (LinkState.GREETING, LinkState.READY):
-            self.state = LinkState.LOST
-        self._urgent.clear()
-        for stream in self.streams.values():
+        if self.line.state in (LinkState.GREETING, LinkState.READY):
+            self.line.state = LinkState.LOST
+        self.line.urgent.clear()
+        for stream in self.streams.ends.values():
             if stream.stalled_since is None:
                 stream.stalled_since = now
+        self.bulk.lost()
 
     def close(self, code: f.Code, why: str) -> None:
         """No connection will follow: all streams break."""
-        if self.state is not LinkState.REFUSED:
-            self.state = LinkState.CLOSED
-        for stream in list(self.streams.values()):
-            self._break(stream, code, why)
+        if self.line.state is not LinkState.REFUSED:
+            self.line.state = LinkState.CLOSED
+        self.bulk.close()
+        for stream in list(self.streams.ends.values()):
+            self.streams.break_off(stream, code, why)
 
     def goodbye(self) -> None:
         """Tell the relay that we leave for good."""
-        self._urgent.append(f.serialize_frame(f.GOODBYE))
+        self.line.urgent.append(f.serialize_frame(f.GOODBYE))
 
     def receive(self, data: f.Buffer, now: float) -> None:
         """Bytes from the relay; raises ProtocolError for nonsense."""
-        self.heard = now
+        self.line.heard = now
         try:
             for header, payload in self._reader.feed(data):
                 kind = header.kind
                 if kind == f.DATA:
-                    self._data(header, payload)
+                    self.streams.take_data(header, payload)
                 elif kind >= f.OPEN:
-                    self._stream_frame(header, payload)
+                    self.streams.take_frame(header, payload)
                 else:
                     self._control(header, payload, now)
         except (ValueError, TypeError, OverflowError) as error:
@@ -108,22 +119,16 @@ class LinkCore(LinkStreams):
 
     def tick(self, now: float, resume_timeout: float) -> None:
         """Let time pass: acknowledgements, a ping, and streams whose other end did not come back."""
-        if self.state is LinkState.READY:
-            for stream in self._touched:
-                if stream.error is None and (
-                    stream.received > stream.acked_received
-                    or stream.consumed + stream.window > stream.granted
-                ):
-                    self._send_window(stream)
-            self._touched.clear()
-            for stream in list(self.streams.values()):
+        if self.line.is_ready:
+            self.streams.acknowledge()
+            for stream in list(self.streams.ends.values()):
                 self._ask_again(stream, now, resume_timeout)
             if now - self.said >= self.ping_interval:
-                self._urgent.append(f.serialize_frame(f.PING))
-        for stream in list(self.streams.values()):
+                self.line.urgent.append(f.serialize_frame(f.PING))
+        for stream in list(self.streams.ends.values()):
             since = stream.stalled_since
             if since is not None and now - since >= resume_timeout:
-                self.reset(stream, f.Code.TIMEOUT, f"no sign of {stream.peer} after a cut")
+                self.streams.reset(stream, f.Code.TIMEOUT, f"no sign of {stream.peer} after a cut")
 
     def _ask_again(self, stream: StreamEnd, now: float, resume_timeout: float) -> None:
         """Ask on a stream of which the other end should have said something: it may have been swallowed.
@@ -140,51 +145,48 @@ class LinkCore(LinkStreams):
         stream.bulk_refused = stream.bulk_refused or stream.asks > 0
         stream.asked = now
         stream.asks += 1
-        self._urgent.append(self._limit_frame(f.RESUME, stream))
+        self.streams.ask(stream)
 
     def _give_up(self, stream: StreamEnd) -> None:
         """The other end answers nothing, though its link lives."""
         if stream.end_received and stream.acked == stream.written:
             stream.acknowledge(stream.written + 1)  # all was said: it has gone without a last word
             stream.tells_finish = False
-            self._finish(stream)
+            self.streams.finish(stream)
         else:
-            self.reset(stream, f.Code.TIMEOUT, f"no answer from {stream.peer}")
+            self.streams.reset(stream, f.Code.TIMEOUT, f"no answer from {stream.peer}")
 
     @property
     def has_output(self) -> bool:
-        return bool(self._urgent or (self._ready and self.state is LinkState.READY))
+        return bool(self.line.urgent) or self.streams.has_output
 
     @property
     def is_flushed(self) -> bool:
         """True if nothing waits to be sent, and all that was sent on streams has arrived at their other ends."""
-        return not self.has_output and all(s.acked == s.written for s in self.streams.values())
+        arrived = all(end.acked == end.written for end in self.streams.ends.values())
+        return arrived and not self.has_output and self.bulk.is_flushed
 
     def take_output(self, budget: int, now: float) -> list[f.Buffer]:
         """Buffers to send now, about `budget` bytes: control frames first, then the streams in turn."""
         out: list[f.Buffer] = []
-        urgent = self._urgent
+        urgent = self.line.urgent
         while urgent and budget > 0:
             frame = urgent.popleft()
             budget -= len(frame)
             out.append(frame)
-        if self.state is LinkState.READY:
-            ready = self._ready
-            while ready and budget > 0:
-                stream = ready.popleft()
-                stream.queued = False
-                if stream.can_send:
-                    budget -= self._send_some(stream, out)
-                    self._queue(stream)
+        if self.line.is_ready:
+            self.streams.take_output(budget, out)
         if out:
             self.said = now
         return out
 
     def register(self, name: str) -> None:
         """Ask for a further name; the answer comes in `registered`."""
-        self.ids[peer_id(name)] = name
-        if self.state is LinkState.READY:
-            self._urgent.append(f.serialize_json(f.REGISTER, {"name": name}, source=self.local_id))
+        self.line.ids[peer_id(name)] = name
+        if self.line.is_ready:
+            self.line.urgent.append(
+                f.serialize_json(f.REGISTER, {"name": name}, source=self.line.local_id)
+            )
 
     # What the relay says
 
@@ -197,7 +199,7 @@ class LinkCore(LinkStreams):
         elif kind == f.REFUSED:
             answer = f.parse_json(payload)
             code, why = f.Code(int(answer.get("code", 0))), str(answer.get("why", ""))
-            self.state = LinkState.REFUSED
+            self.line.state = LinkState.REFUSED
             self.refusal = (NameTaken if code == f.Code.NAME_TAKEN else Refused)(
                 f"the relay refuses {self.name}: {why}"
             )
@@ -206,11 +208,11 @@ class LinkCore(LinkStreams):
             code = f.Code(int(answer.get("code", 0)))
             self.registered.append((str(answer.get("name", "")), code, str(answer.get("why", ""))))
             if code:
-                self.ids.pop(peer_id(str(answer.get("name", ""))), None)
+                self.line.ids.pop(peer_id(str(answer.get("name", ""))), None)
         elif kind == f.GONE:
             answer = f.parse_json(payload)
-            for stream in [s for s in self.streams.values() if s.peer_id == header.source]:
-                self._break(
+            for stream in [s for s in self.streams.ends.values() if s.peer_id == header.source]:
+                self.streams.break_off(
                     stream, f.Code.PEER_GONE, f"{stream.peer} has gone ({answer.get('why', '')})"
                 )
         elif kind == f.NOTICE:
@@ -222,21 +224,15 @@ class LinkCore(LinkStreams):
             raise ProtocolError(f"a {f.Kind(kind).name} frame from a relay")
 
     def _welcome(self, answer: dict[str, Any], now: float) -> None:
-        if self.state is not LinkState.GREETING or answer.get("version") != f.VERSION:
+        if self.line.state is not LinkState.GREETING or answer.get("version") != f.VERSION:
             raise ProtocolError("a WELCOME that answers no hello of ours")
-        self.state = LinkState.READY
+        self.line.state = LinkState.READY
         self.ping_interval = min(
             self.ping_interval, max(0.01, float(answer.get("ping_interval", 2.5)))
         )
-        for name in list(self.ids.values()):
+        for name in list(self.line.ids.values()):
             if name != self.name:
                 self.register(name)
-        for stream in list(self.streams.values()):
-            if stream.opened_here and not stream.accepted:
-                stream.rewind(stream.acked)
-                stream.stalled_since = None
-                self._send_open(stream)
-                self._queue(stream)
-            else:
-                stream.stalled_since = stream.stalled_since or now
-                self._urgent.append(self._limit_frame(f.RESUME, stream))
+        for stream in list(self.streams.ends.values()):
+            self.streams.resume(stream, now)
+        self.bulk.welcome(str(answer.get("bulk", "")), float(answer.get("ping_interval", 2.5)))
