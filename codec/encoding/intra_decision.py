@@ -18,7 +18,9 @@ from codec.predict_intra import extend_above_right, predict_8x8, predict_subbloc
 from codec.tokens import BLOCK_ABOVE, BLOCK_LEFT, CONTEXTS
 from codec.transform import inverse_dct_add
 
-_ERROR_SHIFT = DISTORTION_SHIFT + 4
+ERROR_SHIFT = DISTORTION_SHIFT + 4
+"""Squared pixel errors to costs."""
+
 SUBBLOCK_FINALISTS = 3
 """Subblock modes that are costed fully, of the ten that are screened."""
 
@@ -41,13 +43,12 @@ def choose_chroma_mode(frame, mb_row, mb_col, picture, room):
 
 
 @part_kernel
-def _chroma_cost(frame, mb_row, mb_col, picture, room, uv_mode, multiplier):
-    """Cost of the chroma under an intra mode, residue included."""
+def trial_chroma(frame, mb_row, mb_col, multiplier, room):
+    """Squared error of the chroma in room.trial, and the cost of its residue."""
     y, x = BORDER + 8 * mb_row, BORDER + 8 * mb_col
-    trial, source = room.trial, frame.source
-    predict_8x8(picture.u, y, x, uv_mode, trial.u, y, x)
-    predict_8x8(picture.v, y, x, uv_mode, trial.v, y, x)
-    error = sse8x8(source.u, y, x, trial.u, y, x) + sse8x8(source.v, y, x, trial.v, y, x)
+    source, trial = frame.source, room.trial
+    error = np.int64(sse8x8(source.u, y, x, trial.u, y, x))
+    error += np.int64(sse8x8(source.v, y, x, trial.v, y, x))
     residue = code_chroma(
         frame.coder,
         source,
@@ -61,7 +62,7 @@ def _chroma_cost(frame, mb_row, mb_col, picture, room, uv_mode, multiplier):
         trial,
         room.buffers,
     )
-    return (np.int64(error) << _ERROR_SHIFT) + residue
+    return error, residue
 
 
 @part_kernel
@@ -99,7 +100,7 @@ def _choose_subblock_mode(frame, mb_col, y, x, right_y, block, rates, multiplier
             room.eobs,
             room.buffers,
         )
-        cost += np.int64(sse4x4(source, y, x, trial, y, x)) << _ERROR_SHIFT
+        cost += np.int64(sse4x4(source, y, x, trial, y, x)) << ERROR_SHIFT
         cost += np.int64(rates[mode]) * multiplier
         if cost < best:
             best, chosen, end = cost, mode, np.int64(room.eobs[block])
@@ -149,4 +150,8 @@ def subblocks_cost(
             inverse_dct_add(room.kept, 1, picture.y, y, x)
     for block in range(16, 24):
         simd.store(simd.i16x16(0), room.levels, block, 0)
-    return cost + _chroma_cost(frame, mb_row, mb_col, picture, room, uv_mode, multiplier)
+    v, h = BORDER + 8 * mb_row, BORDER + 8 * mb_col
+    predict_8x8(picture.u, v, h, uv_mode, room.trial.u, v, h)
+    predict_8x8(picture.v, v, h, uv_mode, room.trial.v, v, h)
+    error, residue = trial_chroma(frame, mb_row, mb_col, multiplier, room)
+    return cost + (error << ERROR_SHIFT) + residue

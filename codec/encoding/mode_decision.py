@@ -14,21 +14,30 @@ from numpy.typing import NDArray
 
 from codec import simd
 from codec.checks import checked_whole
-from codec.encoding.intra_decision import choose_chroma_mode, subblocks_cost
-from codec.encoding.rate_distortion import DISTORTION_SHIFT, ModeRates
+from codec.encoding.intra_decision import (
+    ERROR_SHIFT,
+    choose_chroma_mode,
+    subblocks_cost,
+    trial_chroma,
+)
+from codec.encoding.rate_distortion import ModeRates
 from codec.encoding.residual import (
     ResidualBuffers,
     ResidualCoder,
     TokenContexts,
-    code_chroma,
     code_luma,
     code_macroblock,
     new_buffers,
     new_contexts,
 )
-from codec.encoding.satd import sse8x8, sse16x16
+from codec.encoding.satd import sse16x16
 from codec.encoding.screening import (
+    COLUMN,
     FAR,
+    MODE,
+    RATE,
+    REFERENCE,
+    ROW,
     index_of,
     is_worth_searching,
     screen_intra,
@@ -56,14 +65,17 @@ from codec.reconstruct import predict_macroblock
 from codec.state import References
 from codec.tokens import CONTEXTS
 
-ERROR_SHIFT = DISTORTION_SHIFT + 4
-"""Squared pixel errors to costs."""
-
 CANDIDATES = 24
 """Room for screened candidates: four vectors of each reference, four intra modes."""
 
 _EASY, _SCREEN, _FINAL, _SPLIT, _DONE = range(5)
-"""Stages of a decision: the best predicted vector of LAST, which may be enough; screening; the best candidates; a split."""
+"""Stages of a decision: the best predicted vector, which may be enough; screening; the best candidates; a split."""
+
+_NONE, _A_SPLIT, _SUBBLOCKS = -1, -2, -3
+"""In place of a candidate's number: there is none, the split, B_PRED."""
+
+_IS_SKIPPED, _ERROR = range(2)
+"""What a trial leaves in `room.found`: whether it is best without its residue, the squared error of its prediction."""
 
 
 _MARGINS = (0, 16 * 256)  # a cost that stands for no candidate, FAR, times these fits in 63 bits
@@ -157,13 +169,9 @@ def new_room(rows: int, columns: int) -> Room:
 
 @part_kernel
 def _trial_cost(frame, mb_row, mb_col, contexts, room, with_y2, multiplier, rate):
-    """Cost of the prediction in room.trial, with its residue or without, whichever is less.
-
-    Leaves in room.found whether it is without, and the squared error of the prediction.
-    """
+    """Cost of the prediction in room.trial, with its residue or without, whichever is less; see `_IS_SKIPPED`."""
     source, trial = frame.source, room.trial
     y, x = BORDER + 16 * mb_row, BORDER + 16 * mb_col
-    v, h = BORDER + 8 * mb_row, BORDER + 8 * mb_col
     error = np.int64(sse16x16(source.y, y, x, trial.y, y, x))
     for i in range(CONTEXTS):
         room.contexts.above[mb_col, i] = contexts.above[mb_col, i]
@@ -185,24 +193,12 @@ def _trial_cost(frame, mb_row, mb_col, contexts, room, with_y2, multiplier, rate
         trial,
         room.buffers,
     )
-    error += np.int64(sse8x8(source.u, v, h, trial.u, v, h))
-    error += np.int64(sse8x8(source.v, v, h, trial.v, v, h))
-    residue += code_chroma(
-        frame.coder,
-        source,
-        mb_row,
-        mb_col,
-        0,
-        multiplier,
-        room.contexts,
-        room.levels,
-        room.eobs,
-        trial,
-        room.buffers,
-    )
+    chroma_error, chroma_residue = trial_chroma(frame, mb_row, mb_col, multiplier, room)
+    error += chroma_error
+    residue += chroma_residue
     skipped = np.int64(frame.rates.skip[1]) * multiplier
-    room.found[0] = 1 if skipped <= residue else 0
-    room.found[1] = error
+    room.found[_IS_SKIPPED] = 1 if skipped <= residue else 0
+    room.found[_ERROR] = error
     return (error << ERROR_SHIFT) + rate * multiplier + min(residue, skipped)
 
 
@@ -243,8 +239,8 @@ def _set_macroblock(macroblocks, mb_row, mb_col, mode, reference, uv_mode, parti
 def _take_candidate(room, i):
     """Put a screened candidate's vector into room.vectors."""
     for block in range(16):
-        room.vectors[block, 0] = room.kinds[i, 2]
-        room.vectors[block, 1] = room.kinds[i, 3]
+        room.vectors[block, 0] = room.kinds[i, ROW]
+        room.vectors[block, 1] = room.kinds[i, COLUMN]
 
 
 @part_kernel
@@ -254,138 +250,172 @@ def _take_split(room, partitioning):
         room.vectors[block, 1] = room.split_vectors[partitioning, block, 1]
 
 
+class _Screened(NamedTuple):
+    """What screening has found; costs are those of screening."""
+
+    candidates: int  # how many
+    best_inter: int
+    best_intra: int
+    new: int  # the best candidate that a search has found, or _NONE
+    uv_mode: int  # of intra modes
+
+
+@part_kernel
+def _screen_predicted(frame, mb_row, mb_col, near, modes, room):
+    """Screen the predicted vectors of all references; gives the number of candidates, and which is best at what cost."""
+    count = np.int64(0)
+    for index in range(len(frame.usable)):
+        count = screen_predicted(frame, mb_row, mb_col, index, near, modes, room, count)
+    best, cost = take_least(room.costs, count)
+    room.costs[best] = cost  # it stays among the others
+    return count, best, cost
+
+
+@part_kernel
+def _screen_others(
+    frame, macroblocks, mb_row, mb_col, near, modes, picture, room, predicted, best_inter
+):
+    """Screen searched vectors and intra modes, after `predicted` candidates of which the best costs `best_inter`."""
+    count, new = predicted, np.int64(_NONE)
+    for index in range(len(frame.usable)):
+        if is_worth_searching(frame, index, best_inter, predicted, room):
+            count = screen_new(frame, macroblocks, mb_row, mb_col, index, near, modes, room, count)
+            found = count - 1
+            best_inter = min(best_inter, room.costs[found])
+            if new == _NONE or room.costs[found] < room.costs[new]:
+                new = found
+    first_intra, best_intra = count, FAR
+    count = screen_intra(frame, mb_row, mb_col, picture, room, count)
+    for i in range(first_intra, count):
+        best_intra = min(best_intra, room.costs[i])
+    uv_mode = choose_chroma_mode(frame, mb_row, mb_col, picture, room)
+    return _Screened(count, best_inter, best_intra, new, uv_mode)
+
+
+@part_kernel
+def _find_split(frame, macroblocks, mb_row, mb_col, near, modes, room, screened):
+    """The best split in the best searched vector's reference: its partitioning, negative if none will do, and its rate."""
+    reference = room.kinds[screened.new, REFERENCE]
+    index = index_of(frame.usable, reference)
+    row, column = room.kinds[screened.new, ROW], room.kinds[screened.new, COLUMN]
+    rate = modes.split + np.int64(frame.rates.reference[reference])
+    limit = (screened.best_inter * frame.limits.split_margin) >> 8
+    partitioning, more = search_split(
+        frame, macroblocks, mb_row, mb_col, room, index, near, row, column, rate, limit
+    )
+    return partitioning, rate + more
+
+
 @part_kernel
 def decide_macroblock(frame, macroblocks, mb_row, mb_col, contexts, picture, room):
-    """Choose the modes of one macroblock and write them; gives the cost."""
+    """Choose the modes of one macroblock and write them; gives the cost.
+
+    All stages share one loop because each call of a trial is a copy of it in the compiled kernel, its prediction and
+    residual coding included: a loop for each stage would be clearer here and take several times as long to compile.
+    """
     multiplier = (
         frame.coder.multipliers[0, 0] * np.int64(frame.coder.masking[mb_row, mb_col])
     ) >> 8
     near = find_near_vectors(macroblocks, mb_row, mb_col, 1, frame.sign_bias)
     modes = vector_mode_rates(frame.rates, near)
     limits = frame.limits
-    count = np.int64(0)
-    predicted_end, vectors_end = np.int64(0), np.int64(0)
-    best_inter, best_intra, least, tried = FAR, FAR, FAR, np.int64(0)
-    easy, new, reference = np.int64(-1), np.int64(-1), np.int64(0)
+    predicted, easy, best_inter = np.int64(0), np.int64(_NONE), FAR
+    screened = _Screened(np.int64(0), FAR, FAR, np.int64(_NONE), np.int64(DC_PRED))
+    uv_rate, tried = np.int64(0), np.int64(0)
     best, chosen, partitioning = FAR, np.int64(0), np.int64(0)
-    uv_mode, uv_rate = np.int64(DC_PRED), np.int64(0)
     stage = _EASY if len(frame.usable) > 0 else _SCREEN
     while stage < _DONE:
+        candidate = np.int64(_A_SPLIT)
         if stage == _EASY:
-            for index in range(len(frame.usable)):
-                count = screen_predicted(frame, mb_row, mb_col, index, near, modes, room, count)
-            predicted_end = count
-            i, best_inter = take_least(room.costs, count)
-            room.costs[i] = best_inter
-            easy = i
+            predicted, easy, best_inter = _screen_predicted(
+                frame, mb_row, mb_col, near, modes, room
+            )
+            candidate = easy
         elif stage == _SCREEN:
-            for index in range(len(frame.usable)):
-                if is_worth_searching(frame, index, best_inter, predicted_end, room):
-                    count = screen_new(
-                        frame, macroblocks, mb_row, mb_col, index, near, modes, room, count
-                    )
-                    if room.costs[count - 1] < best_inter:
-                        best_inter = room.costs[count - 1]
-            vectors_end = count
-            count = screen_intra(frame, mb_row, mb_col, picture, room, count)
-            for j in range(vectors_end, count):
-                if room.costs[j] < best_intra:
-                    best_intra = room.costs[j]
-            least = min(best_inter, best_intra)
-            uv_mode = choose_chroma_mode(frame, mb_row, mb_col, picture, room)
-            uv_rate = np.int64(frame.rates.uv_mode[uv_mode])
-            for j in range(predicted_end, vectors_end):
-                if new < 0 or room.costs[j] < room.costs[new]:
-                    new = j
-            stage = _FINAL
-            continue
-        elif stage == _FINAL:
-            i, screened = take_least(room.costs, count)
-            tried += 1
-            if tried > limits.finalists or screened > (least * limits.finalist_margin) >> 8:
-                stage = _SPLIT
-                continue
-            if i == easy:
-                continue
-        if stage < _SPLIT:
-            mode, reference, rate = room.kinds[i, 0], room.kinds[i, 1], room.kinds[i, 4]
-            _take_candidate(room, i)
-            if reference == INTRA_FRAME:
-                rate += uv_rate
-        else:
-            stage = _DONE
-            if new < 0:
-                break
-            i, mode, reference = np.int64(-1), np.int64(SPLITMV), room.kinds[new, 1]
-            rate = modes.split + np.int64(frame.rates.reference[reference])
-            partitioning, more = search_split(
+            screened = _screen_others(
                 frame,
                 macroblocks,
                 mb_row,
                 mb_col,
-                room,
-                index_of(frame.usable, reference),
                 near,
-                room.kinds[new, 2],
-                room.kinds[new, 3],
-                rate,
-                (best_inter * limits.split_margin) >> 8,
+                modes,
+                picture,
+                room,
+                predicted,
+                best_inter,
+            )
+            uv_rate = np.int64(frame.rates.uv_mode[screened.uv_mode])
+            stage = _FINAL
+            continue
+        elif stage == _FINAL:
+            least = min(screened.best_inter, screened.best_intra)
+            candidate, cost = take_least(room.costs, screened.candidates)
+            tried += 1
+            if tried > limits.finalists or cost > (least * limits.finalist_margin) >> 8:
+                stage = _SPLIT
+                continue
+            if candidate == easy:
+                continue
+        if stage < _SPLIT:
+            mode, reference = room.kinds[candidate, MODE], room.kinds[candidate, REFERENCE]
+            rate = room.kinds[candidate, RATE]
+            _take_candidate(room, candidate)
+            if reference == INTRA_FRAME:
+                rate += uv_rate
+        else:
+            stage = _DONE
+            if screened.new == _NONE:
+                break
+            mode, reference = np.int64(SPLITMV), room.kinds[screened.new, REFERENCE]
+            partitioning, rate = _find_split(
+                frame, macroblocks, mb_row, mb_col, near, modes, room, screened
             )
             if partitioning < 0:
                 break
-            rate += more
             _take_split(room, partitioning)
-        _predict_trial(frame, mb_row, mb_col, mode, reference, partitioning, uv_mode, picture, room)
+        _predict_trial(
+            frame, mb_row, mb_col, mode, reference, partitioning, screened.uv_mode, picture, room
+        )
         cost = _trial_cost(frame, mb_row, mb_col, contexts, room, mode != SPLITMV, multiplier, rate)
         if cost < best:
-            best, chosen = cost, i
-            if room.found[0] and (room.found[1] << ERROR_SHIFT) < limits.enough * multiplier:
+            best, chosen = cost, candidate
+            error = room.found[_ERROR] << ERROR_SHIFT
+            if room.found[_IS_SKIPPED] and error < limits.enough * multiplier:
                 break
         if stage == _EASY:
             stage = _SCREEN
-    if best_intra < FAR and (best_intra << 8) < best_inter * limits.subblock_margin:
-        rate = np.int64(frame.rates.inter[0]) + np.int64(frame.rates.y_mode[B_PRED]) + uv_rate
-        rate += np.int64(frame.rates.skip[0])
+    margin = screened.best_inter * limits.subblock_margin
+    if screened.best_intra < FAR and (screened.best_intra << 8) < margin:
+        rates, uv_mode = frame.rates, screened.uv_mode
+        rate = np.int64(rates.inter[0]) + np.int64(rates.y_mode[B_PRED]) + np.int64(rates.skip[0])
+        rate += uv_rate
         cost = subblocks_cost(
-            frame,
-            macroblocks,
-            mb_row,
-            mb_col,
-            contexts,
-            picture,
-            room,
-            uv_mode,
-            multiplier,
-            rate,
-            best,
-        )
+            frame, macroblocks, mb_row, mb_col, contexts, picture, room, uv_mode, multiplier, rate, best
+        )  # fmt: skip
         if cost < best:
-            best, chosen = cost, np.int64(-2)
-    split_reference = room.kinds[new, 1] if new >= 0 else np.int64(0)
-    _write_choice(macroblocks, mb_row, mb_col, chosen, uv_mode, split_reference, partitioning, room)
+            best, chosen = cost, np.int64(_SUBBLOCKS)
+    _write_choice(macroblocks, mb_row, mb_col, chosen, screened, partitioning, room)
     return best
 
 
 @part_kernel
-def _write_choice(
-    macroblocks, mb_row, mb_col, chosen, uv_mode, split_reference, partitioning, room
-):
-    """Write the chosen candidate: its number, -1 for the split, -2 for B_PRED."""
-    mode, reference = np.int64(B_PRED), np.int64(INTRA_FRAME)
-    if chosen == -1:
-        mode, reference = np.int64(SPLITMV), split_reference
+def _write_choice(macroblocks, mb_row, mb_col, chosen, screened, partitioning, room):
+    """Write what was chosen: a screened candidate, the split or B_PRED."""
+    mode, reference, uv_mode = np.int64(B_PRED), np.int64(INTRA_FRAME), screened.uv_mode
+    if chosen == _A_SPLIT:
+        mode, reference = np.int64(SPLITMV), room.kinds[screened.new, REFERENCE]
         _take_split(room, partitioning)
         for block in range(16):
             room.sub_modes[block] = room.split_modes[partitioning, block]
-    elif chosen >= 0:
-        mode, reference = room.kinds[chosen, 0], room.kinds[chosen, 1]
+    elif chosen == _SUBBLOCKS:
+        for block in range(16):
+            room.vectors[block, 0] = room.vectors[block, 1] = 0
+    else:
+        mode, reference = room.kinds[chosen, MODE], room.kinds[chosen, REFERENCE]
         _take_candidate(room, chosen)
         if reference == INTRA_FRAME:
             for block in range(16):
                 room.sub_modes[block] = IMPLIED_SUB_MODES[mode]
-    else:
-        for block in range(16):
-            room.vectors[block, 0] = room.vectors[block, 1] = 0
     if reference != INTRA_FRAME:
         uv_mode = np.int64(DC_PRED)
     _set_macroblock(

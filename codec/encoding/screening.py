@@ -1,6 +1,6 @@
 """Candidates for a macroblock's mode, screened: each gets the cost of its SATD and its rate, before any residue is coded.
 
-A candidate is a row of `room.kinds` (mode, reference, vector, rate) with its cost in `room.costs`.
+A candidate is a row of `room.kinds` with its cost in `room.costs`.
 """
 
 from __future__ import annotations
@@ -24,14 +24,17 @@ from codec.predict_intra import predict_16x16
 FAR = np.int64(1) << 50
 """A cost above all others."""
 
+MODE, REFERENCE, ROW, COLUMN, RATE = range(5)
+"""Columns of `room.kinds`: a candidate's mode, its reference and vector, what these cost in bits."""
+
 
 @part_kernel
 def _set_kind(room, i, mode, reference, v_row, v_column, rate):
-    room.kinds[i, 0] = mode
-    room.kinds[i, 1] = reference
-    room.kinds[i, 2] = v_row
-    room.kinds[i, 3] = v_column
-    room.kinds[i, 4] = rate
+    room.kinds[i, MODE] = mode
+    room.kinds[i, REFERENCE] = reference
+    room.kinds[i, ROW] = v_row
+    room.kinds[i, COLUMN] = v_column
+    room.kinds[i, RATE] = rate
 
 
 @part_kernel
@@ -94,10 +97,10 @@ def screen_predicted(frame, mb_row, mb_col, index, near, modes, room, count):
     for i in range(first, count):
         satd = np.int64(
             measure_16x16(
-                frame.source.y, frame.planes[index], y, x, room.kinds[i, 2], room.kinds[i, 3]
+                frame.source.y, frame.planes[index], y, x, room.kinds[i, ROW], room.kinds[i, COLUMN]
             )
         )
-        room.costs[i] = (satd << SATD_SHIFT) + room.kinds[i, 4] * frame.satd_multiplier
+        room.costs[i] = (satd << SATD_SHIFT) + room.kinds[i, RATE] * frame.satd_multiplier
     return count
 
 
@@ -114,7 +117,7 @@ def is_worth_searching(frame, index, best, predicted_end, room):
     """Whether a reference's predicted vectors are not far worse than the best of all references."""
     for i in range(predicted_end):
         near_best = (room.costs[i] << 8) <= best * frame.limits.reference_margin
-        if near_best and room.kinds[i, 1] == frame.usable[index]:
+        if near_best and room.kinds[i, REFERENCE] == frame.usable[index]:
             return True
     return index == 0
 
