@@ -24,11 +24,11 @@ from click.testing import CliRunner
 
 from codec.frame import Image
 from excamera_dask.cli import cli, main
-from excamera_dask.cli.display import Estimate, clock, fraction_done
-from excamera_dask.cli.failures import explain
-from excamera_dask.cli.libvpx_options import OPTIONS
-from excamera_dask.cli.output import as_json
-from excamera_dask.cli.values import BatchChunks, CqLevels, Executor, Methods, Number, Times
+from excamera_dask.cli.options.libvpx import OPTIONS
+from excamera_dask.cli.options.values import BatchChunks, CqLevels, Executor, Methods, Number, Times
+from excamera_dask.cli.terminal.display import Estimate, clock, fraction_done
+from excamera_dask.cli.terminal.failures import explain
+from excamera_dask.cli.terminal.output import as_json
 from excamera_dask.first_pass import FirstPassSettings
 from excamera_dask.formats.containers import Y4mWriter
 from excamera_dask.measuring.rd_curves import Point

@@ -10,7 +10,7 @@ import cloudpickle
 import pytest
 
 from codec.errors import CodecError
-from excamera_dask.cli.failures import FAILED, USAGE, explain
+from excamera_dask.cli.terminal.failures import FAILED, USAGE, explain
 from excamera_dask.errors import InvalidSetting
 from excamera_dask.storage.errors import StoreUnavailable
 from executors.aws_lambda import LambdaExecutor

@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from excamera_dask.cli.display import JsonDisplay, LiveDisplay
+from excamera_dask.cli.terminal.display import JsonDisplay, LiveDisplay
 from excamera_dask.lambda_jobs import options_for
 from excamera_dask.planning import make_plan
 from excamera_dask.progress import StageCounts, Started

@@ -15,7 +15,7 @@ import pytest
 
 from excamera_dask import api
 from excamera_dask.cli import cli, main
-from excamera_dask.cli.reading_options import FIELDS as CLI_FIELDS
+from excamera_dask.cli.options.reading import FIELDS as CLI_FIELDS
 from excamera_dask.errors import InvalidSetting
 from excamera_dask.overrides import FIELDS, Reading
 from excamera_dask.settings import Settings

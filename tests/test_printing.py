@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from excamera_dask.cli import main
-from excamera_dask.cli.printing import Escaping, console, printable, printable_lines
+from excamera_dask.cli.terminal.printing import Escaping, console, printable, printable_lines
 from executors.aws_lambda.fleet.actions import LogEntry
 from executors.aws_lambda.messages import read_message, read_versions
 from executors.aws_lambda.post_mortem import PostMortem

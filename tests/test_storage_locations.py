@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 import pytest
 
-from excamera_dask.cli.values import Place
+from excamera_dask.cli.options.values import Place
 from excamera_dask.storage import InvalidLocation, S3Url, beside, full_name, is_remote, locate
 
 

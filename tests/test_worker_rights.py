@@ -24,7 +24,7 @@ from rendezvous_relay import Served, run, serving
 
 import codec.errors
 from codec.errors import CodecError
-from excamera_dask.cli.failures import Failure
+from excamera_dask.cli.terminal.failures import Failure
 from excamera_dask.errors import ExcameraError
 from excamera_dask.stages import ChunkResult, read_result
 from excamera_dask.storage.errors import StdoutClosed, StoreUnavailable

@@ -13,12 +13,12 @@ from excamera_dask.cli.decode import decode
 from excamera_dask.cli.demo import demo
 from excamera_dask.cli.doctor import doctor
 from excamera_dask.cli.encode import encode
-from excamera_dask.cli.failures import explain, terminate_like_interrupt
 from excamera_dask.cli.info import info
 from excamera_dask.cli.plan import plan
 from excamera_dask.cli.rendezvous import rendezvous
 from excamera_dask.cli.step import step
-from excamera_dask.cli.streams import (
+from excamera_dask.cli.terminal.failures import explain, terminate_like_interrupt
+from excamera_dask.cli.terminal.streams import (
     escaped_streams,
     finish_stdout,
     give_stdout_up,

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from excamera_dask.cli.failures import Failure
-from excamera_dask.cli.libvpx_options import libvpx_options, settings_from
-from excamera_dask.cli.output import as_json, claim_all, notice, print_json, whole_file
-from excamera_dask.cli.printing import console
-from excamera_dask.cli.reading_options import reading_options, take_reading, tell_choice
-from excamera_dask.cli.values import CqLevels, Executor, Methods, OutputFile
+from excamera_dask.cli.options.libvpx import libvpx_options, settings_from
+from excamera_dask.cli.options.reading import reading_options, take_reading, tell_choice
+from excamera_dask.cli.options.values import CqLevels, Executor, Methods, OutputFile
+from excamera_dask.cli.terminal.failures import Failure
+from excamera_dask.cli.terminal.output import as_json, claim_all, notice, print_json, whole_file
+from excamera_dask.cli.terminal.printing import console
 
 if TYPE_CHECKING:
     from excamera_dask.measuring.rd_curves import Point

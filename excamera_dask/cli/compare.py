@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from excamera_dask.cli.output import notice, print_json
-from excamera_dask.cli.reading_options import reading_options, take_reading
-from excamera_dask.cli.values import Place
+from excamera_dask.cli.options.reading import reading_options, take_reading
+from excamera_dask.cli.options.values import Place
+from excamera_dask.cli.terminal.output import notice, print_json
 
 if TYPE_CHECKING:
     from excamera_dask.storage import S3Url

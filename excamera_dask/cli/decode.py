@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING
 
 import click
 
-from excamera_dask.cli.failures import Failure
-from excamera_dask.cli.output import (
+from excamera_dask.cli.options.reading import stream_option
+from excamera_dask.cli.options.values import OutputFile, Place
+from excamera_dask.cli.terminal.failures import Failure
+from excamera_dask.cli.terminal.output import (
     claim_output,
     may_overwrite,
     notice,
     overwrite_options,
     refuse_inputs,
 )
-from excamera_dask.cli.printing import printable
-from excamera_dask.cli.reading_options import stream_option
-from excamera_dask.cli.values import OutputFile, Place
+from excamera_dask.cli.terminal.printing import printable
 
 if TYPE_CHECKING:
     from excamera_dask.storage import S3Url

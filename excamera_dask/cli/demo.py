@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from excamera_dask.cli.encode import method_options, run
-from excamera_dask.cli.failures import Failure
-from excamera_dask.cli.output import check_input, claim_all, notice, print_json, whole_file
-from excamera_dask.cli.printing import console
-from excamera_dask.cli.reading_options import reading_options, take_reading
-from excamera_dask.cli.values import OutputFile
+from excamera_dask.cli.options.reading import reading_options, take_reading
+from excamera_dask.cli.options.values import OutputFile
+from excamera_dask.cli.terminal.failures import Failure
+from excamera_dask.cli.terminal.output import check_input, claim_all, notice, print_json, whole_file
+from excamera_dask.cli.terminal.printing import console
 from excamera_dask.storage.stream_output import is_stream
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ def demo(
 
 def _warm_up() -> None:
     """Compile the kernels before the clock runs; the demo's time is that of encoding."""
-    from excamera_dask.cli.output import notice
+    from excamera_dask.cli.terminal.output import notice
     from excamera_dask.kernels.warm_up import compile_kernels
 
     compile_kernels(notice)

@@ -12,8 +12,8 @@ from typing import Any
 
 import click
 
-from excamera_dask.cli.output import print_json
-from excamera_dask.cli.printing import console
+from excamera_dask.cli.terminal.output import print_json
+from excamera_dask.cli.terminal.printing import console
 from excamera_dask.version import __version__
 
 PACKAGES = (
@@ -45,7 +45,7 @@ def doctor(warm_up: bool, as_json: bool) -> None:
 
     Exits 1 when something that every encode needs is missing.
     """
-    from excamera_dask.cli.failures import Failure
+    from excamera_dask.cli.terminal.failures import Failure
 
     findings = examine()
     if warm_up and not findings["files"]:
@@ -207,7 +207,7 @@ def _kernels() -> dict[str, Any]:
 
 
 def _warm_up() -> float:
-    from excamera_dask.cli.output import notice
+    from excamera_dask.cli.terminal.output import notice
     from excamera_dask.kernels.warm_up import compile_kernels
 
     begin = time.perf_counter()

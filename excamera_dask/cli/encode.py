@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from excamera_dask.cli.aws.lambda_options import lambda_options, take_lambda_options
-from excamera_dask.cli.failures import Failure
 from excamera_dask.cli.head_start import head_start
-from excamera_dask.cli.libvpx_options import cq_level_option, libvpx_options
-from excamera_dask.cli.output import (
+from excamera_dask.cli.options.libvpx import cq_level_option, libvpx_options
+from excamera_dask.cli.options.reading import reading_options
+from excamera_dask.cli.options.values import BatchChunks, Executor, Number, OutputFile, Place, Times
+from excamera_dask.cli.terminal.failures import Failure
+from excamera_dask.cli.terminal.output import (
     check_input,
     claim_output,
     may_overwrite,
@@ -21,8 +23,6 @@ from excamera_dask.cli.output import (
     print_json,
     refuse_inputs,
 )
-from excamera_dask.cli.reading_options import reading_options
-from excamera_dask.cli.values import BatchChunks, Executor, Number, OutputFile, Place, Times
 
 if TYPE_CHECKING:
     from excamera_dask.report import EncodeReport
@@ -167,7 +167,7 @@ def run(
     """Encode with the given display of progress; `arguments` are those of `excamera_dask.encode`."""
     head_start(arguments["executor"])
     from excamera_dask.api import encode as encode_video
-    from excamera_dask.cli.display import open_display
+    from excamera_dask.cli.terminal.display import open_display
 
     with open_display(progress) as display:
         return encode_video(source, output, on_event=display, **arguments)

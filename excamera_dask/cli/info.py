@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from excamera_dask.cli.failures import Failure
-from excamera_dask.cli.output import notice, print_json
-from excamera_dask.cli.reading_options import stream_option
-from excamera_dask.cli.values import Place
+from excamera_dask.cli.options.reading import stream_option
+from excamera_dask.cli.options.values import Place
+from excamera_dask.cli.terminal.failures import Failure
+from excamera_dask.cli.terminal.output import notice, print_json
 
 if TYPE_CHECKING:
     from excamera_dask.storage import S3Url

@@ -9,9 +9,9 @@ import click
 
 from excamera_dask.cli.aws.options import make_place, name_option, place_options
 from excamera_dask.cli.encode import method_options
-from excamera_dask.cli.output import notice, print_json
-from excamera_dask.cli.reading_options import reading_options
-from excamera_dask.cli.values import Times
+from excamera_dask.cli.options.reading import reading_options
+from excamera_dask.cli.options.values import Times
+from excamera_dask.cli.terminal.output import notice, print_json
 
 if TYPE_CHECKING:
     from excamera_dask.estimate import Estimate
@@ -81,7 +81,7 @@ def plan(
     """  # fmt: skip
     import excamera_dask
     from excamera_dask import estimate as estimates
-    from excamera_dask.cli.display import NoticeDisplay
+    from excamera_dask.cli.terminal.display import NoticeDisplay
 
     made = excamera_dask.plan(source, on_event=NoticeDisplay(), **options)
     model = _probe(source, made, options) if probe else None

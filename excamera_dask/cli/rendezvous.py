@@ -9,8 +9,8 @@ from typing import Any
 
 import click
 
-from excamera_dask.cli.streams import give_stdout_up
-from excamera_dask.cli.values import Number
+from excamera_dask.cli.options.values import Number
+from excamera_dask.cli.terminal.streams import give_stdout_up
 
 
 @click.command(short_help="Run a relay for workers that cannot accept connections.")

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from excamera_dask.cli.failures import Failure
-from excamera_dask.cli.libvpx_options import cq_level_option, libvpx_options, settings_from
-from excamera_dask.cli.output import claim_all, notice, whole_file
-from excamera_dask.cli.reading_options import long_reading_options, take_reading, tell_choice
-from excamera_dask.cli.values import Number, OutputFile
+from excamera_dask.cli.options.libvpx import cq_level_option, libvpx_options, settings_from
+from excamera_dask.cli.options.reading import long_reading_options, take_reading, tell_choice
+from excamera_dask.cli.options.values import Number, OutputFile
+from excamera_dask.cli.terminal.failures import Failure
+from excamera_dask.cli.terminal.output import claim_all, notice, whole_file
 
 if TYPE_CHECKING:
     from codec.state import DecoderState

@@ -15,9 +15,9 @@ from excamera_dask.cli.aws.options import (
     name_option,
     place_options,
 )
-from excamera_dask.cli.failures import Failure
-from excamera_dask.cli.output import notice, print_json
-from excamera_dask.cli.values import Number
+from excamera_dask.cli.options.values import Number
+from excamera_dask.cli.terminal.failures import Failure
+from excamera_dask.cli.terminal.output import notice, print_json
 
 
 @click.command(short_help="Print the exact rights that someone needs.")

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from excamera_dask.cli.failures import Failure
-from excamera_dask.cli.output import claim_output, notice, print_json, whole_file
-from excamera_dask.cli.values import OutputFile
+from excamera_dask.cli.options.values import OutputFile
+from excamera_dask.cli.terminal.failures import Failure
+from excamera_dask.cli.terminal.output import claim_output, notice, print_json, whole_file
 
 if TYPE_CHECKING:
     from executors.aws_lambda.records.clusters import ClusterFolder

@@ -22,8 +22,8 @@ from excamera_dask.cli.aws.options import (
     name_option,
     place_options,
 )
-from excamera_dask.cli.failures import Failure
-from excamera_dask.cli.output import notice, print_json
+from excamera_dask.cli.terminal.failures import Failure
+from excamera_dask.cli.terminal.output import notice, print_json
 
 DAYS = ["1", "3", "5", "7", "14", "30", "60", "90", "180", "365"]
 

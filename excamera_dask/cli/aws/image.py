@@ -17,8 +17,8 @@ from excamera_dask.cli.aws.options import (
     make_place,
     place_options,
 )
-from excamera_dask.cli.failures import Failure
-from excamera_dask.cli.output import notice, print_json
+from excamera_dask.cli.terminal.failures import Failure
+from excamera_dask.cli.terminal.output import notice, print_json
 
 
 @click.command(short_help="Build the workers' image and push it to ECR.")

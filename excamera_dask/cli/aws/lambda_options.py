@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import click
 
-from excamera_dask.cli.values import Number
+from excamera_dask.cli.options.values import Number
 from executors.aws_lambda.options import TABLE
 
 Command = TypeVar("Command", bound=Callable[..., Any])

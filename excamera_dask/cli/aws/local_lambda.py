@@ -7,9 +7,9 @@ from typing import Any
 
 import click
 
-from excamera_dask.cli.failures import Failure
-from excamera_dask.cli.output import notice, print_json
-from excamera_dask.cli.values import Number
+from excamera_dask.cli.options.values import Number
+from excamera_dask.cli.terminal.failures import Failure
+from excamera_dask.cli.terminal.output import notice, print_json
 
 WORKER = "executors.aws_lambda.handler.handle"
 

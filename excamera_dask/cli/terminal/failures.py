@@ -11,7 +11,7 @@ from types import FrameType
 
 import click
 
-from excamera_dask.cli.printing import printable
+from excamera_dask.cli.terminal.printing import printable
 from excamera_dask.errors import InstallationError, InvalidSetting
 from excamera_dask.installation import check_files, is_of_packages
 from excamera_dask.storage.errors import StdoutClosed, reason_of

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Protocol, Self
 
-from excamera_dask.cli.output import notice
-from excamera_dask.cli.printing import console
+from excamera_dask.cli.terminal.output import notice
+from excamera_dask.cli.terminal.printing import console
 from excamera_dask.progress import STAGES, ChunkDone, Event, Notice, StageCounts, Started
 from executors import Counts
 

@@ -15,8 +15,8 @@ from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from excamera_dask.cli.failures import Failure
-from excamera_dask.cli.printing import printable
+from excamera_dask.cli.terminal.failures import Failure
+from excamera_dask.cli.terminal.printing import printable
 from excamera_dask.storage import claim_file, whole_output
 from excamera_dask.storage.errors import reason_of
 from excamera_dask.storage.stream_output import is_stream

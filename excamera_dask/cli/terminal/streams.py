@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any, TextIO
 
-from excamera_dask.cli.printing import Escaping
+from excamera_dask.cli.terminal.printing import Escaping
 from excamera_dask.storage.file_output import STDOUT, NamedFile
 
 

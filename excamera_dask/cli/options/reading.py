@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from excamera_dask.cli.output import notice
-from excamera_dask.cli.values import ReadingValue
+from excamera_dask.cli.options.values import ReadingValue
+from excamera_dask.cli.terminal.output import notice
 
 if TYPE_CHECKING:
     from excamera_dask.overrides import Reading
