@@ -17,6 +17,7 @@ import dask
 import pytest
 from dask.highlevelgraph import HighLevelGraph
 from distributed import Client, LocalCluster, WorkerPlugin, get_worker
+from gates import Gate, wait_at
 
 from executors import Cancelled, ExecutorError, WorkerLost, open_executor
 from executors.aws_lambda import LambdaCluster
@@ -194,14 +195,18 @@ def test_work_spreads_to_those_that_come_later(cluster: Any, client: Client) -> 
     cluster.scale(1)
     eventually(lambda: count(client) == 1)
     first = client.scatter(list(range(24)))  # so many that Dask gives out at once what follows
-    tasks = client.map(_pid_after, first, pure=False)
-    eventually(lambda: sum(map(len, client.processing().values())) >= 18, 10)
-    cluster.scale(2)
-    assert len(set(client.gather(tasks))) == 2
+    with Gate() as gate:
+        tasks = client.map(_pid_after, first, port=gate.port, pure=False)
+        eventually(lambda: sum(map(len, client.processing().values())) >= 18)
+        cluster.scale(2)
+        eventually(lambda: len([keys for keys in client.processing().values() if keys]) == 2, 60)
+        gate.open()
+        assert len(set(client.gather(tasks))) == 2
 
 
-def _pid_after(_: int) -> int:
-    time.sleep(0.3)
+def _pid_after(_: int, port: int) -> int:
+    wait_at(port)
+    time.sleep(0.1)
     return os.getpid()
 
 

@@ -34,6 +34,7 @@ from distributed.core import Status
 from distributed.diagnostics.plugin import Environ
 from distributed.protocol.serialize import ToPickle, to_serialize
 from distributed.scheduler import NoWorkerError
+from gates import Gate, wait_at
 from test_worker_rights import Trap
 from wires import Wire
 
@@ -291,9 +292,21 @@ def test_several_relays() -> None:
         assert sizes.result(timeout=30) == 3_000_000
 
 
+@contextlib.contextmanager
+def all_at_work(client: Client, workers: int) -> Iterator[list[str]]:
+    """Wait for so many workers, each of which has something to do until the block ends; gives their addresses."""
+    with Gate() as gate:
+        work = client.map(wait_at, [gate.port] * 4 * workers, pure=False)
+        client.wait_for_workers(workers, timeout=60)
+        yield list(client.scheduler_info(n_workers=-1)["workers"])
+        gate.open()
+        client.gather(work)
+
+
 def test_idle_workers_go_home_and_come_back_when_needed() -> None:
     with local_cluster(2, idle_timeout=1.0) as cluster, cluster.get_client() as client:
-        client.wait_for_workers(2, timeout=30)
+        with all_at_work(client, 2):
+            pass
         eventually(lambda: not client.scheduler_info(n_workers=-1)["workers"])
         assert client.submit(square, 5, pure=False).result(timeout=30) == 25
 
@@ -312,12 +325,11 @@ class Counter:
 def test_idle_workers_take_nothing_with_them() -> None:
     """Results go to one that stays, which goes when nobody holds them any more; nothing is computed or scattered again."""
     with local_cluster(3, idle_timeout=1.0) as cluster, cluster.get_client() as client:
-        client.wait_for_workers(3, timeout=30)
-        addresses = list(client.scheduler_info(n_workers=-1)["workers"])
-        held = [
-            client.submit(os.urandom, 1000 + n, pure=False, workers=[address])
-            for n, address in enumerate(addresses)
-        ]
+        with all_at_work(client, 3) as addresses:
+            held = [
+                client.submit(os.urandom, 1000 + n, pure=False, workers=[address])
+                for n, address in enumerate(addresses)
+            ]
         contents = client.gather(held)
         (scattered,) = client.scatter([b"only here"])
         eventually(lambda: len(cluster.scheduler.workers) == 1)
