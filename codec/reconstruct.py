@@ -40,10 +40,9 @@ from codec.transform import (
 
 
 @kernel
-def predict_macroblock(
+def _predict(
     y_mode, uv_mode, vectors, partitioning, reference, references, version, picture, mb_row, mb_col
 ):
-    """Predict one macroblock of `picture`, but for the luma of B_PRED, which leans on its own residue."""
     if reference != INTRA_FRAME:
         split, of = y_mode == SPLITMV, references[reference - 1]
         predict_inter_macroblock(of, vectors, split, partitioning, version, picture, mb_row, mb_col)
@@ -52,6 +51,23 @@ def predict_macroblock(
     if y_mode != B_PRED:
         y, x = BORDER + 16 * mb_row, BORDER + 16 * mb_col
         predict_16x16(picture.y, y, x, y_mode, picture.y, y, x)
+
+
+@part_kernel
+def predict_macroblock(macroblocks, references, version, picture, mb_row, mb_col):
+    """Predict one macroblock of `picture`, but for the luma of B_PRED, which leans on its own residue."""
+    _predict(
+        macroblocks.y_mode[mb_row, mb_col],
+        macroblocks.uv_mode[mb_row, mb_col],
+        macroblocks.vectors[mb_row, mb_col],
+        macroblocks.partitioning[mb_row, mb_col],
+        macroblocks.reference[mb_row, mb_col],
+        references,
+        version,
+        picture,
+        mb_row,
+        mb_col,
+    )
 
 
 @part_kernel
@@ -75,86 +91,35 @@ def _add_chroma(coefficients, eobs, block, plane, y, x):
         inverse_dct_add_2x2(coefficients, block, plane, y, x)
 
 
-@kernel
-def reconstruct_macroblock(
-    levels,
-    eobs,
-    coded,
-    factors,
-    y_mode,
-    uv_mode,
-    sub_modes,
-    vectors,
-    partitioning,
-    reference,
-    references,
-    version,
-    picture,
-    mb_row,
-    mb_col,
-    coefficients,
-):
-    """Predict one macroblock of `picture` and add its residue.
-
-    levels (25, 16) int16, zero where there is no token; eobs (25,) uint8; coded: any token at all. factors (6,) int16.
-    sub_modes (16,), vectors (16, 2) and the modes are those of a Macroblocks; references are the Pictures LAST,
-    GOLDEN and ALTREF. coefficients (25, 16) int16 is room to work in.
-    """
-    with_y2 = has_y2(y_mode)
-    if coded:
-        dequantize(levels, factors, with_y2, coefficients)
-        if with_y2:
-            inverse_wht(coefficients)
-    predict_macroblock(
-        y_mode,
-        uv_mode,
-        vectors,
-        partitioning,
-        reference,
-        references,
-        version,
-        picture,
-        mb_row,
-        mb_col,
-    )
-    if y_mode == B_PRED:
-        _reconstruct_subblocks(coefficients, eobs, sub_modes, picture, mb_row, mb_col)
-    if coded and y_mode == B_PRED:
-        y, x = BORDER + 8 * mb_row, BORDER + 8 * mb_col
-        _add_chroma(coefficients, eobs, 16, picture.u, y, x)
-        _add_chroma(coefficients, eobs, 20, picture.v, y, x)
-    elif coded:
-        add_residue(coefficients, eobs, picture, mb_row, mb_col)
-
-
 @part_kernel
 def reconstruct_row(
     macroblocks, levels, eobs, coded, factors, references, version, picture, mb_row, coefficients
 ):
-    """Reconstruct one row of macroblocks, not yet loop-filtered.
+    """Predict one row of macroblocks and add their residue; they are not yet loop-filtered.
 
-    levels (C, 25, 16) int16, eobs (C, 25) and coded (C,) uint8 are the row's; factors (4, 6) int16 by segment. The
-    rest as in `reconstruct_macroblock`.
+    levels (C, 25, 16) int16, zero where there is no token, eobs (C, 25) and coded (C,) uint8 are the row's; factors
+    (4, 6) int16 by segment. references are the Pictures LAST, GOLDEN and ALTREF. coefficients (25, 16) int16 is room to
+    work in.
     """
     for mb_col in range(macroblocks.y_mode.shape[1]):
-        reconstruct_macroblock(
-            levels[mb_col],
-            eobs[mb_col],
-            coded[mb_col],
-            factors[macroblocks.segment[mb_row, mb_col]],
-            macroblocks.y_mode[mb_row, mb_col],
-            macroblocks.uv_mode[mb_row, mb_col],
-            macroblocks.sub_modes[mb_row, mb_col],
-            macroblocks.vectors[mb_row, mb_col],
-            macroblocks.partitioning[mb_row, mb_col],
-            macroblocks.reference[mb_row, mb_col],
-            references,
-            version,
-            picture,
-            mb_row,
-            mb_col,
-            coefficients,
-        )
+        y_mode = macroblocks.y_mode[mb_row, mb_col]
+        with_y2 = has_y2(y_mode)
+        if coded[mb_col]:
+            segment = macroblocks.segment[mb_row, mb_col]
+            dequantize(levels[mb_col], factors[segment], with_y2, coefficients)
+            if with_y2:
+                inverse_wht(coefficients)
+        predict_macroblock(macroblocks, references, version, picture, mb_row, mb_col)
+        ends = eobs[mb_col]
+        if y_mode == B_PRED:
+            sub_modes = macroblocks.sub_modes[mb_row, mb_col]
+            _reconstruct_subblocks(coefficients, ends, sub_modes, picture, mb_row, mb_col)
+        if coded[mb_col] and y_mode == B_PRED:
+            y, x = BORDER + 8 * mb_row, BORDER + 8 * mb_col
+            _add_chroma(coefficients, ends, 16, picture.u, y, x)
+            _add_chroma(coefficients, ends, 20, picture.v, y, x)
+        elif coded[mb_col]:
+            add_residue(coefficients, ends, picture, mb_row, mb_col)
 
 
 # By a frame's header ------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from codec import simd
 from codec.encoding.forward_transform import forward_dct_block
 from codec.encoding.motion_search import SATD_SHIFT
 from codec.encoding.rate_distortion import DISTORTION_SHIFT
-from codec.encoding.residual import Y_WITH_DC, code_block, code_chroma
+from codec.encoding.residual import Y_WITH_DC, Coding, code_block, code_chroma
 from codec.encoding.satd import satd4x4, satd8x8, sse4x4, sse8x8
 from codec.encoding.screening import FAR
 from codec.frame import BORDER, DC_PRED, TM_PRED
@@ -43,30 +43,37 @@ def choose_chroma_mode(frame, mb_row, mb_col, picture, room):
 
 
 @part_kernel
+def coding(frame, mb_row, mb_col, multiplier, room):
+    """The macroblock as room.trial predicts it, coded into `room`."""
+    return Coding(
+        frame.coder,
+        frame.source,
+        room.trial,
+        mb_row,
+        mb_col,
+        np.int64(0),
+        multiplier,
+        room.contexts,
+        room.levels,
+        room.eobs,
+        room.buffers,
+    )
+
+
+@part_kernel
 def trial_chroma(frame, mb_row, mb_col, multiplier, room):
     """Squared error of the chroma in room.trial, and the cost of its residue."""
     y, x = BORDER + 8 * mb_row, BORDER + 8 * mb_col
     source, trial = frame.source, room.trial
     error = np.int64(sse8x8(source.u, y, x, trial.u, y, x))
     error += np.int64(sse8x8(source.v, y, x, trial.v, y, x))
-    residue = code_chroma(
-        frame.coder,
-        source,
-        mb_row,
-        mb_col,
-        0,
-        multiplier,
-        room.contexts,
-        room.levels,
-        room.eobs,
-        trial,
-        room.buffers,
-    )
-    return error, residue
+    return error, code_chroma(coding(frame, mb_row, mb_col, multiplier, room))
 
 
 @part_kernel
-def _choose_subblock_mode(frame, mb_col, y, x, right_y, block, rates, multiplier, picture, room):
+def _choose_subblock_mode(
+    frame, mb_row, mb_col, y, x, right_y, block, rates, multiplier, picture, room
+):
     """Choose a subblock's mode, leave its levels and dequantized coefficients in room.kept; gives mode, end and cost."""
     over, beside = BLOCK_ABOVE[block], BLOCK_LEFT[block]
     above, left = room.contexts.above[mb_col, over], room.contexts.left[beside]
@@ -75,6 +82,7 @@ def _choose_subblock_mode(frame, mb_col, y, x, right_y, block, rates, multiplier
         predict_subblock(plane, y, x, mode, right_y, trial, y, x)
         satd = np.int64(satd4x4(source, y, x, trial, y, x))
         room.costs[mode] = (satd << SATD_SHIFT) + np.int64(rates[mode]) * frame.satd_multiplier
+    at = coding(frame, mb_row, mb_col, multiplier, room)
     best, chosen, end = FAR, np.int64(0), np.int64(0)
     for _ in range(SUBBLOCK_FINALISTS):
         mode = np.int64(0)
@@ -87,19 +95,7 @@ def _choose_subblock_mode(frame, mb_col, y, x, right_y, block, rates, multiplier
         simd.store(simd.i16x16(0), room.levels, block, 0)
         room.contexts.above[mb_col, over] = above
         room.contexts.left[beside] = left
-        cost = code_block(
-            frame.coder,
-            0,
-            Y_WITH_DC,
-            block,
-            0,
-            multiplier,
-            room.contexts,
-            mb_col,
-            room.levels,
-            room.eobs,
-            room.buffers,
-        )
+        cost = code_block(at, Y_WITH_DC, block, 0)
         cost += np.int64(sse4x4(source, y, x, trial, y, x)) << ERROR_SHIFT
         cost += np.int64(rates[mode]) * multiplier
         if cost < best:
@@ -131,6 +127,7 @@ def subblocks_cost(
         )
         mode, end, more = _choose_subblock_mode(
             frame,
+            mb_row,
             mb_col,
             y,
             x,

@@ -17,6 +17,7 @@ from codec.checks import checked_whole
 from codec.encoding.intra_decision import (
     ERROR_SHIFT,
     choose_chroma_mode,
+    coding,
     subblocks_cost,
     trial_chroma,
 )
@@ -179,20 +180,7 @@ def _trial_cost(frame, mb_row, mb_col, contexts, room, with_y2, multiplier, rate
     for block in range(25):
         simd.store(simd.i16x16(0), room.levels, block, 0)
     residue = np.int64(frame.rates.skip[0]) * multiplier
-    residue += code_luma(
-        frame.coder,
-        source,
-        mb_row,
-        mb_col,
-        with_y2,
-        0,
-        multiplier,
-        room.contexts,
-        room.levels,
-        room.eobs,
-        trial,
-        room.buffers,
-    )
+    residue += code_luma(coding(frame, mb_row, mb_col, multiplier, room), with_y2)
     chroma_error, chroma_residue = trial_chroma(frame, mb_row, mb_col, multiplier, room)
     error += chroma_error
     residue += chroma_residue
@@ -433,18 +421,7 @@ def code_rows(frame, macroblocks, first_row, end_row, contexts, picture, room):
         contexts.left[:] = 0
         for mb_col in range(macroblocks.y_mode.shape[1]):
             total += decide_macroblock(frame, macroblocks, mb_row, mb_col, contexts, picture, room)
-            predict_macroblock(
-                macroblocks.y_mode[mb_row, mb_col],
-                macroblocks.uv_mode[mb_row, mb_col],
-                macroblocks.vectors[mb_row, mb_col],
-                macroblocks.partitioning[mb_row, mb_col],
-                macroblocks.reference[mb_row, mb_col],
-                frame.references,
-                0,
-                picture,
-                mb_row,
-                mb_col,
-            )
+            predict_macroblock(macroblocks, frame.references, 0, picture, mb_row, mb_col)
             code_macroblock(
                 frame.coder,
                 frame.source,

@@ -186,16 +186,5 @@ def _code_frame(coder, source, macroblocks, references, version, contexts, pictu
     for mb_row in range(rows):
         contexts.left[:] = 0
         for mb_col in range(columns):
-            predict_macroblock(
-                macroblocks.y_mode[mb_row, mb_col],
-                macroblocks.uv_mode[mb_row, mb_col],
-                macroblocks.vectors[mb_row, mb_col],
-                macroblocks.partitioning[mb_row, mb_col],
-                macroblocks.reference[mb_row, mb_col],
-                references,
-                version,
-                picture,
-                mb_row,
-                mb_col,
-            )
+            predict_macroblock(macroblocks, references, version, picture, mb_row, mb_col)
             code_macroblock(coder, source, mb_row, mb_col, macroblocks, contexts, picture, buffers)

@@ -30,7 +30,7 @@ from codec.encoding.rate_distortion import (
     position_token_rates,
     rate_multiplier,
 )
-from codec.frame import B_PRED, BORDER, INTRA_FRAME
+from codec.frame import B_PRED, BORDER, INTRA_FRAME, Picture
 from codec.kernel import inline_kernel, kernel
 from codec.predict_intra import extend_above_right, predict_subblock
 from codec.quantize import UV_AC, UV_DC, Y1_AC, Y1_DC, Y2_AC, Y2_DC
@@ -102,6 +102,22 @@ class TokenContexts(NamedTuple):
 
     above: NDArray[np.uint8]  # (C, 9)
     left: NDArray[np.uint8]  # (9,)
+
+
+class Coding(NamedTuple):
+    """One macroblock under work: where it is, how its bits weigh, and where that is written which it becomes."""
+
+    coder: ResidualCoder
+    source: Picture
+    picture: Picture  # holds its prediction, at its place
+    mb_row: int
+    mb_col: int
+    segment: int
+    multiplier: int  # of rates
+    contexts: TokenContexts
+    levels: NDArray[np.int16]  # (25, 16), zero before
+    eobs: NDArray[np.uint8]  # (25,)
+    buffers: ResidualBuffers
 
 
 def new_contexts(columns: int) -> TokenContexts:
@@ -244,33 +260,33 @@ def optimize_block(
 
 
 @inline_kernel
-def code_block(
-    coder, segment, block_type, block, first, multiplier, contexts, mb_col, levels, eobs, buffers
-):
+def code_block(at, block_type, block, first):
     """Choose the levels of one transformed block, dequantize them, and keep its context; gives its cost."""
+    coder, buffers = at.coder, at.buffers
+    above, left = at.contexts.above[at.mb_col], at.contexts.left
     over, beside = BLOCK_ABOVE[block], BLOCK_LEFT[block]
-    context = np.int64(contexts.above[mb_col, over]) + np.int64(contexts.left[beside])
+    context = np.int64(above[over]) + np.int64(left[beside])
     rates = coder.token_rates[block_type]
     magnitudes = simd.absolute(simd.load16(buffers.coefficients, block, 0))
-    if simd.any_lane(magnitudes >= simd.load16(coder.thresholds, segment, block_type, 0)):
+    if simd.any_lane(magnitudes >= simd.load16(coder.thresholds, at.segment, block_type, 0)):
         end, cost = optimize_block(
             buffers.coefficients[block],
-            coder.steps[segment, block_type],
+            coder.steps[at.segment, block_type],
             rates,
             context,
             first,
             coder.weights[block_type],
-            multiplier,
-            levels[block],
+            at.multiplier,
+            at.levels[block],
             buffers.origin,
             buffers.choice,
         )
     else:
-        end, cost = 0, np.int64(rates[first, context, DCT_EOB]) * multiplier
-    dequantized = simd.load16(levels, block, 0) * simd.load16(coder.steps, segment, block_type, 0)
-    simd.store(dequantized, buffers.dequantized, block, 0)
-    eobs[block] = end
-    contexts.above[mb_col, over] = contexts.left[beside] = 1 if end > 0 else 0
+        end, cost = 0, np.int64(rates[first, context, DCT_EOB]) * at.multiplier
+    steps = simd.load16(coder.steps, at.segment, block_type, 0)
+    simd.store(simd.load16(at.levels, block, 0) * steps, buffers.dequantized, block, 0)
+    at.eobs[block] = end
+    above[over] = left[beside] = 1 if end > 0 else 0
     return cost
 
 
@@ -278,155 +294,108 @@ def code_block(
 
 
 @kernel
-def _code_subblocks(
-    coder,
-    source,
-    mb_row,
-    mb_col,
-    sub_modes,
-    segment,
-    multiplier,
-    contexts,
-    levels,
-    eobs,
-    picture,
-    buffers,
-):
+def _code_subblocks(at, sub_modes):
     """Predict, code and reconstruct the luma of a B_PRED macroblock, one subblock after another; gives its cost."""
     cost = np.int64(0)
-    top = BORDER + 16 * mb_row
-    left = BORDER + 16 * mb_col
-    plane = picture.y
-    extend_above_right(plane, mb_row, mb_col)
+    top = BORDER + 16 * at.mb_row
+    left = BORDER + 16 * at.mb_col
+    plane = at.picture.y
+    extend_above_right(plane, at.mb_row, at.mb_col)
     for block in range(16):
         y = top + 4 * (block >> 2)
         x = left + 4 * (block & 3)
         right_y = top - 1 if block & 3 == 3 else y - 1
         predict_subblock(plane, y, x, sub_modes[block], right_y, plane, y, x)
-        forward_dct_block(source.y, plane, y, x, buffers.coefficients, block)
-        cost += code_block(
-            coder, segment, Y_WITH_DC, block, 0, multiplier, contexts, mb_col, levels, eobs, buffers
-        )
-        if eobs[block] > 0:
-            inverse_dct_add(buffers.dequantized, block, plane, y, x)
+        forward_dct_block(at.source.y, plane, y, x, at.buffers.coefficients, block)
+        cost += code_block(at, Y_WITH_DC, block, 0)
+        if at.eobs[block] > 0:
+            inverse_dct_add(at.buffers.dequantized, block, plane, y, x)
     return cost
 
 
 @inline_kernel
-def _transform_luma(source, mb_row, mb_col, with_y2, picture, buffers):
-    y = BORDER + 16 * mb_row
-    x = BORDER + 16 * mb_col
+def _transform_luma(at, with_y2):
+    y = BORDER + 16 * at.mb_row
+    x = BORDER + 16 * at.mb_col
     for block in range(0, 16, 4):
-        forward_dct_row(source.y, picture.y, y + block, x, buffers.coefficients, block)
+        forward_dct_row(at.source.y, at.picture.y, y + block, x, at.buffers.coefficients, block)
     if with_y2:
-        forward_wht(buffers.coefficients)
+        forward_wht(at.buffers.coefficients)
 
 
 @inline_kernel
-def _transform_chroma(source, mb_row, mb_col, picture, buffers):
-    y = BORDER + 8 * mb_row
-    x = BORDER + 8 * mb_col
-    forward_dct_2x2(source.u, picture.u, y, x, buffers.coefficients, 16)
-    forward_dct_2x2(source.v, picture.v, y, x, buffers.coefficients, 20)
+def _transform_chroma(at):
+    y = BORDER + 8 * at.mb_row
+    x = BORDER + 8 * at.mb_col
+    forward_dct_2x2(at.source.u, at.picture.u, y, x, at.buffers.coefficients, 16)
+    forward_dct_2x2(at.source.v, at.picture.v, y, x, at.buffers.coefficients, 20)
 
 
 @kernel
-def _code_luma_blocks(coder, with_y2, segment, multiplier, contexts, mb_col, levels, eobs, buffers):
+def _code_luma_blocks(at, with_y2):
     """Code transformed luma, Y2 first; gives its cost."""
     cost = np.int64(0)
     first, block_type = 0, Y_WITH_DC
     if with_y2:
         first, block_type = 1, Y_AFTER_Y2
-        cost += code_block(
-            coder, segment, Y2, Y2_BLOCK, 0, multiplier, contexts, mb_col, levels, eobs, buffers
-        )
+        cost += code_block(at, Y2, Y2_BLOCK, 0)
     for block in range(16):
-        cost += code_block(
-            coder,
-            segment,
-            block_type,
-            block,
-            first,
-            multiplier,
-            contexts,
-            mb_col,
-            levels,
-            eobs,
-            buffers,
-        )
+        cost += code_block(at, block_type, block, first)
     if with_y2:
-        inverse_wht(buffers.dequantized)
+        inverse_wht(at.buffers.dequantized)
     return cost
 
 
 @kernel
-def _code_chroma_blocks(coder, segment, multiplier, contexts, mb_col, levels, eobs, buffers):
+def _code_chroma_blocks(at):
     cost = np.int64(0)
     for block in range(16, 24):
-        cost += code_block(
-            coder, segment, CHROMA, block, 0, multiplier, contexts, mb_col, levels, eobs, buffers
-        )
+        cost += code_block(at, CHROMA, block, 0)
     return cost
 
 
 @kernel
-def code_luma(
-    coder,
-    source,
-    mb_row,
-    mb_col,
-    with_y2,
-    segment,
-    multiplier,
-    contexts,
-    levels,
-    eobs,
-    picture,
-    buffers,
-):
+def code_luma(at, with_y2):
     """Transform and code the luma of a predicted macroblock; gives its cost."""
-    _transform_luma(source, mb_row, mb_col, with_y2, picture, buffers)
-    return _code_luma_blocks(
-        coder, with_y2, segment, multiplier, contexts, mb_col, levels, eobs, buffers
-    )
+    _transform_luma(at, with_y2)
+    return _code_luma_blocks(at, with_y2)
 
 
 @kernel
-def code_chroma(
-    coder, source, mb_row, mb_col, segment, multiplier, contexts, levels, eobs, picture, buffers
-):
+def code_chroma(at):
     """Transform and code the chroma of a predicted macroblock; gives its cost."""
-    _transform_chroma(source, mb_row, mb_col, picture, buffers)
-    return _code_chroma_blocks(coder, segment, multiplier, contexts, mb_col, levels, eobs, buffers)
+    _transform_chroma(at)
+    return _code_chroma_blocks(at)
 
 
 @kernel
-def _may_have_levels(coder, segment, with_y2, buffers):
+def _may_have_levels(at, with_y2):
     """Whether any coefficient of a transformed macroblock is large enough to become a level."""
-    luma = simd.load16(coder.thresholds, segment, Y_AFTER_Y2 if with_y2 else Y_WITH_DC, 0)
-    chroma = simd.load16(coder.thresholds, segment, CHROMA, 0)
-    found = simd.absolute(simd.load16(buffers.coefficients, 0, 0)) >= luma
+    thresholds, coefficients = at.coder.thresholds, at.buffers.coefficients
+    luma = simd.load16(thresholds, at.segment, Y_AFTER_Y2 if with_y2 else Y_WITH_DC, 0)
+    chroma = simd.load16(thresholds, at.segment, CHROMA, 0)
+    found = simd.absolute(simd.load16(coefficients, 0, 0)) >= luma
     for block in range(1, 16):
-        found = found | (simd.absolute(simd.load16(buffers.coefficients, block, 0)) >= luma)
+        found = found | (simd.absolute(simd.load16(coefficients, block, 0)) >= luma)
     for block in range(16, 24):
-        found = found | (simd.absolute(simd.load16(buffers.coefficients, block, 0)) >= chroma)
+        found = found | (simd.absolute(simd.load16(coefficients, block, 0)) >= chroma)
     if with_y2:
-        y2 = simd.load16(coder.thresholds, segment, Y2, 0)
-        found = found | (simd.absolute(simd.load16(buffers.coefficients, Y2_BLOCK, 0)) >= y2)
+        y2 = simd.load16(thresholds, at.segment, Y2, 0)
+        found = found | (simd.absolute(simd.load16(coefficients, Y2_BLOCK, 0)) >= y2)
     return simd.any_lane(found)
 
 
 @inline_kernel
-def _drop_residue(contexts, mb_col, with_y2, levels, eobs):
+def _drop_residue(at, with_y2):
     """Leave a macroblock without tokens."""
     zero = simd.i16x16(0)
     for block in range(25):
-        simd.store(zero, levels, block, 0)
-        eobs[block] = 0
+        simd.store(zero, at.levels, block, 0)
+        at.eobs[block] = 0
     kinds = CONTEXTS if with_y2 else CONTEXTS - 1
     for i in range(kinds):
-        contexts.above[mb_col, i] = 0
-        contexts.left[i] = 0
+        at.contexts.above[at.mb_col, i] = 0
+        at.contexts.left[i] = 0
 
 
 @inline_kernel
@@ -457,49 +426,22 @@ def code_macroblock(coder, source, mb_row, mb_col, macroblocks, contexts, pictur
     for block in range(25):
         simd.store(zero, levels, block, 0)
     eobs[Y2_BLOCK] = 0
+    at = Coding(
+        coder, source, picture, mb_row, mb_col, segment, multiplier, contexts, levels, eobs, buffers
+    )
     if y_mode == B_PRED:
-        sub_modes = macroblocks.sub_modes[mb_row, mb_col]
-        cost = _code_subblocks(
-            coder,
-            source,
-            mb_row,
-            mb_col,
-            sub_modes,
-            segment,
-            multiplier,
-            contexts,
-            levels,
-            eobs,
-            picture,
-            buffers,
-        )
-        cost += code_chroma(
-            coder,
-            source,
-            mb_row,
-            mb_col,
-            segment,
-            multiplier,
-            contexts,
-            levels,
-            eobs,
-            picture,
-            buffers,
-        )
+        cost = _code_subblocks(at, macroblocks.sub_modes[mb_row, mb_col])
+        cost += code_chroma(at)
     else:
-        _transform_luma(source, mb_row, mb_col, with_y2, picture, buffers)
-        _transform_chroma(source, mb_row, mb_col, picture, buffers)
-        if coder.skip_enabled and not _may_have_levels(coder, segment, with_y2, buffers):
-            _drop_residue(contexts, mb_col, with_y2, levels, eobs)
+        _transform_luma(at, with_y2)
+        _transform_chroma(at)
+        if coder.skip_enabled and not _may_have_levels(at, with_y2):
+            _drop_residue(at, with_y2)
             macroblocks.coded[mb_row, mb_col] = 0
             macroblocks.skip[mb_row, mb_col] = 1
             return False
-        cost = _code_luma_blocks(
-            coder, with_y2, segment, multiplier, contexts, mb_col, levels, eobs, buffers
-        )
-        cost += _code_chroma_blocks(
-            coder, segment, multiplier, contexts, mb_col, levels, eobs, buffers
-        )
+        cost = _code_luma_blocks(at, with_y2)
+        cost += _code_chroma_blocks(at)
     coded = 0
     for block in range(25):
         coded |= eobs[block]
@@ -507,7 +449,7 @@ def code_macroblock(coder, source, mb_row, mb_col, macroblocks, contexts, pictur
         saved = (np.int64(coder.skip_rates[1]) - np.int64(coder.skip_rates[0])) * multiplier
         if coded == 0 or (y_mode != B_PRED and cost >= saved):
             coded = 0
-            _drop_residue(contexts, mb_col, with_y2, levels, eobs)
+            _drop_residue(at, with_y2)
     macroblocks.coded[mb_row, mb_col] = 1 if coded else 0
     macroblocks.skip[mb_row, mb_col] = 1 if coded == 0 and coder.skip_enabled else 0
     if coded:
