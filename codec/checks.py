@@ -10,7 +10,7 @@ import numpy as np
 
 def check_flag(name: str, value: Any) -> None:
     """Numbers are none: a header has one bit, and a state that says 2 is not the one that a decoder has."""
-    if not isinstance(value, (bool, np.bool_)):
+    if not isinstance(value, bool):
         raise ValueError(f"{name} is True or False, not {value!r}")
 
 
@@ -27,5 +27,5 @@ def checked_whole(name: str, value: Any, least: int, most: int) -> int:
 
 def check_number(name: str, value: Any, least: float, most: float) -> None:
     """A number within a range; no NaN."""
-    if not isinstance(value, (int, float, np.number)) or not least <= value <= most:
+    if not isinstance(value, (int, float, np.integer, np.floating)) or not least <= value <= most:
         raise ValueError(f"{name} is a number from {least:g} to {most:g}, not {value!r}")

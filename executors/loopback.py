@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import socket
 from collections.abc import Iterator
@@ -15,6 +16,8 @@ _CAPITALS = (*_PROXIES, "NO_PROXY")
 VARIABLES = (*_CAPITALS, *map(str.lower, _CAPITALS))
 """What says how other machines are reached; the lower case counts first."""
 _NAMES = Path("/etc/hosts")
+MOST_NAMES = 100
+"""Of that file's: some list thousands of hosts that are to be reached by nobody."""
 
 
 def reach_loopback_directly(*endpoints: str | None) -> None:
@@ -30,7 +33,11 @@ def reach_loopback_directly(*endpoints: str | None) -> None:
     if "*" not in names:
         named = (url for name, url in os.environ.items() if name.startswith("AWS_ENDPOINT_URL"))
         here = filter(_is_here, map(_host, filter(None, (*endpoints, *named))))
-        told = ",".join(dict.fromkeys([*names, *HOSTS, *_names_of_this_machine(), *here]))
+        told = ",".join(
+            dict.fromkeys(
+                [*names, *HOSTS, *itertools.islice(_names_of_this_machine(), MOST_NAMES), *here]
+            )
+        )
         os.environ["NO_PROXY"] = os.environ["no_proxy"] = told
 
 
@@ -58,5 +65,5 @@ def _names_of_this_machine() -> Iterator[str]:
     with contextlib.suppress(OSError):
         for line in _NAMES.read_text(errors="replace").splitlines():
             address, *names = line.partition("#")[0].split() or [""]
-            if _is_here(address):
+            if address not in ("0.0.0.0", "::") and _is_here(address):
                 yield from names

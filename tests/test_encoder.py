@@ -21,6 +21,7 @@ from codec.encoding.encoder import (
 from codec.encoding.frame_coding import Encoded
 from codec.encoding.quality import psnr
 from codec.encoding.rebase import rebase
+from codec.encoding.residual import HEAVIEST, Tuning
 from codec.errors import UnsupportedFeature
 from codec.frame import ALTREF_FRAME, B_PRED, GOLDEN_FRAME, SPLITMV, Image, picture_from_image
 from codec.kernel_cache import INTERPRETED
@@ -248,7 +249,7 @@ def test_an_index_that_no_header_holds_is_refused(q_index: Any) -> None:
         encode_given_state(state, image, q_index=q_index)
 
 
-@pytest.mark.parametrize("flag", [2, -1, 0, 1, None, "no", 1.0])
+@pytest.mark.parametrize("flag", [2, -1, 0, 1, None, "no", 1.0, np.True_])
 @pytest.mark.parametrize("name", ["show", *Refresh._fields])
 def test_flags_are_bools(name: str, flag: Any) -> None:
     image = image_of(16, 16)
@@ -262,11 +263,12 @@ def test_flags_are_bools(name: str, flag: Any) -> None:
     with pytest.raises(ValueError, match="True or False"):
         encode_given_state(first.state, image, q_index=20, **choices)
     second = encode_given_state(first.state, image, q_index=20)
-    frame = parse(first.state, second.data)
     field = name if name == "show" else f"refresh_{name}"
-    wrong = frame._replace(header=frame.header._replace(**{field: flag}))
-    with pytest.raises(ValueError, match="True or False"):
-        rebase(first.state, image, wrong, first.state)
+    for data in (first.data, second.data):
+        frame = parse(first.state, data)
+        wrong = frame._replace(header=frame.header._replace(**{field: flag}))
+        with pytest.raises(ValueError, match="True or False"):
+            rebase(first.state, image, wrong, first.state)
 
 
 def wrong_efforts() -> dict[str, Effort]:
@@ -314,6 +316,18 @@ def test_the_ends_of_the_ranges_are_encoded() -> None:
         _check(state, encode_given_state(state, images[1], q_index=9, effort=effort), images[1])
 
 
+def test_the_highest_dead_zone_leaves_least() -> None:
+    """At the coarsest steps too, where so many of them are more than any coefficient has."""
+    images = moving_images(64, 48, 2)
+    state = encode_key_frame(images[0], q_index=20).state
+    made = encode_given_state(state, images[1], q_index=127)
+    sizes = [
+        len(rebase(state, images[1], made.data, state, tuning=Tuning(dead_zone=zone)).data)
+        for zone in (0, 10, HEAVIEST)
+    ]
+    assert sizes == sorted(sizes, reverse=True) and sizes[0] > sizes[2]
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -331,7 +345,7 @@ def test_a_state_has_whole_numbers(change: dict[str, Any]) -> None:
         replace(state, **change)
 
 
-@pytest.mark.parametrize("flag", [7, None, 1])
+@pytest.mark.parametrize("flag", [7, None, 1, np.True_])
 def test_a_state_has_flags(flag: Any) -> None:
     state = encode_key_frame(image_of(32, 16), q_index=20).state
     for part, name in (

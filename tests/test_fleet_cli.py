@@ -117,6 +117,28 @@ def test_a_damaged_line_is_told_and_the_rest_is_shown(film: World, state: Path) 
     assert not list((state / "clusters").iterdir())
 
 
+def test_damage_is_told_while_a_log_is_followed(state: Path) -> None:
+    """With the line's number in the file, whenever it came."""
+    world = run_fleet()
+    alive = ClusterFolder.create("alive", started=time.time())
+    alive.write(world.entries)
+    following = subprocess.Popen(
+        [*COMMAND, "logs", "alive", "--follow"],
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert following.stdout is not None and following.stderr is not None
+    lines = (state / "clusters" / "alive" / "events.jsonl").read_text().count("\n")
+    for _ in range(lines):
+        following.stdout.readline()
+    damage_log(state, "alive", "[1, 2]")
+    told = following.stderr.readline()
+    following.kill()
+    following.communicate()
+    assert f"line {lines + 1} is not of an event log" in told
+
+
 def test_a_damaged_card_is_told_and_the_others_are_shown(film: World, state: Path) -> None:
     card = abandon("dead", run_fleet()).path / "cluster.json"
     card.write_text("{")

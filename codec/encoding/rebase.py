@@ -63,6 +63,7 @@ def rebase(
         if not frame:
             return Encoded(frame, state)
         frame = parse(source_state, frame)
+    frame.header.check_flags()
     if frame.header.key_frame:
         data = serialize(state, frame)
         return Encoded(data, decode(state, data)[0])
@@ -71,7 +72,6 @@ def rebase(
         raise ValueError(
             "an inter frame can only be rebased from one state to another with pictures"
         )
-    frame.header.check_flags()
     header, segmentation = _header_for(state, frame, source_state)
     macroblocks = _with_segments(frame.macroblocks, segmentation)
     if tuning is None:

@@ -155,8 +155,9 @@ def new_residual_coder(
     ):
         steps[:, block_type] = quantizers[:, ac, np.newaxis]
         steps[:, block_type, 0] = quantizers[:, dc]
-    thresholds = np.maximum(np.ceil(steps * tuning.dead_zone), 1).astype(np.int16)
-    thresholds[:, Y_AFTER_Y2, 0] = np.iinfo(np.int16).max
+    most = np.iinfo(np.int16).max
+    thresholds = np.clip(np.ceil(steps * tuning.dead_zone), 1, most).astype(np.int16)
+    thresholds[:, Y_AFTER_Y2, 0] = most
     weight = tuning.rate_weight
     multipliers = [
         (rate_multiplier(step, weight), rate_multiplier(step, weight * tuning.intra_weight))

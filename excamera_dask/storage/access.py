@@ -188,7 +188,7 @@ def find_access() -> Access:
 def environment_key() -> tuple[tuple[str, str], ...]:
     """The part of the environment on which `find_access` depends."""
     return tuple(
-        sorted((k, v) for k, v in os.environ.items() if k.startswith("AWS_") or k == "HOME")
+        sorted((k, v) for k, v in os.environ.items() if v and (k.startswith("AWS_") or k == "HOME"))
     )
 
 

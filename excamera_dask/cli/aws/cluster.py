@@ -94,12 +94,12 @@ def logs(name: str, follow: bool, worker: str | None, as_json: bool) -> None:
             if worker is None or _concerns(record, worker):
                 found += 1
                 _print_record(record, began, as_json)
+        damage.tell()
         if not follow or not alive:
             break
         sys.stdout.flush()
         time.sleep(POLL)
         folder = ClusterFolder.open(name)
-    damage.tell()
     if worker is not None and not found:
         raise Failure(f"{name}: its log has no worker {worker}")
 
@@ -193,6 +193,7 @@ class _Damage:
     def __init__(self, folder: ClusterFolder) -> None:
         self._name = folder.card.name
         self._errors: list[EventLogError] = []
+        self._told = 0
 
     def __call__(self, error: EventLogError) -> None:
         self._errors.append(error)
@@ -201,8 +202,9 @@ class _Damage:
         return f"its log is damaged, lines left out: {len(self._errors)}; {self._errors[0]}"
 
     def tell(self) -> None:
-        """Say so, if there is any."""
-        if self._errors:
+        """Say so, if there is any more than was said."""
+        if len(self._errors) > self._told:
+            self._told = len(self._errors)
             notice(f"{self._name}: {self}")
 
     def to_json(self) -> str | None:

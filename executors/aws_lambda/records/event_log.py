@@ -164,10 +164,9 @@ class LogReader:
     def __init__(self, folder: Path, on_damage: OnDamage = refuse) -> None:
         self.folder = folder
         self._on_damage = on_damage
-        self._path: Path | None = None
         self._identity: int | None = None
         self._offset = 0
-        self._started = False
+        self._lines = 0
 
     def read(self) -> list[Record]:
         """The whole lines that have come since the last call."""
@@ -176,11 +175,14 @@ class LogReader:
             with path.open("rb") as file:
                 if self._identity != os.fstat(file.fileno()).st_ino:
                     self._identity, self._offset = os.fstat(file.fileno()).st_ino, 0
+                    self._lines = 0
                 file.seek(self._offset)
                 data = file.read()
             whole = data[: data.rfind(b"\n") + 1]
             self._offset += len(whole)
-            found += _records(whole.splitlines(keepends=True), path, self._on_damage)
+            lines = whole.splitlines(keepends=True)
+            found += _records(lines, path, self._on_damage, self._lines)
+            self._lines += len(lines)
         return found
 
     def _unread(self) -> list[Path]:
@@ -192,8 +194,10 @@ class LogReader:
         return files
 
 
-def _records(lines: Iterable[bytes], path: Path, on_damage: OnDamage) -> Iterator[Record]:
-    for number, line in enumerate(lines, 1):
+def _records(
+    lines: Iterable[bytes], path: Path, on_damage: OnDamage, before: int = 0
+) -> Iterator[Record]:
+    for number, line in enumerate(lines, before + 1):
         if not line.endswith(b"\n"):
             return  # still being written, or cut short
         if line == b"\n":
