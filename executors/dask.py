@@ -419,15 +419,19 @@ def _run_again(
 
 
 def _look_after(again: list[Key], dask_scheduler: Any = None) -> tuple[int, int]:
-    """Workers that take tasks, and those that pause; of the tasks that run `again` elsewhere, those for which there is no
-    elsewhere any more run anywhere. Runs on the scheduler."""
+    """Workers that take tasks or run some, and those that pause; tasks that run `again` elsewhere run anywhere where there is
+    no elsewhere any more. Runs on the scheduler."""
     found = [dask_scheduler.tasks[key] for key in again if key in dask_scheduler.tasks]
     stranded = [task for task in found if task.state == "no-worker" and task.worker_restrictions]
     for task in stranded:
         task.worker_restrictions = None
     if stranded:
         dask_scheduler.transitions({task.key: "processing" for task in stranded}, "try-anywhere")
-    running = len(dask_scheduler.running)
+    running = sum(
+        worker in dask_scheduler.running
+        or bool(worker.executing)  # a paused one ends what it has begun
+        for worker in dask_scheduler.workers.values()
+    )
     return running, len(dask_scheduler.workers) - running
 
 

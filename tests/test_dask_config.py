@@ -185,6 +185,10 @@ def test_processes_that_say_why_they_end_are_believed(tmp_path: Path) -> None:
     [
         ("import sys; sys.exit(3)", r"ends the process that imports it \(exit status 3\)"),
         ("import os; os._exit(0)", r"ends the process that imports it \(exit status 0\)"),
+        (
+            "import os; os.close(1); os._exit(0)",
+            r"ends the process that imports it \(exit status 0\)",
+        ),
         ("def (", r"is no Python \(invalid syntax, line 1 of .*preload\.py\)"),
     ],
 )
@@ -201,13 +205,42 @@ def test_a_preload_that_no_process_survives_is_named(
         open_executor("local", workers=1)
 
 
+def test_a_package_that_no_process_survives_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the preload is a module of it, which cannot be looked for without importing the package."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for package, source in (
+        ("ending", "import sys; sys.exit(3)"),
+        ("failing", "raise RuntimeError"),
+    ):
+        (tmp_path / package).mkdir()
+        (tmp_path / package / "__init__.py").write_text(source)
+        (tmp_path / package / "part.py").write_text("")
+    with (
+        dask.config.set({"distributed.worker.preload": ["ending.part"]}),
+        pytest.raises(InvalidExecutor, match=r"ends the process that imports it \(exit status 3\)"),
+    ):
+        require_usable("worker")
+    with dask.config.set({"distributed.worker.preload": ["failing.part"]}):
+        require_usable("worker")  # Dask tells that
+
+
 def test_preloads_that_are_right_are_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file, a module that only this process's path has, a built-in one, a script, one that hands on what it says."""
     monkeypatch.syspath_prepend(str(tmp_path))
     (tmp_path / "a_module.py").write_text("import sys; print('hello', file=sys.stdout)")
-    preloads = [str(tmp_path / "a_module.py"), "a_module", "sys", "import os; os.getpid()"]
+    (tmp_path / "daemon.py").write_text(
+        "import os, subprocess, sys\nos.dup2(os.open(os.devnull, os.O_WRONLY), 1)\n"
+        "subprocess.Popen(['sleep', '300'])\n"
+    )
+    began = time.monotonic()
+    preloads = [
+        str(tmp_path / "a_module.py"), "a_module", "sys", "import os; os.getpid()", "daemon", "xml.dom",
+    ]  # fmt: skip
     with dask.config.set({"distributed.worker.preload": preloads}):
         require_usable("worker")
+    assert time.monotonic() - began < 55, "what a preload has started was waited for"
 
 
 @pytest.mark.parametrize("spec", ["local", "lambda"])

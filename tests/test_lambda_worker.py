@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import tempfile
 import threading
 import time
 
@@ -12,7 +13,7 @@ import pytest
 from distributed import Client, Scheduler
 from distributed.core import Status
 
-from executors.aws_lambda.worker import Worker
+from executors.aws_lambda.worker import ReadableSpill, Worker
 
 HELD_UP = 5.0
 """Seconds; two at once wait for 30."""
@@ -62,6 +63,27 @@ def test_who_stops_waiting_stops_nothing() -> None:
             return worker.status
 
     assert asyncio.run(leave_early()) is Status.closed
+
+
+def test_what_lies_on_disk_can_be_read_beside_what_cannot_go_there() -> None:
+    """What is read moves into memory, and something goes to disk for it; here that has no pickle."""
+    spill = ReadableSpill(str(tempfile.mkdtemp()), target=2_000_000)
+    spill["on disk"] = bytes(1_500_000)
+    spill["other"] = bytes(1_500_000)
+    assert "on disk" in spill.slow
+    spill["unpicklable"] = Unpicklable()
+    del spill["other"]
+    assert spill["on disk"] == bytes(1_500_000)
+
+
+class Unpicklable:
+    """A large one."""
+
+    def __sizeof__(self) -> int:
+        return 1_000_000
+
+    def __reduce__(self) -> tuple[object, ...]:
+        raise ValueError("no pickle of this")
 
 
 BLOCK = 5_000_000

@@ -13,10 +13,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import dask
 import pytest
 from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
+from distributed import get_worker
 from test_api import write_film
 
 import excamera_dask
@@ -148,6 +150,23 @@ def test_workers_that_all_pause_are_given_up_too() -> None:
             time.sleep(0.2)
         with pytest.raises(NoWorkers, match=r"all 1 workers of .* have paused for want of memory"):
             executor.run(graph, list(graph), print)
+
+
+def test_paused_workers_that_end_what_they_have_begun_are_waited_for() -> None:
+    """They take nothing new, but the task of each may be the last."""
+    graph = {("a", 1): (_paused_for, 12)}
+    with dask.config.set({TIMEOUT: "4s"}), open_executor("local", workers=1) as executor:
+        results: list[Any] = []
+        executor.run(graph, list(graph), lambda key, result: results.append(result))
+        assert results == ["paused"]
+
+
+def _paused_for(seconds: float) -> str:
+    memory = get_worker().memory_manager
+    before, memory.memory_pause_fraction = memory.memory_pause_fraction, 0.0001
+    time.sleep(seconds)
+    memory.memory_pause_fraction = before
+    return str(get_worker().status.name)
 
 
 def test_a_scheduler_that_waits_less_says_which_option_that_is(cluster: Cluster) -> None:

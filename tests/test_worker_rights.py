@@ -399,6 +399,17 @@ def test_a_worker_that_has_given_a_task_away_says_no_more_of_it() -> None:
         assert guard.refusal(dict(given)) is not None
 
 
+def test_what_comes_after_a_request_to_give_it_away_is_the_workers() -> None:
+    """The answer to the request may cross the task on its way back, which Dask takes for none."""
+    guard = registered()
+    guard.hear([run_of("x", 1), {"op": "steal-request", "key": "x", "stimulus_id": "steal-1"}])
+    guard.hear([{"op": "free-keys", "keys": ["x"], "stimulus_id": "s"}, run_of("x", 2)])
+    given = {"op": "steal-response", "key": "x", "state": "ready", "stimulus_id": "steal-1"}
+    assert guard.refusal(given) is None
+    assert guard.refusal(finished(run_id=2)) is None
+    assert guard.refusal(finished(run_id=1)) is not None
+
+
 def test_a_worker_has_copies_of_what_it_was_told_to_fetch() -> None:
     guard = registered()
     guard.hear(

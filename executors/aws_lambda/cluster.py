@@ -306,7 +306,7 @@ class LambdaCluster(ScalableCluster):
     @property
     def worker_threads(self) -> int:
         """Tasks that one worker runs at once."""
-        return int(self._options["worker_options"].get("nthreads") or 1)
+        return self._options.threads
 
     @property
     def room(self) -> float:

@@ -41,6 +41,11 @@ class Wanted:
         """Which relays."""
         return self._of(RelaySpec)
 
+    @property
+    def threads(self) -> int:
+        """Tasks that one worker runs at once."""
+        return int(self["worker_options"].get("nthreads") or 1)
+
     def _of(self, kind: type[Spec]) -> Spec:
         return kind(**{field.name: self[field.name] for field in fields(kind)})
 
@@ -58,7 +63,7 @@ class Wanted:
             "budget": self["budget"],
             "appear_timeout": self["start_timeout"],
             "deadline_margin": self["margin"],
-            "threads": int(self["worker_options"].get("nthreads", 1)),
+            "threads": self.threads,
             "prefix": prefix,
         }
         return FleetSettings(**{**options, **self["fleet_options"]})

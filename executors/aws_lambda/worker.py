@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 import distributed
-from distributed.spill import MaxSpillExceeded, SpillBuffer
+from distributed.spill import MaxSpillExceeded, PickleError, SpillBuffer
 
 
 class ReadableSpill(SpillBuffer):
@@ -18,7 +18,7 @@ class ReadableSpill(SpillBuffer):
     def __getitem__(self, key: Any) -> Any:
         try:
             return super().__getitem__(key)
-        except (MaxSpillExceeded, OSError):
+        except (MaxSpillExceeded, PickleError, OSError):
             if key not in self.fast:
                 raise
             return self.fast[key]

@@ -15,7 +15,8 @@ class Assignments:
     def __init__(self) -> None:
         self._runs: dict[int, Hashable] = {}
         self._copies: set[Hashable] = set()
-        self._steals: set[tuple[Hashable, str]] = set()
+        # the runs that are meant: what is given to the worker after it was asked is its own
+        self._steals: dict[tuple[Hashable, str], frozenset[int]] = {}
 
     def hear(self, message: Mapping[str, Any]) -> None:
         """What the scheduler says to the worker."""
@@ -30,7 +31,9 @@ class Assignments:
         elif op == "free-keys":
             self._copies.difference_update(message["keys"])
         elif op == "steal-request":
-            self._steals.add((message["key"], message["stimulus_id"]))
+            key = message["key"]
+            runs = frozenset(run for run, other in self._runs.items() if other == key)
+            self._steals[key, message["stimulus_id"]] = runs
 
     def runs(self, key: Hashable, run: int) -> bool:
         """Whether that run of a task is the worker's."""
@@ -45,10 +48,11 @@ class Assignments:
         return [key for key in keys if key in self._copies]
 
     def gives(self, key: Hashable, stimulus: str, state: str | None) -> bool:
-        """Whether the worker was asked to give a task away; once it has, its runs are another's."""
-        if (key, stimulus) not in self._steals:
+        """Whether the worker was asked to give a task away; once it has, the runs that it had then are another's."""
+        runs = self._steals.pop((key, stimulus), None)
+        if runs is None:
             return False
-        self._steals.discard((key, stimulus))
         if state in GIVEN_AWAY:
-            self._runs = {run: other for run, other in self._runs.items() if other != key}
+            for run in runs:
+                self._runs.pop(run, None)
         return True

@@ -121,7 +121,11 @@ class RelayServer:
         self._begin(self._connect_bulk(accepted, bulk))
 
     async def _connect_bulk(self, accepted: socket.socket, bulk: Connection) -> None:
-        await self.loop.connect_accepted_socket(lambda: _Connected(self, bulk), accepted)
+        try:
+            await self.loop.connect_accepted_socket(lambda: _Connected(self, bulk), accepted)
+        except OSError:
+            accepted.close()
+            self.core.disconnect(bulk, "it was lost at once", self.loop.time())
 
     def refused(self, kind: str, address: Any, error: Exception) -> None:
         """Count a connection that did not come to its hello."""
