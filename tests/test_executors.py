@@ -266,13 +266,13 @@ def test_a_failing_callback_ends_the_run(executor: Executor) -> None:
 
 
 def test_cancel(executor: Executor) -> None:
-    tasks = {("slow", i): (slow, i, 0.05) for i in range(400)}
+    tasks = {("slow", i): (slow, i, 0.2) for i in range(400)}
     timer = threading.Timer(0.4, executor.cancel)
     timer.start()
     begin = time.monotonic()
     with pytest.raises(Cancelled):
         collect(executor, graph_of(slow=tasks), list(tasks))
-    assert time.monotonic() - begin < 5
+    assert time.monotonic() - begin < 15  # all of them would take 40
     assert_usable(executor)
 
 
@@ -439,7 +439,7 @@ def test_addresses_that_cannot_work_are_refused_at_once(address: str, reason: st
     began = time.monotonic()
     with pytest.raises(InvalidExecutor, match=reason):
         open_executor(address)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 9  # it would be tried for 10
 
 
 def test_errors_pickle() -> None:

@@ -98,7 +98,7 @@ def test_a_controllers_link_comes_back_whoever_had_the_port_meanwhile(meanwhile:
                 while states != [False, True]:
                     await asyncio.sleep(0.02)
             worker = Link(address, AUTHORITY.issue("w"), LinkOptions.make(**QUICK))
-            await worker.connect()
+            await worker.connect(timeout=20)
             await worker.open("desk", 5.0)
             assert await arrived.get() == "w", "its names are registered again"
             await worker.close()
@@ -138,7 +138,9 @@ def test_a_relay_that_stands_still_is_lost_and_found() -> None:
         link.on_state.append(states.append)
         await link.connect(timeout=20)
         os.kill(relay.pid, signal.SIGSTOP)
-        await asyncio.sleep(2.0)
+        while not states:
+            await asyncio.sleep(0.02)
+        await asyncio.sleep(1.0)
         assert states == [False] and not link.closed.done()
         os.kill(relay.pid, signal.SIGCONT)
         async with asyncio.timeout(10):

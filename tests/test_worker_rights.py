@@ -19,7 +19,7 @@ from distributed.comm import CommClosedError, connect, listen
 from distributed.core import error_message
 from distributed.protocol.pickle import dumps
 from distributed.protocol.serialize import Serialized, ToPickle, serialize, to_serialize
-from peak_memory import peak_memory
+from peak_memory import forget_peak, peak_memory
 from rendezvous_relay import Served, run, serving
 
 import codec.errors
@@ -900,6 +900,7 @@ CONTROL = [
     ],
 )
 def test_an_error_that_ends_more_than_its_task_arrives_as_text(data: bytes) -> None:
+    forget_peak()
     before = peak_memory()
     kept = Serialized(*serialize(to_serialize(data)))
     read = pickle.loads(read_error(kept, "the text"))
@@ -908,6 +909,7 @@ def test_an_error_that_ends_more_than_its_task_arrives_as_text(data: bytes) -> N
 
 
 def test_a_warning_of_few_bytes_takes_little_memory() -> None:
+    forget_peak()
     before = peak_memory()
     told = read_warning({"message": b"\x80\x04Nr\xff\xff\xff\xff.", "category": b""})
     assert "no text" in pickle.loads(told["message"])
