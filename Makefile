@@ -19,7 +19,7 @@ help:
 $(BIN)/python:
 	@sh .ci/venv $(VENV)
 
-$(VENV)/.runtime: pyproject.toml | $(BIN)/python
+$(VENV)/.runtime: pyproject.toml excamera_dask/version.py | $(BIN)/python
 	@echo "excamera: installing into $(VENV) (once)" >&2
 	@$(PIP) install --quiet --editable .
 	@touch $@

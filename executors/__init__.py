@@ -27,21 +27,9 @@ if TYPE_CHECKING:
     from executors.tries import TryElsewhere
     from executors.waiting import NoWorkers
 
-_HOMES = {
-    "Cancelled": "executors.base",
-    "Counts": "executors.base",
-    "Executor": "executors.base",
-    "ExecutorError": "executors.base",
-    "Graph": "executors.base",
-    "InvalidExecutor": "executors.base",
-    "InvalidResult": "executors.base",
-    "Key": "executors.base",
+_ELSEWHERE = {
     "NoWorkers": "executors.waiting",
-    "OnCounts": "executors.base",
-    "OnResult": "executors.base",
     "TryElsewhere": "executors.tries",
-    "WorkerLost": "executors.base",
-    "WrongUse": "executors.base",
     "open_executor": "executors.open",
 }
 
@@ -67,6 +55,6 @@ __distribution__ = "excamera-dask"  # whose file this is: others have packages o
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in __all__:
         raise AttributeError(f"module 'executors' has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+    return getattr(import_module(_ELSEWHERE.get(name, "executors.base")), name)

@@ -43,12 +43,10 @@ def require_handlers(client: Client) -> None:
     """Raises InvalidExecutor where the scheduler refuses what every job asks of it."""
     who = f"the scheduler at {client.scheduler_info(n_workers=0)['address']}"
     blocked = _on_scheduler(client, _blocked)
-    if isinstance(
-        blocked, BaseException
-    ):  # what else is wrong with it is told by whoever asks next
+    if isinstance(blocked, BaseException):
         if is_blocked(blocked):
             raise InvalidExecutor(f"{who}: {BLOCKED}")
-        return
+        return  # what else is wrong with it is told by whoever asks next
     needed = [handler for handler in ASKED if handler in blocked]
     if needed:
         raise InvalidExecutor(f"{who}: {REFUSES.format(' and '.join(needed))}")

@@ -289,7 +289,9 @@ class CoordinatorUnderFire:
         self.now += 0.01
         try:
             first = isinstance(message, dict) and message.get("op") == "connected"
-            event = (read_connected if first else read_message)(message, name, self.now)
+            event = (
+                read_connected(message, name) if first else read_message(message, name, self.now)
+            )
         except InvalidMessage:
             return message
         self.fleet.handle(event, self.now)

@@ -23,7 +23,7 @@ from executors.aws_lambda.fleet import (
 )
 from executors.aws_lambda.fleet import actions as act
 from executors.aws_lambda.fleet import events as ev
-from executors.aws_lambda.fleet.breaker import CutShort, kind_of_error
+from executors.aws_lambda.fleet.breaker import Tally, kind_of_error
 from executors.aws_lambda.fleet.pacing import TokenBucket, jitter, pause
 from executors.aws_lambda.fleet.pricing import dearest, regions
 from executors.aws_lambda.fleet.slots import Slots
@@ -594,7 +594,7 @@ def test_a_task_longer_than_any_worker_is_blamed_however_late_each_gets_it(
 
 
 def test_a_task_that_ended_is_forgotten_as_one_that_was_cut_short() -> None:
-    cut_short = CutShort(remembered=2)
+    cut_short = Tally(remembered=2)
     assert cut_short.add("a", 20.0) == 20.0 and cut_short.add("a", 5.0) == 25.0
     cut_short.forget("a")
     assert cut_short.add("a", 1.0) == 1.0

@@ -283,7 +283,7 @@ CONNECTED = {
 
 
 def test_messages_become_events() -> None:
-    assert read_connected(CONNECTED, "w", 1001.0) == events.Connected(
+    assert read_connected(CONNECTED, "w") == events.Connected(
         at=1000.0, clock="w", name="w", request_id="r", log_stream="s", cold=True, memory=512, remaining=60.0,
     )  # fmt: skip
     assert read_versions(CONNECTED) == {"dask": "1"}
@@ -302,7 +302,7 @@ def test_messages_become_events() -> None:
 )  # fmt: skip
 def test_a_false_first_message_is_refused(change: dict[str, Any]) -> None:
     with pytest.raises(InvalidMessage):
-        read_connected({**CONNECTED, **change}, "w", 1001.0)
+        read_connected({**CONNECTED, **change}, "w")
 
 
 PLAIN = st.recursive(
@@ -327,7 +327,7 @@ def test_garbage_is_refused_or_harmless(messages: list[Any]) -> None:
     wanted = fleet.handle(events.TargetChanged(1, at=1000.0))
     (name,) = [action.name for action in wanted if isinstance(action, actions.Invoke)]
     fleet.handle(events.Invoked(name=name, at=1000.0))
-    fleet.handle(read_connected({**CONNECTED, "invocation": name}, name, 1000.0), 1000.0)
+    fleet.handle(read_connected({**CONNECTED, "invocation": name}, name), 1000.0)
     for number, told in enumerate(messages):
         try:
             fleet.handle(read_message(told, name, 1001.0 + number))

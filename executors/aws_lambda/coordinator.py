@@ -202,7 +202,7 @@ class Coordinator:
         name = comm.peer_address.rpartition("/")[2]
         try:
             told = await comm.read()
-            connected = read_connected(told, name, now())
+            connected = read_connected(told, name)
             self._take_control(name, comm)
             self.feed(connected)
             self._check_versions(name, read_versions(told))

@@ -29,8 +29,8 @@ def key_text(key: Any) -> str:
     return str(key)[:LONGEST_NAME]
 
 
-def read_connected(told: Any, name: str, at: float) -> events.Connected:
-    """The first message of the worker `name`, heard at `at`. Raises InvalidMessage."""
+def read_connected(told: Any, name: str) -> events.Connected:
+    """The first message of the worker `name`. Raises InvalidMessage."""
     if not isinstance(told, dict) or told.get("op") != "connected":
         raise InvalidMessage("a control stream that does not begin with who it is")
     if told.get("invocation") != name:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any, TypeVar
@@ -11,25 +10,22 @@ from executors.aws_lambda.backend import Backend, FunctionSpec
 from executors.aws_lambda.config import setting
 from executors.aws_lambda.deploy.versions import installed
 from executors.aws_lambda.fleet import FleetSettings
+from executors.aws_lambda.option_values import check_names
 from executors.aws_lambda.options import TABLE
 from executors.aws_lambda.relays import RelaySpec
 
 Spec = TypeVar("Spec", FunctionSpec, RelaySpec)
 
 
-class Wanted:
+class Wanted(dict[str, Any]):
     """The options of `options.TABLE`, each checked, by name. Raises InvalidOption, TypeError for one that there is not."""
 
     def __init__(self, given: Mapping[str, Any]) -> None:
-        for name in given:
-            if name not in TABLE:
-                close = difflib.get_close_matches(name, TABLE, 1)
-                hint = f"; did you mean {close[0]!r}?" if close else ""
-                raise TypeError(f"LambdaCluster got an unexpected keyword argument {name!r}{hint}")
-        self._values = {name: _value(name, given) for name in TABLE}
-
-    def __getitem__(self, name: str) -> Any:
-        return self._values[name]
+        try:
+            check_names("LambdaCluster", given, TABLE)
+        except ValueError as error:
+            raise TypeError(f"unexpected keyword argument: {error}") from None
+        super().__init__({name: _value(name, given) for name in TABLE})
 
     @property
     def function(self) -> FunctionSpec:

@@ -28,7 +28,7 @@ class Owner(Protocol):
     core: LinkCore
     bulk: BulkConnection | None
 
-    def bulk_lost(self, bulk: BulkConnection, error: Exception | None = None) -> None: ...
+    def bulk_lost(self, bulk: BulkConnection) -> None: ...
     def tell_streams(self) -> None: ...
     def flush(self) -> None: ...
 
@@ -56,8 +56,8 @@ class BulkConnection(asyncio.BufferedProtocol):
                 await link.loop.create_connection(lambda: self, link.relay.host, link.relay.port)
                 self.transport.write(f.BULK_MAGIC + link.core.bulk.token)
                 await self._answered.wait()
-        except (OSError, TimeoutError) as error:
-            link.bulk_lost(self, error)
+        except (OSError, TimeoutError):
+            link.bulk_lost(self)
 
     def abort(self) -> None:
         """Close the connection at once."""
@@ -74,7 +74,7 @@ class BulkConnection(asyncio.BufferedProtocol):
             return
         silence = max(self.link.options.silence, 3 * self.link.core.bulk.relay_pings)
         if self.is_up and now - self.heard >= silence:
-            self.link.bulk_lost(self, TimeoutError("the relay is silent"))
+            self.link.bulk_lost(self)
 
     def send(self) -> None:
         """Hand sealed frames to the socket while it takes them."""
@@ -99,8 +99,8 @@ class BulkConnection(asyncio.BufferedProtocol):
         end = self._filled + nbytes
         try:
             taken = link.core.bulk.receive(self._buffer[:end])
-        except ProtocolError as error:
-            link.bulk_lost(self, error)
+        except ProtocolError:
+            link.bulk_lost(self)
             return
         if link.core.bulk.state is BulkState.UP and not self.is_up:
             self.is_up = True
@@ -119,7 +119,7 @@ class BulkConnection(asyncio.BufferedProtocol):
         return None
 
     def connection_lost(self, error: Exception | None) -> None:
-        self.link.bulk_lost(self, error)
+        self.link.bulk_lost(self)
 
     def pause_writing(self) -> None:
         self.writable = False

@@ -243,7 +243,7 @@ class Link:
         if not self._closing and self._reconnecting is None:
             self._reconnecting = self.loop.create_task(self._reconnect())
 
-    def lost(self, protocol: TlsConnection, error: Exception | None) -> None:
+    def lost(self, protocol: TlsConnection) -> None:
         """The connection has ended."""
         if protocol is not self._protocol:
             return
@@ -268,7 +268,7 @@ class Link:
         if bulk is not None:
             bulk.abort()
 
-    def bulk_lost(self, bulk: BulkConnection, error: Exception | None = None) -> None:
+    def bulk_lost(self, bulk: BulkConnection) -> None:
         """It has ended: without it the link goes on over TLS if it never came up, else it connects anew."""
         if bulk is not self.bulk:
             return
@@ -285,7 +285,7 @@ class Link:
             self.core.bulk.least = 0
         if was_up and self._protocol is not None:
             self._protocol.transport.abort()
-            self.lost(self._protocol, error)
+            self.lost(self._protocol)
         elif not was_up:
             self.core.bulk.failed()
             self.flush()
@@ -383,7 +383,7 @@ class Link:
                 "relay %s has been silent for %.1f s", self.relay, now - self.core.line.heard
             )
             protocol.transport.abort()
-            self.lost(protocol, None)
+            self.lost(protocol)
         if self.bulk is not None:
             self.bulk.tick(now, late)
         self.core.tick(now, self.options.resume_timeout)

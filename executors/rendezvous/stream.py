@@ -1,4 +1,4 @@
-"""A byte stream to a peer, as coroutines: one end of a `StreamEnd` on a link."""
+"""A byte stream to a peer, as coroutines around a `StreamEnd` of a link."""
 
 from __future__ import annotations
 

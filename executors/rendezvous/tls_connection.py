@@ -13,7 +13,7 @@ class Receiver(Protocol):
     """The link whose connection it is."""
 
     def received(self, protocol: TlsConnection, data: memoryview) -> None: ...
-    def lost(self, protocol: TlsConnection, error: Exception | None) -> None: ...
+    def lost(self, protocol: TlsConnection) -> None: ...
     def flush(self) -> None: ...
 
 
@@ -44,7 +44,7 @@ class TlsConnection(asyncio.BufferedProtocol):
         return None
 
     def connection_lost(self, error: Exception | None) -> None:
-        self.link.lost(self, error)
+        self.link.lost(self)
 
     def pause_writing(self) -> None:
         self.writable = False

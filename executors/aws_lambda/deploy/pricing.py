@@ -13,7 +13,6 @@ S3_READ = 0.0004 / 1000
 """Dollars a GET or HEAD request."""
 S3_WRITE = 0.005 / 1000
 """Dollars a PUT, COPY, POST or LIST request, parts of uploads included."""
-S3_GB_MONTH = 0.023
 INTERNET_GB = 0.09
 """Dollars a GB out of AWS; what comes in is free, and so is S3 to Lambda in one region."""
 REGIONAL_GB = 0.01
@@ -21,8 +20,6 @@ REGIONAL_GB = 0.01
 PUBLIC_ADDRESS_HOUR = 0.005
 LOG_GB = 0.50
 """Dollars a GB of log taken in."""
-IMAGE_GB_MONTH = 0.10
-"""Dollars a GB of image that lies in ECR for a month."""
 
 INSTANCE_HOUR: dict[str, float] = {
     "c7g.medium": 0.0363,

@@ -13,8 +13,6 @@ RAMP = 1000
 """Execution environments that a function may gain ..."""
 RAMP_SECONDS = 10.0
 """... in this time, in every region (AWS Lambda developer guide, "Lambda scaling behavior")."""
-KEPT_UNRESERVED = 100
-"""Invocations that Lambda always leaves to functions without a reservation."""
 QUOTA_CODE = "L-B99A9384"
 """Service Quotas' name of Lambda's "Concurrent executions"."""
 

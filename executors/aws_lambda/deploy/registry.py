@@ -10,7 +10,6 @@ import botocore.exceptions as failures
 
 from executors.aws_lambda.deploy.session import code_of
 
-REPOSITORY = "excamera"
 MARK = {"excamera:made-by": "excamera lambda"}
 """The tag of everything that is made here; what does not carry it is never deleted."""
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from executors.aws_lambda.fleet import actions as act
 from executors.aws_lambda.fleet import events as ev
-from executors.aws_lambda.fleet.breaker import Breaker, Crashes, CutShort, RetryLimit
+from executors.aws_lambda.fleet.breaker import Breaker, RetryLimit, Tally
 from executors.aws_lambda.fleet.errors import UnknownPrice
 from executors.aws_lambda.fleet.events import detail_of
 from executors.aws_lambda.fleet.invocation import Invocation, Roster, Task
@@ -55,8 +55,8 @@ class Books:
         )
         self.breaker = Breaker(settings.breaker)
         self.retries = RetryLimit(settings.retry_window)
-        self.crashes = Crashes()
-        self.cut_short = CutShort()
+        self.crashes = Tally()  # workers that died while they ran a task
+        self.cut_short = Tally()  # seconds that one ran before the time of its worker was up
         self.unheard = 0
         """Invocations that Lambda has accepted, as far as is known, and nothing was heard of yet."""
         self.unheard_since = 0.0
@@ -316,17 +316,16 @@ class Books:
             if task.repeatable:
                 self.stragglers.add_cut(task.stage, self.now - task.since)
         one.tasks.clear()
-        if one.started_at is not None and one.ended_at is None and one.ghost_until is None:
+        if one.ended_at is None and one.ghost_until is None:
             one.ended_at = self.now
-            self.ledger.stop(one.started_at, self.now)
-        elif one.ended_at is None and one.ghost_until is None:
-            one.ended_at = self.now
+            if one.started_at is not None:
+                self.ledger.stop(one.started_at, self.now)
         wrong = state in (State.LOST, State.FAILED, State.EXPIRED) and one.slot_held
         if not wrong:
             self.free_slot(one)
             return
         if blamed is not None and one.ready_at is not None:
-            again = self.crashes.note(blamed) - 1  # how often is the scheduler's to bound
+            again = int(self.crashes.add(blamed, 1)) - 1  # how often is the scheduler's to bound
         else:
             self.slots.fail(one.slot, self.now)
             again = self.slots.failures(one.slot, self.now) - (1 if state is State.LOST else 0)
@@ -353,15 +352,14 @@ class Books:
         to: State | None,
         detail: dict[str, Any],
     ) -> None:
-        name = request_id = None
-        if one is not None:
-            name, request_id = one.name, one.request_id
-        kind = type(event).__name__
-        self.do(
-            act.LogEntry(
-                event.at, event.clock, self.now, name, origin, to, kind, detail, request_id
-            )
-        )
+        self._log(event.at, event.clock, one, origin, to, type(event).__name__, detail)
+
+    def _log(
+        self, at: float, clock: str, one: Invocation | None, origin: State | None, to: State | None,
+        kind: str, detail: dict[str, Any],
+    ) -> None:  # fmt: skip
+        name, request_id = (None, None) if one is None else (one.name, one.request_id)
+        self.do(act.LogEntry(at, clock, self.now, name, origin, to, kind, detail, request_id))
 
     def note(self, one: Invocation, event: ev.InvocationEvent) -> None:
         """A line for what is worth knowing, but changes no state."""
@@ -369,12 +367,7 @@ class Books:
 
     def log_born(self, one: Invocation) -> None:
         """The first line of an invocation."""
-        detail = {"slot": one.slot}
-        self.do(
-            act.LogEntry(
-                self.now, ev.COORDINATOR, self.now, one.name, None, one.state, "Invoke", detail
-            )
-        )
+        self._log(self.now, ev.COORDINATOR, one, None, one.state, "Invoke", {"slot": one.slot})
 
     def tell(self, text: str) -> None:
         """A line for the user, and for the log."""
@@ -383,14 +376,8 @@ class Books:
 
     def log_own(self, one: Invocation | None, kind: str, detail: dict[str, Any]) -> None:
         """A line for what the fleet does by itself."""
-        name = state = request_id = None
-        if one is not None:
-            name, state, request_id = one.name, one.state, one.request_id
-        self.do(
-            act.LogEntry(
-                self.now, ev.COORDINATOR, self.now, name, state, state, kind, detail, request_id
-            )
-        )
+        state = None if one is None else one.state
+        self._log(self.now, ev.COORDINATOR, one, state, state, kind, detail)
 
     def add_twin(
         self, one: Invocation, event: ev.InvocationEvent, request_id: str | None, why: str

@@ -6,7 +6,7 @@ import re
 from collections import OrderedDict, deque
 
 REMEMBERED = 10_000
-"""Tasks of which it is remembered how many workers died."""
+"""Tasks of which a tally is kept."""
 _NUMBERS = re.compile(r"0x[0-9a-fA-F]+|[0-9a-fA-F]{8,}(?:-[0-9a-fA-F]+)*|\d+")
 
 
@@ -24,40 +24,24 @@ class Breaker:
         return count if count >= self._limit else None
 
 
-class Crashes:
-    """Counts the workers that died while they ran a task, by its key."""
+class Tally:
+    """Adds up what happened to tasks, by their keys; the oldest are forgotten first."""
 
     def __init__(self, remembered: int = REMEMBERED) -> None:
-        self._counts: OrderedDict[str, int] = OrderedDict()
+        self._sums: OrderedDict[str, float] = OrderedDict()
         self._remembered = remembered
 
-    def note(self, key: str) -> int:
-        """One more died; how many did."""
-        self._counts[key] = count = self._counts.get(key, 0) + 1
-        self._counts.move_to_end(key)
-        if len(self._counts) > self._remembered:
-            self._counts.popitem(last=False)
-        return count
-
-
-class CutShort:
-    """For how long tasks ran, by their keys, before the time of their workers was up."""
-
-    def __init__(self, remembered: int = REMEMBERED) -> None:
-        self._seconds: OrderedDict[str, float] = OrderedDict()
-        self._remembered = remembered
-
-    def add(self, key: str, seconds: float) -> float:
-        """It was cut short once more; for how long it ran in all."""
-        self._seconds[key] = total = self._seconds.get(key, 0.0) + seconds
-        self._seconds.move_to_end(key)
-        if len(self._seconds) > self._remembered:
-            self._seconds.popitem(last=False)
+    def add(self, key: str, amount: float) -> float:
+        """So much more; how much that is in all."""
+        self._sums[key] = total = self._sums.get(key, 0) + amount
+        self._sums.move_to_end(key)
+        if len(self._sums) > self._remembered:
+            self._sums.popitem(last=False)
         return total
 
     def forget(self, key: str) -> None:
         """It has come to its end."""
-        self._seconds.pop(key, None)
+        self._sums.pop(key, None)
 
 
 class RetryLimit:

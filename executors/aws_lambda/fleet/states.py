@@ -45,6 +45,3 @@ UNSEEN = frozenset({State.REQUESTED, State.THROTTLED, State.INVOKED})
 
 AT_WORK = frozenset({State.READY, State.RUNNING})
 """These count towards the target."""
-
-LINKED = frozenset({State.CONNECTED, State.READY, State.RUNNING, State.DRAINING})
-"""These have a connection to the rendezvous."""

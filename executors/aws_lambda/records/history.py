@@ -87,7 +87,6 @@ class History:
         self.running = 0
         self.stopped: str | None = None
         self.notices: list[str] = []
-        self.speculations = 0
 
     def add(self, line: Line, at: float | None = None) -> None:
         """One more line; `at`: its time by the coordinator's clock, if that is known better than by `seen`."""
@@ -132,8 +131,6 @@ class History:
     def _add_step(self, course: Course, line: Line, at: float) -> None:
         detail = line.detail
         course.request_id = line.request_id or course.request_id
-        if line.event == "Speculate":
-            self.speculations += 1
         if line.event == "Connected":
             course.remaining = detail.get("remaining", course.remaining)
             course.log_stream = detail.get("log_stream", course.log_stream)

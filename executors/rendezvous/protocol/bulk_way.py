@@ -1,4 +1,4 @@
-"""A link that has a second, bare connection for large amounts: their bytes are sealed from end to end, not by TLS twice.
+"""A link's second way, a bare connection for large amounts: their bytes are sealed from end to end, not by TLS twice.
 
 A stream begins on the TLS connection. When much is unsent on it, its sender offers a key (KEY, over TLS) and sends nothing
 until the other end has all that went before and has a bulk connection of its own (KEY, REPLY); then what it has to

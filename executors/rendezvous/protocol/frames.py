@@ -24,7 +24,6 @@ KEY_SIZE = 16
 TAG_SIZE = 16  # of a sealed frame: the last bytes of its payload
 BULK_MAGIC = b"RDVB"  # how a bulk connection begins; TLS begins with byte 22
 TOKEN_SIZE = 16
-RELAY = 0
 
 Buffer = bytes | bytearray | memoryview
 

@@ -24,7 +24,6 @@ class Line:
     """One registered peer's TLS connection, as those see it that have something to say on it."""
 
     def __init__(self, name: str, rank: int = 0) -> None:
-        self.name = name
         self.rank = rank  # of our own role
         self.local_id = peer_id(name)
         self.ids: dict[int, str] = {self.local_id: name}

@@ -285,10 +285,10 @@ class RelayCore(RelaySwitch):
             for key, stream in list(self.held.get(number, {}).items()):
                 self._deliver(key, stream, peer)
         if not resumed:
-            self._add_name(peer, name, now)
+            self._add_name(peer, name)
         return None
 
-    def _add_name(self, peer: Peer, name: str, now: float) -> None:
+    def _add_name(self, peer: Peer, name: str) -> None:
         number = peer_id(name)
         peer.ids[number] = name
         self.peers[number] = peer
@@ -336,7 +336,7 @@ class RelayCore(RelaySwitch):
         answer = {"name": name, "code": int(code), "why": text}
         self._send(connection, f.serialize_json(f.REGISTERED, answer))
         if not code and holder is None:
-            self._add_name(peer, name, now)
+            self._add_name(peer, name)
 
     def _remove(self, peer: Peer, reason: str, now: float) -> None:
         """Forget a peer, and tell everybody who had to do with it."""
