@@ -14,7 +14,7 @@ import pytest
 from distributed import Client, Scheduler, Worker, get_worker
 
 from executors.aws_lambda.messages import key_text
-from executors.aws_lambda.second_runs import SecondRuns
+from executors.aws_lambda.second_runs import PAUSE, SecondRuns
 from executors.base import REPEATABLE
 
 TIMEOUT = 20.0
@@ -77,6 +77,10 @@ class Stage:
         async with asyncio.timeout(TIMEOUT):
             while not condition():
                 await asyncio.sleep(0.01)
+
+    async def second_looks(self) -> None:
+        """Time enough for what happened to be looked at, and told to workers."""
+        await asyncio.sleep(4 * PAUSE)
 
 
 @contextlib.asynccontextmanager
@@ -151,6 +155,33 @@ def test_the_first_run_wins_and_the_second_leaves_nothing(runs: Runs) -> None:
             future.release(), after.release()
             await one.until(lambda: not one.scheduler.tasks)
             await one.until(lambda: not any(w.state.tasks for w in one.workers.values()))
+
+    asyncio.run(go())
+
+
+@pytest.mark.parametrize("wins", [0, 1])
+def test_what_needs_the_result_where_the_other_run_still_is(wins: int, runs: Runs) -> None:
+    """It waits for that run, and what the run gives stays, also where it has to wait for something else."""
+
+    async def go() -> None:
+        async with stage(3) as one:
+            future = await in_two_runs(one, runs)
+            beaten = runs.begun[1 - wins]
+            (idle,) = set(one.workers) - set(runs.begun)
+            more = one.client.submit(runs, key="more", workers=[idle])
+            await one.until(lambda: len(runs.begun) == 3)
+            alone = one.client.submit(len, future, key="alone", workers=[beaten])
+            both = one.client.submit(lambda *both: both, future, more, key="both", workers=[beaten])
+            await one.until(lambda: "both" in one.scheduler.tasks)
+            runs.let_go(wins)
+            await one.until(lambda: one.scheduler.tasks["alone"].state == "processing")
+            await one.second_looks()
+            runs.let_go(1 - wins)
+            assert await asyncio.wait_for(alone, TIMEOUT) == len("the result")
+            await one.second_looks()
+            runs.let_go(2)
+            assert await asyncio.wait_for(both, TIMEOUT) == ("the result", "the result")
+            one.scheduler.validate_state()
 
     asyncio.run(go())
 

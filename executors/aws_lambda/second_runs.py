@@ -2,7 +2,8 @@
 
 Dask's scheduler knows one run of a task. The second one is sent under a run number of its own, and is made the run that the
 scheduler knows in the moment in which its result comes, as where a task is stolen. What the other run still sends is of a
-number that nobody waits for, and the scheduler lets go of it. An error of a second run counts for nothing.
+number that nobody waits for: the run is let go, or, where a task of that worker needs it by now, its result is one copy more.
+An error of a second run counts for nothing.
 """
 
 from __future__ import annotations
@@ -123,7 +124,12 @@ class SecondRuns(SchedulerPlugin):
             if task.processing_on is not ws:
                 self._assign(task, ws)
             task.run_id = run_id
-        self._finished(key=key, worker=worker, run_id=run_id, **told)
+        is_known = task is not None and task.state == "memory" and _is_repeatable(task)
+        if task is not None and is_known and task.run_id != run_id:
+            # as good a copy as any; Dask would have it thrown away, though a task there may be about to use it
+            self._scheduler.add_keys(worker, [key])
+        else:
+            self._finished(key=key, worker=worker, run_id=run_id, **told)
 
     # What is done
 
@@ -182,8 +188,14 @@ class SecondRuns(SchedulerPlugin):
             self._on_beaten(str(ws.name), key_text(key))
 
     def _let_go(self, address: str, key: Key) -> None:
-        """Have a worker not begin a run, or throw away what will come of it."""
-        if address in self._scheduler.stream_comms:
+        """Have a worker not begin a run, or throw away what will come of it, unless what it was given waits for that."""
+        ws, task = self._scheduler.workers.get(address), self._scheduler.tasks.get(key)
+        needed = (
+            ws is not None
+            and task is not None
+            and any(map(ws.processing.__contains__, task.waiters or ()))
+        )
+        if address in self._scheduler.stream_comms and not needed:
             message = {"op": "free-keys", "keys": [key], "stimulus_id": STIMULUS}
             self._scheduler.worker_send(address, message)
 
