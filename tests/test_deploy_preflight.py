@@ -36,11 +36,8 @@ BOUND = 10.0
 
 
 def lines(target: Target) -> list[str]:
-    """What preflight says, within its bound."""
-    begin = time.monotonic()
-    found = [str(problem) for problem in preflight(target)]
-    assert time.monotonic() - begin < BOUND
-    return found
+    """What preflight says, on a machine however busy."""
+    return [str(problem) for problem in preflight(target, patience=60.0)]
 
 
 def test_no_credentials(no_aws: None) -> None:
@@ -105,7 +102,9 @@ def silent() -> Iterator[str]:
 
 
 def test_an_endpoint_that_never_answers(credentials: None, silent: str) -> None:
-    (line,) = lines(Target(place=Place(REGION, endpoint_url=silent)))
+    begin = time.monotonic()
+    (line,) = map(str, preflight(Target(place=Place(REGION, endpoint_url=silent))))
+    assert time.monotonic() - begin < BOUND
     assert line == f"{silent} cannot be reached: is the server of that endpoint running?"
 
 

@@ -79,7 +79,7 @@ def test_a_worker_tells_the_versions_that_clients_compare(monkeypatch: pytest.Mo
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", told["access_key_id"])
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", told["secret_access_key"])
         place = Place(region=told["region"], endpoint_url=told["endpoint_url"])
-        assert preflight(Target("excamera", place, versions=versions())) == []
+        assert preflight(Target("excamera", place, versions=versions()), patience=60.0) == []
     finally:
         program.kill()
         program.communicate()
