@@ -1,7 +1,6 @@
 """VP8 (RFC 6386) in state-passing style: pure functions from states and data to states, pictures and frames.
 
-Names are loaded when they are first used, so that importing this package costs nothing. `rebase` has its module's name:
-``from codec.encoding.rebase import rebase``.
+Names are loaded when they are first used, so that importing this package costs nothing.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ if TYPE_CHECKING:
     from codec.decoder import decode
     from codec.encoding.encoder import encode_given_state, encode_key_frame, replace_key_frame
     from codec.encoding.frame_coding import Encoded
+    from codec.encoding.rebase import rebase
     from codec.errors import CodecError, InvalidBitstream, InvalidState, UnsupportedFeature
     from codec.frame import Image, Macroblocks, Picture
     from codec.frame_header import FrameHeader
@@ -27,6 +27,7 @@ _HOMES = {
     "codec.errors": ("CodecError", "InvalidBitstream", "InvalidState", "UnsupportedFeature"),
     "codec.frame": ("Image", "Macroblocks", "Picture"),
     "codec.encoding.frame_coding": ("Encoded",),
+    "codec.encoding.rebase": ("rebase",),
     "codec.frame_header": ("FrameHeader",),
     "codec.state": ("DecoderState", "ProbabilityTables", "References"),
 }
@@ -50,6 +51,7 @@ __all__ = [
     "encode_key_frame",
     "import_kernels",
     "parse",
+    "rebase",
     "replace_key_frame",
     "serialize",
 ]

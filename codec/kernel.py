@@ -16,7 +16,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 def kernel(function: F) -> F:
     """Compile a kernel: cached on disk, without the GIL, C arithmetic; plain Python under NUMBA_DISABLE_JIT=1.
 
-    It counts no references, which costs more than the work of small functions: it must neither make nor return arrays.
+    It counts no references, which costs more than the work of small functions: it must neither make nor return arrays
+    (a part that LLVM inlines may hand its caller's back, in a tuple).
     """
     return _cached(function, counts_references=False)
 

@@ -127,7 +127,7 @@ def _require_handlers(role: str) -> None:
     if needed:
         raise refusal(
             name, blocked, f"and a job needs {' and '.join(needed)}",
-            "take that out, or use --executor sync",
+            "take that out",
         )  # fmt: skip
 
 

@@ -12,7 +12,8 @@ from executors.base import ExecutorError
 from executors.dask_values import require_value
 
 TIMEOUT = "excamera.workers-timeout"
-"""Dask's configuration of how long a first worker is waited for, or for processes of our own ("10 minutes"; null: for ever)."""
+"""Dask's configuration of how long a first worker is waited for, and processes of our own that do not come or all pause
+("10 minutes"; null: for ever)."""
 DEFAULT_TIMEOUT = "5 minutes"
 FIRST_NOTICE = 5.0
 """Seconds without a worker before that is told."""

@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 import codec
 from codec.frame import Image
 from excamera_dask.formats.containers import Writer, Y4mWriter, read_packets
-from excamera_dask.measuring.comparison import Selection, compare_films
 from excamera_dask.overrides import Reading
 from excamera_dask.sources import SourceInfo, open_source, read_frames
 from excamera_dask.watching import watch
+from excamera_dask.watching.comparison import Selection, compare_films
 
 WIDTH, HEIGHT = 256, 16
 U, V = 90, 170

@@ -19,10 +19,10 @@ from codec.frame import Image
 from excamera_dask.cli import cli
 from excamera_dask.errors import SourceError
 from excamera_dask.formats.containers import Writer, Y4mWriter
-from excamera_dask.measuring.comparison import Comparison, Selection, compare_films
 from excamera_dask.measuring.rd_curves import measure
-from excamera_dask.measuring.slippage import Slip
 from excamera_dask.sources import open_source
+from excamera_dask.watching.comparison import Comparison, Selection, compare_films
+from excamera_dask.watching.slippage import Slip
 
 WIDTH, HEIGHT = 96, 64
 TIMES = [40 * number for number in range(40)]

@@ -68,7 +68,7 @@ def test_a_second_answer_to_one_call_is_an_error_of_ours() -> None:
 
 def test_the_diagram_in_the_docs_is_up_to_date() -> None:
     page = PAGE.read_text()
-    assert with_diagram(page) == page, f"run: python -m executors.aws_lambda.fleet.diagram {PAGE}"
+    assert with_diagram(page) == page, "run: python tests/test_fleet_table.py"
 
 
 def test_the_diagram_shows_every_state_and_every_change() -> None:
@@ -78,3 +78,7 @@ def test_the_diagram_shows_every_state_and_every_change() -> None:
     for event in EVENTS:
         leads = any(TABLE[state, event].to for state in State)
         assert (event.__name__ in drawn) == (leads or event is events.Refused)
+
+
+if __name__ == "__main__":
+    PAGE.write_text(with_diagram(PAGE.read_text()))

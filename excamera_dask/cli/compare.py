@@ -46,7 +46,7 @@ def compare(
     excamera compare in.mp4 out.webm | jq .overall.ssim.y
     excamera compare --skip 240 --limit 96 film.mkv part.ivf
     """
-    from excamera_dask.measuring.comparison import Selection, compare_films, hints_of
+    from excamera_dask.watching.comparison import Selection, compare_films, hints_of
 
     asked = take_reading(reading)
     original = Selection(reference, skip, limit, asked.stream, hints_of(asked))

@@ -138,7 +138,7 @@ def enc(
     if pred_state is not None and not reencode:
         raise click.UsageError("--pred-state belongs to -r -p PRED.ivf")
     claim_all(output, output_state, inputs=(source, pred_ivf))
-    from excamera_dask.measuring import reencoding
+    from excamera_dask import reencoding
     from excamera_dask.sources import open_source, read_frames
 
     state = _read_state(input_state)

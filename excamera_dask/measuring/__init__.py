@@ -1,1 +1,1 @@
-"""What is measured of videos and encoders: errors against an original, rates, what frames say of themselves."""
+"""What is measured of videos and encoders: rates, curves, what frames say of themselves."""

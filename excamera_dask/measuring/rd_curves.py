@@ -14,9 +14,9 @@ from codec.encoding import quality
 from excamera_dask.first_pass import FirstPassSettings
 from excamera_dask.formats.containers import Writer, is_key_frame, is_shown, read_packets
 from excamera_dask.measuring.bd_rate import bd_rate
-from excamera_dask.measuring.comparison import Selection, compare_films, hints_of
 from excamera_dask.measuring.serial import encode_serially
 from excamera_dask.sources import SourceInfo
+from excamera_dask.watching.comparison import Selection, compare_films, hints_of
 
 SERIAL = "serial"
 

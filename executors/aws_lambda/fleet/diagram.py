@@ -1,14 +1,9 @@
-"""The transition table as a Mermaid state diagram.
-
-python -m executors.aws_lambda.fleet.diagram docs/coordinator.md      writes the diagram anew into the page
-"""
+"""The transition table as a Mermaid state diagram; `python tests/test_fleet_table.py` writes it anew into the documents."""
 
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 from executors.aws_lambda.fleet.states import TERMINAL, State
 from executors.aws_lambda.fleet.transitions import EVENTS, TABLE, Kind
@@ -80,8 +75,3 @@ def _outer() -> Iterator[tuple[str, State, Kind]]:
 def with_diagram(page: str) -> str:
     """A Markdown page with the diagram put into its ```mermaid block."""
     return _FENCE.sub(lambda _: mermaid(), page, count=1)
-
-
-if __name__ == "__main__":
-    path = Path(sys.argv[1])
-    path.write_text(with_diagram(path.read_text()))

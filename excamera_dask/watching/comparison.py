@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 from codec.encoding import quality
 from codec.encoding.quality import PlaneValues
 from excamera_dask.errors import SourceError
-from excamera_dask.measuring.slippage import Slip, SlipFinder
 from excamera_dask.overrides import MATRICES, Reading
 from excamera_dask.storage import PathLike
-from excamera_dask.timing import TimeKeeper, Timeline, Timing
 from excamera_dask.watching import Film, Hints, watch
+from excamera_dask.watching.slippage import Slip, SlipFinder
+from excamera_dask.watching.timing import TimeKeeper, Timeline, Timing
 
 
 class Selection(NamedTuple):
