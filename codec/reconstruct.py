@@ -31,10 +31,10 @@ from codec.quantize import dequantize, segment_quantizers
 from codec.state import FilterDeltas, Segmentation
 from codec.tokens import has_y2
 from codec.transform import (
+    add_chroma_residue,
     add_residue,
     inverse_dc_add,
     inverse_dct_add,
-    inverse_dct_add_2x2,
     inverse_wht,
 )
 
@@ -86,12 +86,6 @@ def _reconstruct_subblocks(coefficients, eobs, sub_modes, picture, mb_row, mb_co
 
 
 @part_kernel
-def _add_chroma(coefficients, eobs, block, plane, y, x):
-    if eobs[block] | eobs[block + 1] | eobs[block + 2] | eobs[block + 3]:
-        inverse_dct_add_2x2(coefficients, block, plane, y, x)
-
-
-@part_kernel
 def reconstruct_row(
     macroblocks, levels, eobs, coded, factors, references, version, picture, mb_row, coefficients
 ):
@@ -115,9 +109,7 @@ def reconstruct_row(
             sub_modes = macroblocks.sub_modes[mb_row, mb_col]
             _reconstruct_subblocks(coefficients, ends, sub_modes, picture, mb_row, mb_col)
         if coded[mb_col] and y_mode == B_PRED:
-            y, x = BORDER + 8 * mb_row, BORDER + 8 * mb_col
-            _add_chroma(coefficients, ends, 16, picture.u, y, x)
-            _add_chroma(coefficients, ends, 20, picture.v, y, x)
+            add_chroma_residue(coefficients, ends, picture, mb_row, mb_col)
         elif coded[mb_col]:
             add_residue(coefficients, ends, picture, mb_row, mb_col)
 

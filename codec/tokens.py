@@ -41,7 +41,6 @@ CATEGORY_BASE = np.array(DCT_CATEGORY_BASES, np.uint8)
 CATEGORY_PROBABILITIES = np.zeros((6, 11), np.uint8)
 for _row, _probabilities in zip(CATEGORY_PROBABILITIES, DCT_CATEGORY_PROBS, strict=True):
     _row[: len(_probabilities)] = _probabilities
-LARGEST_LEVEL = 67 + 2047
 
 
 # Reading -----------------------------------------------------------------------------------------------------------

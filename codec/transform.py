@@ -251,6 +251,16 @@ def add_residue(coefficients, eobs, picture, mb_row, mb_col):
 
 
 @part_kernel
+def add_chroma_residue(coefficients, eobs, picture, mb_row, mb_col):
+    """The chroma's part of it, for B_PRED; arguments as above."""
+    y = BORDER + 8 * mb_row
+    x = BORDER + 8 * mb_col
+    for block, plane in ((16, picture.u), (20, picture.v)):
+        if eobs[block] | eobs[block + 1] | eobs[block + 2] | eobs[block + 3]:
+            inverse_dct_add_2x2(coefficients, block, plane, y, x)
+
+
+@part_kernel
 def _group_kind(coefficients, eobs, block):
     """What four blocks hold: 2 if any has more than its first coefficient, 1 if any has that, else 0."""
     if (eobs[block] > 1) | (eobs[block + 1] > 1) | (eobs[block + 2] > 1) | (eobs[block + 3] > 1):

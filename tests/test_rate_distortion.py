@@ -81,7 +81,7 @@ def block_rate(levels: list[int], block_type: int, context: int, probabilities: 
     for position, level in enumerate(levels[:end], first):
         total += int(rates[position, context, rd.LEVELS.token[abs(level)]])
         total += int(rd.LEVELS.rate[abs(level)])
-        context = int(rd.LEVELS.next_context[abs(level)])
+        context = min(abs(level), 2)
     if first + end < 16:
         total += int(rates[first + end, context, tables.DCT_EOB])
     return total

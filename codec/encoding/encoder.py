@@ -176,47 +176,16 @@ def frame_q_index(data: bytes) -> int:
     return parse_frame_header(tag, carried, reader)[0].quantizer.y_ac
 
 
-def _inter_header(state: DecoderState, q_index: int, refresh: Refresh, show: bool) -> FrameHeader:
-    return FrameHeader(
-        key_frame=False,
-        version=0,
-        show=show,
-        width=state.width,
-        height=state.height,
-        horizontal_scale=state.horizontal_scale,
-        vertical_scale=state.vertical_scale,
-        color_space=state.color_space,
-        clamping_type=state.clamping_type,
-        segmentation=SegmentationUpdate(),
-        simple_filter=False,
-        filter_level=0,
-        sharpness=0,
-        filter_deltas=filter_delta_update(state.filter_deltas, DELTAS),
-        log2_partitions=0,
-        quantizer=QuantizerIndices(q_index),
-        refresh_golden=refresh.golden,
-        refresh_altref=refresh.altref,
-        copy_to_golden=0,
-        copy_to_altref=0,
-        sign_bias_golden=False,
-        sign_bias_altref=False,
-        refresh_entropy=refresh.entropy,
-        refresh_last=refresh.last,
-        skip_enabled=True,
-        prob_skip_false=128,
-        prob_intra=32,
-        prob_last=192,
-        prob_golden=128,
-    )
-
-
-def _key_header(image: Image, q_index: int, show: bool) -> FrameHeader:
+def _key_header(
+    size: Image | DecoderState, q_index: int, show: bool, deltas: FilterDeltas | None = None
+) -> FrameHeader:
+    """A key frame's, of that size; deltas: the filter's that a decoder has."""
     return FrameHeader(
         key_frame=True,
         version=0,
         show=show,
-        width=image.width,
-        height=image.height,
+        width=size.width,
+        height=size.height,
         horizontal_scale=0,
         vertical_scale=0,
         color_space=0,
@@ -225,7 +194,7 @@ def _key_header(image: Image, q_index: int, show: bool) -> FrameHeader:
         simple_filter=False,
         filter_level=0,
         sharpness=0,
-        filter_deltas=filter_delta_update(None, DELTAS),
+        filter_deltas=filter_delta_update(deltas, DELTAS),
         log2_partitions=0,
         quantizer=QuantizerIndices(q_index),
         refresh_golden=True,
@@ -241,6 +210,23 @@ def _key_header(image: Image, q_index: int, show: bool) -> FrameHeader:
         prob_intra=0,
         prob_last=0,
         prob_golden=0,
+    )
+
+
+def _inter_header(state: DecoderState, q_index: int, refresh: Refresh, show: bool) -> FrameHeader:
+    return _key_header(state, q_index, show, state.filter_deltas)._replace(
+        key_frame=False,
+        horizontal_scale=state.horizontal_scale,
+        vertical_scale=state.vertical_scale,
+        color_space=state.color_space,
+        clamping_type=state.clamping_type,
+        refresh_golden=refresh.golden,
+        refresh_altref=refresh.altref,
+        refresh_entropy=refresh.entropy,
+        refresh_last=refresh.last,
+        prob_intra=32,
+        prob_last=192,
+        prob_golden=128,
     )
 
 

@@ -61,28 +61,25 @@ def coding(frame, mb_row, mb_col, multiplier, room):
 
 
 @part_kernel
-def trial_chroma(frame, mb_row, mb_col, multiplier, room):
-    """Squared error of the chroma in room.trial, and the cost of its residue."""
-    y, x = BORDER + 8 * mb_row, BORDER + 8 * mb_col
-    source, trial = frame.source, room.trial
+def trial_chroma(at):
+    """Squared error of the predicted chroma, and the cost of its residue."""
+    y, x = BORDER + 8 * at.mb_row, BORDER + 8 * at.mb_col
+    source, trial = at.source, at.picture
     error = np.int64(sse8x8(source.u, y, x, trial.u, y, x))
     error += np.int64(sse8x8(source.v, y, x, trial.v, y, x))
-    return error, code_chroma(coding(frame, mb_row, mb_col, multiplier, room))
+    return error, code_chroma(at)
 
 
 @part_kernel
-def _choose_subblock_mode(
-    frame, mb_row, mb_col, y, x, right_y, block, rates, multiplier, picture, room
-):
-    """Choose a subblock's mode, leave its levels and dequantized coefficients in room.kept; gives mode, end and cost."""
+def _choose_subblock_mode(frame, at, y, x, right_y, block, rates, picture, room):
+    """Choose a subblock's mode, leave its dequantized coefficients in room.kept; gives mode, end and cost."""
     over, beside = BLOCK_ABOVE[block], BLOCK_LEFT[block]
-    above, left = room.contexts.above[mb_col, over], room.contexts.left[beside]
+    above, left = room.contexts.above[at.mb_col, over], room.contexts.left[beside]
     source, plane, trial = frame.source.y, picture.y, room.trial.y
     for mode in range(10):
         predict_subblock(plane, y, x, mode, right_y, trial, y, x)
         satd = np.int64(satd4x4(source, y, x, trial, y, x))
         room.costs[mode] = (satd << SATD_SHIFT) + np.int64(rates[mode]) * frame.satd_multiplier
-    at = coding(frame, mb_row, mb_col, multiplier, room)
     best, chosen, end = FAR, np.int64(0), np.int64(0)
     for _ in range(SUBBLOCK_FINALISTS):
         mode = np.int64(0)
@@ -93,15 +90,15 @@ def _choose_subblock_mode(
         predict_subblock(plane, y, x, mode, right_y, trial, y, x)
         forward_dct_block(source, trial, y, x, room.buffers.coefficients, block)
         simd.store(simd.i16x16(0), room.levels, block, 0)
-        room.contexts.above[mb_col, over] = above
+        room.contexts.above[at.mb_col, over] = above
         room.contexts.left[beside] = left
         cost = code_block(at, Y_WITH_DC, block, 0)
         cost += np.int64(sse4x4(source, y, x, trial, y, x)) << ERROR_SHIFT
-        cost += np.int64(rates[mode]) * multiplier
+        cost += np.int64(rates[mode]) * at.multiplier
         if cost < best:
             best, chosen, end = cost, mode, np.int64(room.eobs[block])
-            simd.store(simd.load16(room.buffers.dequantized, block, 0), room.kept, 1, 0)
-    room.contexts.above[mb_col, over] = room.contexts.left[beside] = 1 if end > 0 else 0
+            simd.store(simd.load16(room.buffers.dequantized, block, 0), room.kept, 0, 0)
+    room.contexts.above[at.mb_col, over] = room.contexts.left[beside] = 1 if end > 0 else 0
     return chosen, end, best
 
 
@@ -116,6 +113,7 @@ def subblocks_cost(
     for i in range(CONTEXTS):
         room.contexts.above[mb_col, i] = contexts.above[mb_col, i]
         room.contexts.left[i] = contexts.left[i]
+    at = coding(frame, mb_row, mb_col, multiplier, room)
     cost = rate * multiplier
     top, left = BORDER + 16 * mb_row, BORDER + 16 * mb_col
     extend_above_right(picture.y, mb_row, mb_col)
@@ -125,18 +123,9 @@ def subblocks_cost(
         above_mode, left_mode = sub_mode_contexts(
             macroblocks, mb_row, mb_col, room.sub_modes, block
         )
+        rates = frame.sub_mode_rates[above_mode, left_mode]
         mode, end, more = _choose_subblock_mode(
-            frame,
-            mb_row,
-            mb_col,
-            y,
-            x,
-            right_y,
-            block,
-            frame.sub_mode_rates[above_mode, left_mode],
-            multiplier,
-            picture,
-            room,
+            frame, at, y, x, right_y, block, rates, picture, room
         )
         cost += more
         if cost >= limit:
@@ -144,11 +133,11 @@ def subblocks_cost(
         room.sub_modes[block] = mode
         predict_subblock(picture.y, y, x, mode, right_y, picture.y, y, x)
         if end > 0:
-            inverse_dct_add(room.kept, 1, picture.y, y, x)
+            inverse_dct_add(room.kept, 0, picture.y, y, x)
     for block in range(16, 24):
         simd.store(simd.i16x16(0), room.levels, block, 0)
     v, h = BORDER + 8 * mb_row, BORDER + 8 * mb_col
     predict_8x8(picture.u, v, h, uv_mode, room.trial.u, v, h)
     predict_8x8(picture.v, v, h, uv_mode, room.trial.v, v, h)
-    error, residue = trial_chroma(frame, mb_row, mb_col, multiplier, room)
+    error, residue = trial_chroma(at)
     return cost + (error << ERROR_SHIFT) + residue

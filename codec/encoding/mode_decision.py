@@ -142,7 +142,7 @@ class Room(NamedTuple):
     split_vectors: NDArray[np.int16]  # (4, 16, 2) by partitioning
     split_modes: NDArray[np.uint8]  # (4, 16)
     sub_modes: NDArray[np.uint8]  # (16,)
-    kept: NDArray[np.int16]  # (2, 16) levels and dequantized coefficients of the best subblock mode
+    kept: NDArray[np.int16]  # (1, 16) dequantized coefficients of the best subblock mode
 
 
 def new_room(rows: int, columns: int) -> Room:
@@ -161,7 +161,7 @@ def new_room(rows: int, columns: int) -> Room:
         np.zeros((4, 16, 2), np.int16),
         np.zeros((4, 16), np.uint8),
         np.zeros(16, np.uint8),
-        np.zeros((2, 16), np.int16),
+        np.zeros((1, 16), np.int16),
     )
 
 
@@ -180,8 +180,9 @@ def _trial_cost(frame, mb_row, mb_col, contexts, room, with_y2, multiplier, rate
     for block in range(25):
         simd.store(simd.i16x16(0), room.levels, block, 0)
     residue = np.int64(frame.rates.skip[0]) * multiplier
-    residue += code_luma(coding(frame, mb_row, mb_col, multiplier, room), with_y2)
-    chroma_error, chroma_residue = trial_chroma(frame, mb_row, mb_col, multiplier, room)
+    at = coding(frame, mb_row, mb_col, multiplier, room)
+    residue += code_luma(at, with_y2)
+    chroma_error, chroma_residue = trial_chroma(at)
     error += chroma_error
     residue += chroma_residue
     skipped = np.int64(frame.rates.skip[1]) * multiplier

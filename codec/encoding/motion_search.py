@@ -112,7 +112,7 @@ class Target(NamedTuple):
 def _block_search(
     sad: Callable[..., Any], satd: Callable[..., Any], satd_of_average: Callable[..., Any]
 ) -> tuple[Callable[..., Any], ...]:
-    """Make the kernels for one block size: measure one vector; walk to the best near a start; go to quarter pixels."""
+    """Make the kernels for one block size: measure one vector; walk to the best near a start; go to quarter pixels; all of it."""
 
     @kernel
     def measure(source, planes, y, x, v_row, v_column):
@@ -251,14 +251,21 @@ def _block_search(
         best = approach(target, window, 2, best, found)
         return approach(target, window, 1, best, found)
 
-    return measure, start, leap, walk, refine
+    @kernel
+    def search(target, window, candidates, count, found):
+        """Find a vector near the candidates; gives its cost."""
+        best = start(target, window, candidates, count, found)
+        best = walk(target, window, best, found)
+        return refine(target, window, found)
+
+    return measure, start, leap, walk, refine, search
 
 
-measure_16x16, start_16x16, leap_16x16, walk_16x16, refine_16x16 = _block_search(
+measure_16x16, start_16x16, leap_16x16, walk_16x16, refine_16x16, _ = _block_search(
     sad16x16, satd16x16, satd16x16_of_average
 )
-measure_8x8, start_8x8, _, walk_8x8, refine_8x8 = _block_search(sad8x8, satd8x8, satd8x8_of_average)
-measure_4x4, start_4x4, _, walk_4x4, refine_4x4 = _block_search(sad4x4, satd4x4, satd4x4_of_average)
+measure_8x8, _, _, _, _, search_8x8 = _block_search(sad8x8, satd8x8, satd8x8_of_average)
+measure_4x4, _, _, _, _, search_4x4 = _block_search(sad4x4, satd4x4, satd4x4_of_average)
 
 
 @kernel
@@ -278,19 +285,3 @@ def search_16x16(target, candidates, count, leap, found):
         if best < before:
             best = walk_16x16(target, window, best, found)
     return refine_16x16(target, window, found)
-
-
-@kernel
-def search_8x8(target, window, candidates, count, found):
-    """Find a vector of a quarter of a macroblock near the candidates."""
-    best = start_8x8(target, window, candidates, count, found)
-    best = walk_8x8(target, window, best, found)
-    return refine_8x8(target, window, found)
-
-
-@kernel
-def search_4x4(target, window, candidates, count, found):
-    """Find a vector of a subblock near the candidates."""
-    best = start_4x4(target, window, candidates, count, found)
-    best = walk_4x4(target, window, best, found)
-    return refine_4x4(target, window, found)

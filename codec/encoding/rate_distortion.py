@@ -59,7 +59,6 @@ class LevelTables(NamedTuple):
 
     token: NDArray[np.uint8]  # (2048,) DCT_0 .. dct_cat6
     rate: Rates  # (2048,) its extra bits and sign
-    next_context: NDArray[np.uint8]  # (2048,) context of the token after it
 
 
 def _level_tables() -> LevelTables:
@@ -78,9 +77,7 @@ def _level_tables() -> LevelTables:
                 one, BOOLEAN_RATES[256 - int(probability)], BOOLEAN_RATES[int(probability)]
             )
         rate[inside] = 256 + bits[inside]
-    return LevelTables(
-        token.astype(np.uint8), rate.astype(np.int32), np.minimum(levels, 2).astype(np.uint8)
-    )
+    return LevelTables(token.astype(np.uint8), rate.astype(np.int32))
 
 
 LEVELS = _level_tables()

@@ -37,9 +37,9 @@ from codec.quantize import UV_AC, UV_DC, Y1_AC, Y1_DC, Y2_AC, Y2_DC
 from codec.tables import DCT_EOB, ZIGZAG
 from codec.tokens import BLOCK_ABOVE, BLOCK_LEFT, CONTEXTS, Y2_BLOCK, has_y2
 from codec.transform import (
+    add_chroma_residue,
     add_residue,
     inverse_dct_add,
-    inverse_dct_add_2x2,
     inverse_wht,
 )
 
@@ -399,19 +399,9 @@ def _drop_residue(at, with_y2):
         at.contexts.left[i] = 0
 
 
-@inline_kernel
-def _add_chroma(dequantized, eobs, picture, mb_row, mb_col):
-    y = BORDER + 8 * mb_row
-    x = BORDER + 8 * mb_col
-    if eobs[16] | eobs[17] | eobs[18] | eobs[19]:
-        inverse_dct_add_2x2(dequantized, 16, picture.u, y, x)
-    if eobs[20] | eobs[21] | eobs[22] | eobs[23]:
-        inverse_dct_add_2x2(dequantized, 20, picture.v, y, x)
-
-
 @kernel
 def code_macroblock(coder, source, mb_row, mb_col, macroblocks, contexts, picture, buffers):
-    """Code the residue of a macroblock and reconstruct it in place; gives whether it has any.
+    """Code the residue of a macroblock and reconstruct it in place.
 
     source and picture are Pictures; the picture holds the prediction of luma (not needed of B_PRED) and chroma. Of
     macroblocks the segment, y_mode, reference and sub_modes are read, and coefficients, eobs, coded and skip written.
@@ -440,7 +430,7 @@ def code_macroblock(coder, source, mb_row, mb_col, macroblocks, contexts, pictur
             _drop_residue(at, with_y2)
             macroblocks.coded[mb_row, mb_col] = 0
             macroblocks.skip[mb_row, mb_col] = 1
-            return False
+            return
         cost = _code_luma_blocks(at, with_y2)
         cost += _code_chroma_blocks(at)
     coded = 0
@@ -455,7 +445,6 @@ def code_macroblock(coder, source, mb_row, mb_col, macroblocks, contexts, pictur
     macroblocks.skip[mb_row, mb_col] = 1 if coded == 0 and coder.skip_enabled else 0
     if coded:
         if y_mode == B_PRED:
-            _add_chroma(buffers.dequantized, eobs, picture, mb_row, mb_col)
+            add_chroma_residue(buffers.dequantized, eobs, picture, mb_row, mb_col)
         else:
             add_residue(buffers.dequantized, eobs, picture, mb_row, mb_col)
-    return coded != 0
