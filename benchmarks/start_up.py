@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from codec.frame import Image
-from excamera_dask.formats.containers import Y4mWriter
+from excamera_dask.formats.y4m import Y4mWriter
 
 EXCAMERA = [sys.executable, "-m", "excamera_dask.cli"]
 

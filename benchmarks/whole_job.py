@@ -21,7 +21,7 @@ from pathlib import Path
 import click
 
 from excamera_dask.first_pass import FirstPassSettings, vpxenc_arguments
-from excamera_dask.formats.containers import Y4mWriter
+from excamera_dask.formats.y4m import Y4mWriter
 from excamera_dask.sources import iter_frames, open_source
 
 

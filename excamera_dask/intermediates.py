@@ -6,7 +6,8 @@ import os
 from collections.abc import Sequence
 
 from excamera_dask.errors import ExcameraError
-from excamera_dask.formats.containers import Writer, is_shown
+from excamera_dask.formats.containers import Writer
+from excamera_dask.formats.ivf import is_shown
 from excamera_dask.sources import SourceInfo
 from excamera_dask.stages import ChunkResult
 from excamera_dask.storage import S3Url, claim_file, full_name, locate

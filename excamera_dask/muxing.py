@@ -12,7 +12,8 @@ from types import TracebackType
 from typing import NamedTuple
 
 from excamera_dask.errors import SourceError
-from excamera_dask.formats.containers import Writer, is_shown
+from excamera_dask.formats.containers import Writer
+from excamera_dask.formats.ivf import is_shown
 from excamera_dask.formats.webm import stated_rate
 from excamera_dask.planning import Plan
 from excamera_dask.report import EncodeReport

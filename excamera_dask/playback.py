@@ -10,7 +10,8 @@ import codec
 from codec.errors import CodecError
 from codec.frame import Image
 from excamera_dask.errors import ContainerError
-from excamera_dask.formats.containers import is_shown, read_packets, stream_info
+from excamera_dask.formats.containers import read_packets, stream_info
+from excamera_dask.formats.ivf import is_shown
 
 SNAP = Fraction(1, 1000)
 

@@ -14,7 +14,7 @@ from codec.encoding.rebase import rebase
 from codec.frame import Image
 from codec.state import DecoderState
 from excamera_dask.errors import ExcameraError
-from excamera_dask.formats.containers import is_key_frame, is_shown
+from excamera_dask.formats.ivf import is_key_frame, is_shown
 from excamera_dask.stages import KEY_FRAME_Q_WEIGHT, hidden_picture
 
 

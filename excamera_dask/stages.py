@@ -17,7 +17,7 @@ from codec.frame import Image
 from codec.state import DecoderState
 from excamera_dask.errors import ExcameraError, FirstPassError
 from excamera_dask.first_pass import FirstPassSettings, encode_chunk
-from excamera_dask.formats.containers import is_shown
+from excamera_dask.formats.ivf import is_shown
 from excamera_dask.key_frames import key_frame_weight
 from excamera_dask.planning import Chunk
 from excamera_dask.sources import SourceInfo, iter_frames

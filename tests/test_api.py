@@ -26,7 +26,9 @@ from excamera_dask import EncodedVideo, EncodeReport, ExcameraError, Settings, p
 from excamera_dask.api import encode, plan, submit
 from excamera_dask.errors import ContainerError, InvalidSetting, SourceChanged, SourceError
 from excamera_dask.first_pass import FirstPassSettings, video_frame
-from excamera_dask.formats.containers import Y4mWriter, is_key_frame, is_shown, read_packets
+from excamera_dask.formats.containers import read_packets
+from excamera_dask.formats.ivf import is_key_frame, is_shown
+from excamera_dask.formats.y4m import Y4mWriter
 from excamera_dask.progress import STAGES, ChunkDone, Event, Notice, StageCounts, Started
 from excamera_dask.sources import open_source
 

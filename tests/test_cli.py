@@ -30,7 +30,7 @@ from excamera_dask.cli.terminal.display import Estimate, clock, fraction_done
 from excamera_dask.cli.terminal.failures import explain
 from excamera_dask.cli.terminal.output import as_json
 from excamera_dask.first_pass import FirstPassSettings
-from excamera_dask.formats.containers import Y4mWriter
+from excamera_dask.formats.y4m import Y4mWriter
 from excamera_dask.measuring.rd_curves import Point
 from executors import Counts
 

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 import codec
 from codec.frame import Image
-from excamera_dask.formats.containers import Writer, Y4mWriter, read_packets
+from excamera_dask.formats.containers import Writer, read_packets
+from excamera_dask.formats.y4m import Y4mWriter
 from excamera_dask.overrides import Reading
 from excamera_dask.sources import SourceInfo, open_source, read_frames
 from excamera_dask.watching import watch

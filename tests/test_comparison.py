@@ -18,7 +18,8 @@ from click.testing import CliRunner
 from codec.frame import Image
 from excamera_dask.cli import cli
 from excamera_dask.errors import SourceError
-from excamera_dask.formats.containers import Writer, Y4mWriter
+from excamera_dask.formats.containers import Writer
+from excamera_dask.formats.y4m import Y4mWriter
 from excamera_dask.measuring.rd_curves import measure
 from excamera_dask.sources import open_source
 from excamera_dask.watching.comparison import Comparison, Selection, compare_films

@@ -14,17 +14,10 @@ import pytest
 
 from codec.frame import Image
 from excamera_dask.errors import ContainerError
-from excamera_dask.formats.containers import (
-    Packet,
-    Writer,
-    Y4mWriter,
-    is_key_frame,
-    is_shown,
-    read_packets,
-    split_ivf,
-    stream_info,
-)
+from excamera_dask.formats.containers import Writer, read_packets, stream_info
+from excamera_dask.formats.ivf import Packet, is_key_frame, is_shown, split_ivf
 from excamera_dask.formats.webm import stated_rate
+from excamera_dask.formats.y4m import Y4mWriter
 from excamera_dask.sources import Colour, open_source, read_frames
 
 SHARED = Path(os.environ.get("EXCAMERA_SHARED", Path(__file__).parents[1].parent / "shared"))

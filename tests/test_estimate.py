@@ -27,7 +27,7 @@ from excamera_dask.estimate import (
     read_model,
     seconds_a_megapixel,
 )
-from excamera_dask.formats.containers import Y4mWriter
+from excamera_dask.formats.y4m import Y4mWriter
 from excamera_dask.graph import Job
 from excamera_dask.planning import Plan, make_plan
 from excamera_dask.report import EncodeReport

@@ -16,7 +16,8 @@ from codec.frame import Image
 from excamera_dask import first_pass
 from excamera_dask.errors import FirstPassError, FirstPassUnavailable
 from excamera_dask.first_pass import FirstPassSettings, encode_chunk, encoder_version
-from excamera_dask.formats.containers import Writer, is_key_frame, is_shown
+from excamera_dask.formats.containers import Writer
+from excamera_dask.formats.ivf import is_key_frame, is_shown
 from excamera_dask.settings import Settings
 
 needs_vpxenc = pytest.mark.skipif(shutil.which("vpxenc") is None, reason="needs vpxenc")

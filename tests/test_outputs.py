@@ -19,7 +19,7 @@ from fleet_simulation import START, Weather, World, tasks
 
 from codec.frame import Image
 from excamera_dask.cli import main
-from excamera_dask.formats.containers import Y4mWriter
+from excamera_dask.formats.y4m import Y4mWriter
 from executors.aws_lambda.records.clusters import ClusterFolder
 
 COMMAND = [sys.executable, "-c", "import sys; from excamera_dask.cli import main; sys.exit(main())"]

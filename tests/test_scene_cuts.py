@@ -11,7 +11,9 @@ import pytest
 
 from codec.frame import Image
 from excamera_dask.api import encode, plan
-from excamera_dask.formats.containers import Y4mWriter, is_key_frame, read_packets
+from excamera_dask.formats.containers import read_packets
+from excamera_dask.formats.ivf import is_key_frame
+from excamera_dask.formats.y4m import Y4mWriter
 from excamera_dask.scene_cuts import changes, compare, cuts_of, find_scene_cuts
 from excamera_dask.sources import SourceInfo, iter_frames, open_source
 from excamera_dask.sources.previews import iter_previews

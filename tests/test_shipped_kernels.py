@@ -36,7 +36,7 @@ from fractions import Fraction
 import numpy as np
 import excamera_dask
 from codec.frame import Image
-from excamera_dask.formats.containers import Y4mWriter
+from excamera_dask.formats.y4m import Y4mWriter
 folder = sys.argv[1]
 scene = np.random.default_rng(5).integers(0, 255, (160, 160), dtype=np.uint8)
 with Y4mWriter(f"{folder}/in.y4m", 96, 80, Fraction(25)) as writer:

@@ -29,7 +29,7 @@ from excamera_dask.api import encode, plan, submit
 from excamera_dask.cli import cli, main
 from excamera_dask.errors import SourceError
 from excamera_dask.first_pass import video_frame
-from excamera_dask.formats.containers import Y4mWriter
+from excamera_dask.formats.y4m import Y4mWriter
 from excamera_dask.progress import ChunkDone, Event, Notice, Started
 from excamera_dask.sources import open_source, read_frames, reading
 from excamera_dask.storage import NoSuchBucket, ObjectChanged, StorageError

@@ -14,7 +14,7 @@ import stores
 import streams
 
 from excamera_dask.api import encode
-from excamera_dask.formats.containers import Y4mWriter
+from excamera_dask.formats.y4m import Y4mWriter
 from excamera_dask.progress import ChunkDone, Event
 from excamera_dask.sources import open_source, read_frames
 from excamera_dask.storage import (

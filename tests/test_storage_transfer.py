@@ -17,7 +17,7 @@ from codec.errors import InvalidState
 from codec.frame import Image
 from excamera_dask import stages
 from excamera_dask.first_pass import FirstPassSettings
-from excamera_dask.formats.containers import Y4mWriter
+from excamera_dask.formats.y4m import Y4mWriter
 from excamera_dask.planning import Chunk, make_plan
 from excamera_dask.sources import open_source
 

@@ -20,7 +20,8 @@ from av.stream import Disposition
 from codec.frame import Image
 from excamera_dask.errors import SourceError
 from excamera_dask.first_pass import video_frame
-from excamera_dask.formats.containers import Writer, is_shown
+from excamera_dask.formats.containers import Writer
+from excamera_dask.formats.ivf import is_shown
 from excamera_dask.storage import StorageError
 from excamera_dask.watching import Hints, ShownFrame, watch
 from excamera_dask.watching.projector import upright

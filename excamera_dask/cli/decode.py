@@ -79,7 +79,7 @@ def _write_y4m(
 ) -> int:
     from itertools import islice
 
-    from excamera_dask.formats.containers import Y4mWriter
+    from excamera_dask.formats.y4m import Y4mWriter
     from excamera_dask.playback import frame_rate, play
 
     images = islice(play(source, stream, on_choice=notice), limit)

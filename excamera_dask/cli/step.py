@@ -206,7 +206,8 @@ def _read_ivf(path: Path) -> list[bytes]:
 
 
 def _write_ivf(path: Path, packets: list[bytes], source: Any) -> None:
-    from excamera_dask.formats.containers import Writer, is_shown
+    from excamera_dask.formats.containers import Writer
+    from excamera_dask.formats.ivf import is_shown
 
     times = iter(range(source.frame_count))
     rate = source.average_rate.limit_denominator(10000)

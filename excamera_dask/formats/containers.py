@@ -21,10 +21,8 @@ from excamera_dask.formats.ivf import (
     is_shown,
     ivf_packets,
     read_ivf_header,
-    split_ivf,
 )
 from excamera_dask.formats.webm import Track, WebmFormat
-from excamera_dask.formats.y4m import Y4mWriter, y4m_header
 from excamera_dask.sources.choice import best, choice_told, choose_stream, described
 from excamera_dask.sources.description import Colour, PictureTags
 from excamera_dask.storage import (
@@ -38,20 +36,6 @@ from excamera_dask.storage import (
     open_output,
 )
 from excamera_dask.storage.errors import reason_of
-
-__all__ = [
-    "Packet",
-    "StreamInfo",
-    "Writer",
-    "Y4mWriter",
-    "is_key_frame",
-    "is_shown",
-    "output_suffix",
-    "read_packets",
-    "split_ivf",
-    "stream_info",
-    "y4m_header",
-]
 
 
 class StreamInfo(NamedTuple):

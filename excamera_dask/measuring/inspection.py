@@ -14,7 +14,8 @@ from codec.errors import CodecError
 from codec.frame import Macroblocks
 from codec.frame_header import FrameHeader
 from excamera_dask.errors import ContainerError
-from excamera_dask.formats.containers import Packet, read_packets
+from excamera_dask.formats.containers import read_packets
+from excamera_dask.formats.ivf import Packet
 
 REFERENCES = ("intra", "last", "golden", "altref")
 Y_MODES = ("DC_PRED", "V_PRED", "H_PRED", "TM_PRED", "B_PRED") + (

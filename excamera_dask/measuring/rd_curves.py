@@ -12,7 +12,8 @@ from typing import IO, Any
 
 from codec.encoding import quality
 from excamera_dask.first_pass import FirstPassSettings
-from excamera_dask.formats.containers import Writer, is_key_frame, is_shown, read_packets
+from excamera_dask.formats.containers import Writer, read_packets
+from excamera_dask.formats.ivf import is_key_frame, is_shown
 from excamera_dask.measuring.bd_rate import bd_rate
 from excamera_dask.measuring.serial import encode_serially
 from excamera_dask.sources import SourceInfo

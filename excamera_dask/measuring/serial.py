@@ -22,7 +22,8 @@ from excamera_dask.first_pass import (
     vpxenc_arguments,
     vpxenc_failure,
 )
-from excamera_dask.formats.containers import read_packets, y4m_header
+from excamera_dask.formats.containers import read_packets
+from excamera_dask.formats.y4m import y4m_header
 from excamera_dask.sources import SourceInfo, iter_frames
 
 CHUNK_ONLY = ("--disable-kf", "--kf-max-dist", "--threads")
