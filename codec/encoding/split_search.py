@@ -6,6 +6,8 @@ rate.
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 import numpy as np
 
 from codec.encoding.motion_search import (
@@ -50,23 +52,39 @@ def _measure_part(source, planes, y, x, partitioning, part, v_row, v_column):
     return total
 
 
+class _Search(NamedTuple):
+    """A macroblock whose splits are looked for."""
+
+    frame: Any
+    macroblocks: Any
+    room: Any
+    mb_row: int
+    mb_col: int
+    place: int  # of the reference among the usable ones
+    near: Any
+    window: Any
+    v_row: int  # the vector found for the whole macroblock
+    v_column: int
+
+
 @part_kernel
-def _search_part(frame, mb_row, mb_col, room, index, near, window, partitioning, block):
+def _search_part(at, partitioning, block):
     """A vector of its own for the quarter or subblock that begins at `block`, into room.found, from room.starts."""
+    frame, room = at.frame, at.room
     target = Target(
         frame.source.y,
-        frame.planes[index],
-        BORDER + 16 * mb_row + 4 * (block >> 2),
-        BORDER + 16 * mb_col + 4 * (block & 3),
-        near.best_row,
-        near.best_column,
+        frame.planes[at.place],
+        BORDER + 16 * at.mb_row + 4 * (block >> 2),
+        BORDER + 16 * at.mb_col + 4 * (block & 3),
+        at.near.best_row,
+        at.near.best_column,
         frame.rates.vector,
         frame.satd_multiplier,
     )
     if partitioning == SPLIT_4X4:
-        search_4x4(target, window, room.starts, 3, room.found)
+        search_4x4(target, at.window, room.starts, 3, room.found)
     else:
-        search_8x8(target, window, room.starts, 3, room.found)
+        search_8x8(target, at.window, room.starts, 3, room.found)
 
 
 @part_kernel
@@ -76,27 +94,26 @@ def _set_start(room, i, v_row, v_column):
 
 
 @part_kernel
-def _collect_candidates(
-    frame, mb_row, mb_col, room, index, near, window, partitioning, block, v_row, v_column, around
-):
+def _collect_candidates(at, partitioning, block, around):
     """Vectors that the part beginning at `block` may take, into room.starts: left, above, zero, its own; gives their number.
 
-    `around` holds its neighbours' vectors; (v_row, v_column) is the vector found for the whole macroblock.
+    `around` holds its neighbours' vectors.
     """
+    room = at.room
     quarters = room.split_vectors[SPLIT_QUARTERS]
     if partitioning == SPLIT_QUARTERS or partitioning == SPLIT_4X4:
-        row, column = v_row, v_column
+        row, column = at.v_row, at.v_column
         if partitioning == SPLIT_4X4:
             row, column = np.int64(quarters[block, 0]), np.int64(quarters[block, 1])
         _set_start(room, 0, row, column)
         _set_start(room, 1, around[0], around[1])
         _set_start(room, 2, around[2], around[3])
-        _search_part(frame, mb_row, mb_col, room, index, near, window, partitioning, block)
+        _search_part(at, partitioning, block)
         _set_start(room, 3, room.found[0], room.found[1])
         count = 4
     else:
         other = block + 2 if partitioning == SPLIT_16X8 else block + 8
-        _set_start(room, 3, v_row, v_column)
+        _set_start(room, 3, at.v_row, at.v_column)
         _set_start(room, 4, np.int64(quarters[block, 0]), np.int64(quarters[block, 1]))
         _set_start(room, 5, np.int64(quarters[other, 0]), np.int64(quarters[other, 1]))
         count = 6
@@ -107,24 +124,22 @@ def _collect_candidates(
 
 
 @part_kernel
-def _choose_vector(
-    frame, mb_row, mb_col, room, index, near, window, partitioning, part, count, context
-):
+def _choose_vector(at, partitioning, part, count, context):
     """The candidate of room.starts that is best for a part; gives its number, screening cost and rate."""
-    y, x = BORDER + 16 * mb_row, BORDER + 16 * mb_col
+    frame, near = at.frame, at.near
+    planes = frame.planes[at.place]
+    y, x = BORDER + 16 * at.mb_row, BORDER + 16 * at.mb_col
     best, best_rate, chosen = FAR, np.int64(0), np.int64(0)
     for i in range(count):
-        v_row, v_column = room.starts[i, 0], room.starts[i, 1]
-        if not is_inside(window, v_row, v_column):
+        v_row, v_column = at.room.starts[i, 0], at.room.starts[i, 1]
+        if not is_inside(at.window, v_row, v_column):
             continue
         rate = np.int64(frame.rates.sub_vector[context, i if i < 3 else 3])
         if i >= 3:
             rate += vector_rate(
                 frame.rates.vector, v_row, v_column, near.best_row, near.best_column
             )
-        satd = _measure_part(
-            frame.source.y, frame.planes[index], y, x, partitioning, part, v_row, v_column
-        )
+        satd = _measure_part(frame.source.y, planes, y, x, partitioning, part, v_row, v_column)
         cost = (satd << SATD_SHIFT) + rate * frame.satd_multiplier
         if cost < best:
             best, best_rate, chosen = cost, rate, i
@@ -132,45 +147,18 @@ def _choose_vector(
 
 
 @part_kernel
-def _search_partitioning(
-    frame,
-    macroblocks,
-    mb_row,
-    mb_col,
-    room,
-    index,
-    near,
-    window,
-    partitioning,
-    v_row,
-    v_column,
-    limit,
-):
+def _search_partitioning(at, partitioning, limit):
     """Vectors and modes of one partitioning, into room.split_vectors and split_modes; gives screening cost and rate."""
-    rate = np.int64(frame.rates.partitioning[partitioning])
-    cost = rate * frame.satd_multiplier
+    room = at.room
+    rate = np.int64(at.frame.rates.partitioning[partitioning])
+    cost = rate * at.frame.satd_multiplier
     vectors = room.split_vectors[partitioning]
     for part in range(np.int64(SPLIT_COUNTS[partitioning])):
         first = np.int64(FIRST_BLOCKS[partitioning, part])
-        around = neighbour_vectors(macroblocks, mb_row, mb_col, vectors, first)
-        count = _collect_candidates(
-            frame,
-            mb_row,
-            mb_col,
-            room,
-            index,
-            near,
-            window,
-            partitioning,
-            first,
-            v_row,
-            v_column,
-            around,
-        )
+        around = neighbour_vectors(at.macroblocks, at.mb_row, at.mb_col, vectors, first)
+        count = _collect_candidates(at, partitioning, first, around)
         context = sub_vector_context(around[0], around[1], around[2], around[3])
-        chosen, more, more_rate = _choose_vector(
-            frame, mb_row, mb_col, room, index, near, window, partitioning, part, count, context
-        )
+        chosen, more, more_rate = _choose_vector(at, partitioning, part, count, context)
         for block in range(first, 16):
             if np.int64(MBSPLITS[partitioning, block]) == part:
                 vectors[block, 0] = room.starts[chosen, 0]
@@ -194,6 +182,7 @@ def search_split(
     height, width = frame.source.y.shape
     y, x = BORDER + 16 * mb_row, BORDER + 16 * mb_col
     window = search_window(height, width, y, x, near.best_row, near.best_column)
+    at = _Search(frame, macroblocks, room, mb_row, mb_col, index, near, window, v_row, v_column)
     limit -= rate * frame.satd_multiplier
     best, chosen, chosen_rate = limit, np.int64(-1), np.int64(0)
     for turn in range(4):
@@ -201,20 +190,7 @@ def search_split(
         if partitioning == SPLIT_4X4 and chosen != SPLIT_QUARTERS:
             break
         bound = best if turn > 0 else limit + (limit >> 3)
-        cost, more = _search_partitioning(
-            frame,
-            macroblocks,
-            mb_row,
-            mb_col,
-            room,
-            index,
-            near,
-            window,
-            partitioning,
-            v_row,
-            v_column,
-            bound,
-        )
+        cost, more = _search_partitioning(at, partitioning, bound)
         if turn == 0 and cost >= FAR:
             break
         if cost < best:
