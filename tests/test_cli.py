@@ -495,6 +495,26 @@ def test_ctrl_c_on_a_terminal_is_one_line_at_any_moment(seconds: float, tmp_path
     assert not output.exists()
 
 
+def test_an_interrupt_that_python_drops_comes_again() -> None:
+    """What is raised in a weak reference's callback, as those of Python's own import locks, goes nowhere."""
+    code = (
+        "import time, weakref\n"
+        "from excamera_dask.cli.terminal.failures import keep_interrupts\n"
+        "keep_interrupts()\n"
+        "class It: pass\n"
+        "def fall(_): raise KeyboardInterrupt\n"
+        "it = It()\n"
+        "watch = weakref.ref(it, fall)\n"
+        "try:\n"
+        "    del it\n"
+        "    time.sleep(60)\n"
+        "except KeyboardInterrupt:\n"
+        "    print('interrupted')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=50)
+    assert (done.stdout, done.stderr) == ("interrupted\n", "")
+
+
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a folder that nobody can write")
 @pytest.mark.parametrize(
     "arguments",

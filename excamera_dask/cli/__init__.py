@@ -17,7 +17,7 @@ from excamera_dask.cli.info import info
 from excamera_dask.cli.plan import plan
 from excamera_dask.cli.rendezvous import rendezvous
 from excamera_dask.cli.step import step
-from excamera_dask.cli.terminal.failures import explain, terminate_like_interrupt
+from excamera_dask.cli.terminal.failures import explain, keep_interrupts, terminate_like_interrupt
 from excamera_dask.cli.terminal.streams import (
     escaped_streams,
     finish_stdout,
@@ -78,6 +78,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command; returns the exit code (the console script hands it to the system)."""
     steady_streams()
     terminate_like_interrupt()
+    keep_interrupts()
     keep_freed_memory()
     with escaped_streams():
         return _run(arguments)

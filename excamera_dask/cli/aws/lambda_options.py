@@ -8,7 +8,6 @@ from typing import Any, TypeVar
 import click
 
 from excamera_dask.cli.options.values import Number
-from executors.aws_lambda.options import TABLE
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 OFFERED: dict[str, dict[str, Any]] = {
@@ -26,14 +25,24 @@ OFFERED: dict[str, dict[str, Any]] = {
     },
     "advertise": {"metavar": "HOST"},
 }
-"""Those of a cluster's options that the command has, and how it spells them; their help is the cluster's."""
+"""Those of a cluster's options that the command has, and how it spells them."""
+
+
+class ClusterOption(click.Option):
+    """Its help is the cluster's, looked up when it is shown: until the command begins, `executors` may be somebody else's."""
+
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
+        from executors.aws_lambda.options import TABLE
+
+        self.help = f"lambda: {TABLE[self.name or '']}."
+        return super().get_help_record(ctx)
 
 
 def lambda_options(command: Command) -> Command:
     """Add the options; `take_lambda_options` collects their values."""
     for name, spelling in reversed(OFFERED.items()):
         how = {key: value for key, value in spelling.items() if key != "flag"}
-        command = click.option(_flag(name), name, help=f"lambda: {TABLE[name]}.", **how)(command)
+        command = click.option(_flag(name), name, cls=ClusterOption, **how)(command)
     return command
 
 

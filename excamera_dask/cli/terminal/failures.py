@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import sys
+import threading
 import traceback
 from types import FrameType
 
@@ -35,6 +36,22 @@ def terminate_like_interrupt() -> None:
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, unwind)
+
+
+def keep_interrupts() -> None:
+    """Have an interrupt come again that falls into a finalizer or a weak reference's callback: what is raised there is lost."""
+    usual = sys.unraisablehook
+
+    def look(lost: sys.UnraisableHookArgs) -> None:
+        if lost.exc_type is not KeyboardInterrupt:
+            usual(lost)
+            return
+        main = threading.main_thread().ident or 0
+        again = threading.Timer(0.01, signal.pthread_kill, (main, signal.SIGINT))
+        again.daemon = True
+        again.start()
+
+    sys.unraisablehook = look
 
 
 def explain(error: BaseException) -> tuple[int, str]:
