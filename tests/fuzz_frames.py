@@ -224,6 +224,11 @@ class LinkUnderFire:
             )
         return link
 
+    def replace(self) -> None:
+        """As the adapter does with a link that has heard nonsense."""
+        self.link.close(f.Code.CLOSED, "the relay says nonsense")
+        self.link = self.made()
+
     def __call__(self) -> bytes:
         frame = mutated(self.rnd.choice(self.frames), self.rnd)
         link = self.link
@@ -233,7 +238,7 @@ class LinkUnderFire:
             else:
                 link.receive(frame, self.now)
         except ProtocolError:
-            self.link = self.made()
+            self.replace()
         while link.streams.opened:
             link.streams.accept(link.streams.opened.pop())
         link.streams.readable.clear(), link.streams.accepted.clear(), link.streams.broken.clear()
@@ -246,7 +251,7 @@ class LinkUnderFire:
         self.link.take_output(1 << 30, self.now)
         self.link.bulk.take_output(1 << 30)
         if self.rnd.random() < 0.2:
-            self.link = self.made()
+            self.replace()
 
 
 CONTROL: list[dict[str, Any]] = [
