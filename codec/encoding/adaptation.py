@@ -85,8 +85,13 @@ def fit_coefficients(before: Probabilities, counts: Counts) -> Probabilities:
 def fit_vectors(before: Probabilities, counts: Counts) -> Probabilities:
     """Vector probabilities (2, 19), of which an update says seven bits (section 17.2)."""
     counts = counts.reshape(*before.shape, 2)
-    candidates = np.maximum(fit(counts) & 254, 1)
+    candidates = sayable(fit(counts))
     return _updated_where_cheaper(before, candidates, counts, MV_UPDATE_PROBS, VECTOR_RATE)
+
+
+def sayable(vectors: Probabilities) -> Probabilities:
+    """Vector probabilities that an update can say: even ones and 1 (section 17.2). The defaults are not all."""
+    return np.maximum(vectors & 254, 1)
 
 
 def _updated_where_cheaper(

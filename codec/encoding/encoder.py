@@ -6,6 +6,7 @@ from frame_coding.py. The same state, picture and settings give the same bytes o
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from math import isfinite
 from typing import NamedTuple
 
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from codec.bool_coder import BoolReader
 from codec.checks import check_flag, checked_whole
 from codec.encoding.adaptation import adapt
-from codec.encoding.filter_level import choose_filter_level, guess_filter_level
+from codec.encoding.filter_level import choose_filter, guess_filter_level
 from codec.encoding.frame_coding import Encoded, filter_delta_update, finish_frame
 from codec.encoding.half_pixels import interpolate_half_pixels
 from codec.encoding.masking import activity_masking
@@ -31,6 +32,9 @@ from codec.encoding.rate_distortion import (
 from codec.encoding.residual import Tuning, new_contexts, new_residual_coder
 from codec.errors import UnsupportedFeature
 from codec.frame import (
+    ALTREF_FRAME,
+    GOLDEN_FRAME,
+    LAST_FRAME,
     Image,
     Macroblocks,
     Picture,
@@ -43,13 +47,15 @@ from codec.frame import (
 from codec.frame_header import (
     DEFAULT_PROBABILITIES,
     Carried,
+    FilterDeltaUpdate,
     FrameHeader,
     QuantizerIndices,
     SegmentationUpdate,
     parse_frame_header,
     parse_frame_tag,
 )
-from codec.quantize import Y1_AC, Y1_DC, segment_quantizers
+from codec.quantize import Y1_AC, Y1_DC
+from codec.reconstruct import frame_quantizers
 from codec.state import DecoderState, FilterDeltas, ProbabilityTables, References, distinct_pictures
 from codec.tables import (
     B_MODE_TREE,
@@ -59,7 +65,11 @@ from codec.tables import (
     KF_YMODE_PROBS,
     UV_MODE_TREE,
 )
-from codec.transition import filter_deltas_after, segmentation_after
+from codec.transition import (
+    probabilities_before,
+    segment_map_before,
+    segmentation_after,
+)
 
 DELTAS = FilterDeltas(True, np.array([2, 0, -2, -2], np.int8), np.array([4, -2, 2, 4], np.int8))
 """Loop-filter deltas by reference and by mode, those of libvpx."""
@@ -77,6 +87,8 @@ class Effort(NamedTuple):
     # rates weigh by activity, for structural similarity rather than squared errors
     masking: bool = True
     fits: int = 3  # times that the rates are fitted to the rows coded so far
+    # loop-filter deltas of ZEROMV of which inter frames take the best: areas that stand still need no filter again
+    zero_deltas: tuple[int, ...] = (-2,)
 
     def check(self) -> None:
         """Raises ValueError for values out of their range."""
@@ -84,6 +96,9 @@ class Effort(NamedTuple):
         self.tuning.check()
         check_flag("masking of an effort", self.masking)
         checked_whole("fits of an effort", self.fits, 0, MOST_FITS)
+        checked_whole("zero_deltas of an effort: how many", len(self.zero_deltas), 1, MOST_FITS)
+        for delta in self.zero_deltas:
+            checked_whole("zero_deltas of an effort", delta, -63, 63)
 
 
 class Refresh(NamedTuple):
@@ -93,10 +108,38 @@ class Refresh(NamedTuple):
     golden: bool = False
     altref: bool = False
     entropy: bool = True
+    # pictures as they were before this frame (section 9.7)
+    copy_to_golden: int = 0  # 1: LAST, 2: ALTREF becomes GOLDEN
+    copy_to_altref: int = 0  # 1: LAST, 2: GOLDEN becomes ALTREF
+
+    def check(self) -> None:
+        """Raises ValueError for copies of what there is not."""
+        checked_whole("copy_to_golden of a refresh", self.copy_to_golden, 0, 2)
+        checked_whole("copy_to_altref of a refresh", self.copy_to_altref, 0, 2)
 
 
 REFRESH_ALL = Refresh(golden=True, altref=True)
 """After such a frame a state is one picture, as after a key frame."""
+
+ALL_REFERENCES = (LAST_FRAME, GOLDEN_FRAME, ALTREF_FRAME)
+
+Hints = Mapping[int, NDArray[np.int16]]
+"""Vectors (R, C, 2) by reference, quarter pixels, from which its motion search starts too."""
+
+
+class Segments(NamedTuple):
+    """Macroblocks that differ in their quantizer (section 9.3)."""
+
+    q_indices: tuple[int, int, int, int]  # 0..127, by segment
+    map: NDArray[np.uint8]  # (R, C), 0..3
+
+    def check(self, size: tuple[int, int]) -> None:
+        """Raises ValueError for what is no map of so many rows and columns, and for indices that are none."""
+        for index in self.q_indices:
+            _checked_index(index)
+        _check_map("map of segments", self.map, np.uint8, size)
+        if len(self.q_indices) != 4 or self.map.max(initial=0) > 3:
+            raise ValueError("there are four segments, 0 to 3")
 
 
 def encode_given_state(
@@ -106,9 +149,16 @@ def encode_given_state(
     q_index: int,
     refresh: Refresh = Refresh(),
     show: bool = True,
+    references: Sequence[int] = ALL_REFERENCES,
+    segments: Segments | None = None,
+    hints: Hints | None = None,
+    settled: bool = False,
     effort: Effort = Effort(),
 ) -> Encoded:
     """Encode a picture as an inter frame that follows `state`, at a quantizer index 0..127.
+
+    references: those that may be predicted from. segments: quantizer indices of macroblocks, in place of `q_index`.
+    hints: where motion may be looked for. settled: the frame can be translated to any other state (`translation.translate`).
 
     Raises UnsupportedFeature if the picture's size is not the state's, ValueError for a state without references, for
     another index, for flags that are no bools and efforts out of range, and for what is no picture
@@ -122,16 +172,23 @@ def encode_given_state(
         )
     if state.references is None:
         raise ValueError("this state has no reference pictures: it serves for parsing only")
+    refresh.check()
     header = _inter_header(state, _checked_index(q_index), refresh, show)
-    return _encode(state, header, image, effort)
+    return _encode(state, header, image, effort, segments, references, hints, settled)
 
 
 def encode_key_frame(
-    image: Image, *, q_index: int, show: bool = True, effort: Effort = Effort()
+    image: Image,
+    *,
+    q_index: int,
+    show: bool = True,
+    segments: Segments | None = None,
+    effort: Effort = Effort(),
 ) -> Encoded:
     """Encode a picture as a key frame, at a quantizer index 0..127; ValueError as of `encode_given_state`."""
     check_image(image)
-    return _encode(None, _key_header(image, _checked_index(q_index), show), image, effort)
+    header = _key_header(image, _checked_index(q_index), show)
+    return _encode(None, header, image, effort, segments)
 
 
 def replace_key_frame(
@@ -161,6 +218,13 @@ def weighted_q_index(key_frame: int, next_frame: int, weight: float) -> int:
     return min(max(int(weight * key_frame + (1 - weight) * next_frame + 0.5), 0), 127)
 
 
+def _check_map(
+    name: str, values: NDArray[np.generic], type_: type[np.generic], shape: tuple[int, ...]
+) -> None:
+    if values.shape != shape or values.dtype != type_:
+        raise ValueError(f"a {name} is {shape} {type_.__name__}, not {values.shape} {values.dtype}")
+
+
 def _checked_index(q_index: int) -> int:
     return checked_whole("a quantizer index", q_index, 0, 127)
 
@@ -176,10 +240,8 @@ def frame_q_index(data: bytes) -> int:
     return parse_frame_header(tag, carried, reader)[0].quantizer.y_ac
 
 
-def _key_header(
-    size: Image | DecoderState, q_index: int, show: bool, deltas: FilterDeltas | None = None
-) -> FrameHeader:
-    """A key frame's, of that size; deltas: the filter's that a decoder has."""
+def _key_header(size: Image | DecoderState, q_index: int, show: bool) -> FrameHeader:
+    """A key frame's, of that size."""
     return FrameHeader(
         key_frame=True,
         version=0,
@@ -194,7 +256,7 @@ def _key_header(
         simple_filter=False,
         filter_level=0,
         sharpness=0,
-        filter_deltas=filter_delta_update(deltas, DELTAS),
+        filter_deltas=FilterDeltaUpdate(),
         log2_partitions=0,
         quantizer=QuantizerIndices(q_index),
         refresh_golden=True,
@@ -214,7 +276,7 @@ def _key_header(
 
 
 def _inter_header(state: DecoderState, q_index: int, refresh: Refresh, show: bool) -> FrameHeader:
-    return _key_header(state, q_index, show, state.filter_deltas)._replace(
+    return _key_header(state, q_index, show)._replace(
         key_frame=False,
         horizontal_scale=state.horizontal_scale,
         vertical_scale=state.vertical_scale,
@@ -222,6 +284,8 @@ def _inter_header(state: DecoderState, q_index: int, refresh: Refresh, show: boo
         clamping_type=state.clamping_type,
         refresh_golden=refresh.golden,
         refresh_altref=refresh.altref,
+        copy_to_golden=refresh.copy_to_golden,
+        copy_to_altref=refresh.copy_to_altref,
         refresh_entropy=refresh.entropy,
         refresh_last=refresh.last,
         prob_intra=32,
@@ -234,19 +298,28 @@ def _inter_header(state: DecoderState, q_index: int, refresh: Refresh, show: boo
 
 
 def _encode(
-    state: DecoderState | None, header: FrameHeader, image: Image, effort: Effort
+    state: DecoderState | None,
+    header: FrameHeader,
+    image: Image,
+    effort: Effort,
+    segments: Segments | None = None,
+    allowed: Sequence[int] = ALL_REFERENCES,
+    hints: Hints | None = None,
+    settled: bool = False,
 ) -> Encoded:
     header.check_flags()
     effort.check()
     rows, columns = macroblock_size(image.width, image.height)
+    _check_choices(segments, allowed, hints or {}, (rows, columns))
     source, picture = picture_from_image(image), new_picture(rows, columns)
     macroblocks = new_macroblocks(rows, columns)
-    probabilities = DEFAULT_PROBABILITIES
-    if state is not None and not header.key_frame:
-        macroblocks.segment[:] = state.segmentation.map
-        probabilities = state.probabilities
-    quantizers = segment_quantizers(header.quantizer.y_ac, header.quantizer[1:], None, False)
-    frame = _frame_search(state, source, quantizers, effort)
+    header = _with_segments(state, header, segments, macroblocks)
+    probabilities = probabilities_before(state, header)
+    segmentation = segmentation_after(state, header, macroblocks.segment)
+    quantizers = frame_quantizers(header, segmentation)
+    frame = _frame_search(
+        state, source, quantizers, macroblocks.segment, allowed, hints or {}, effort
+    )
     contexts, room = new_contexts(columns), new_room(rows, columns)
     fitted, tables, first = header, probabilities, 0
     for end in _row_spans(rows, effort.fits):
@@ -257,16 +330,51 @@ def _encode(
             coded = Macroblocks._make(array[:end] for array in macroblocks)
             fitted, tables = adapt(probabilities, header, coded)
             fitted = _hedged(fitted)
-    level = choose_filter_level(
+    deltas, level = choose_filter(
         source,
         picture,
         macroblocks,
-        segmentation_after(state, header, macroblocks.segment),
-        filter_deltas_after(state, header),
+        segmentation,
+        [DELTAS] if header.key_frame else _candidates(effort.zero_deltas),
         guess=guess_filter_level(int(quantizers[0, Y1_AC])),
         key_frame=header.key_frame,
     )
-    return finish_frame(state, header._replace(filter_level=level), macroblocks, picture)
+    held = None if header.key_frame or state is None else state.filter_deltas
+    header = header._replace(filter_level=level, filter_deltas=filter_delta_update(held, deltas))
+    return finish_frame(state, header, macroblocks, picture, settled)
+
+
+def _candidates(zero_deltas: Sequence[int]) -> list[FilterDeltas]:
+    """Loop-filter deltas that differ in what they say of ZEROMV."""
+    before, _, *after = DELTAS.mode
+    return [DELTAS._replace(mode=np.array([before, zero, *after], np.int8)) for zero in zero_deltas]
+
+
+def _check_choices(
+    segments: Segments | None, allowed: Sequence[int], hints: Hints, size: tuple[int, int]
+) -> None:
+    if segments is not None:
+        segments.check(size)
+    if not set(allowed) | set(hints) <= set(ALL_REFERENCES):
+        raise ValueError("references are 1 (LAST), 2 (GOLDEN) and 3 (ALTREF)")
+    for field in hints.values():
+        _check_map("field of hints", field, np.int16, (*size, 2))
+
+
+def _with_segments(
+    state: DecoderState | None,
+    header: FrameHeader,
+    segments: Segments | None,
+    macroblocks: Macroblocks,
+) -> FrameHeader:
+    """Write the map that is in force into the macroblocks; gives the header that says it."""
+    if segments is None:
+        macroblocks.segment[:] = segment_map_before(state, header)
+        return header
+    macroblocks.segment[:] = segments.map
+    deltas = tuple(index - header.quantizer.y_ac for index in segments.q_indices)
+    update = SegmentationUpdate(True, False, deltas, (0, 0, 0, 0), (128, 128, 128))
+    return header._replace(segmentation=update)
 
 
 def _row_spans(rows: int, fits: int) -> list[int]:
@@ -303,6 +411,9 @@ def _frame_search(
     state: DecoderState | None,
     source: Picture,
     quantizers: NDArray[np.int16],
+    segments: NDArray[np.uint8],
+    allowed: Sequence[int],
+    hints: Hints,
     effort: Effort,
 ) -> FrameSearch:
     """What the search needs to know of the frame, rates apart."""
@@ -310,8 +421,7 @@ def _frame_search(
         references, usable = References(source, source, source), []
     else:
         references = state.references
-        _, slots = distinct_pictures(references)
-        usable = [1 + slots.index(number) for number in range(1 + max(slots))]
+        usable = _distinct(references, allowed)
     size = (source.rows, source.columns)
     masking = activity_masking(source) if effort.masking else np.full(size, 256, np.int32)
     even = BOOLEAN_RATES[[128, 128]]
@@ -321,13 +431,30 @@ def _frame_search(
         references,
         np.array(usable, np.int64),
         interpolate_half_pixels([references[reference - 1].y for reference in usable]),
+        _stacked_hints(hints, usable, size),
         new_residual_coder(quantizers, nothing, even, masking, tuning=effort.tuning),
         UNKNOWN_MODE_RATES,
         np.zeros((14, 14, 10), np.int32),
         np.zeros(4, np.uint8),
-        satd_multiplier(int(quantizers[0, Y1_DC]), effort.tuning.rate_weight),
+        np.array(
+            [satd_multiplier(int(step), effort.tuning.rate_weight) for step in quantizers[:, Y1_DC]]
+        ),
+        segments,
         effort.limits,
     )
+
+
+def _stacked_hints(hints: Hints, usable: Sequence[int], size: tuple[int, int]) -> NDArray[np.int16]:
+    none = np.zeros((*size, 2), np.int16)
+    return np.array([hints.get(reference, none) for reference in usable], np.int16).reshape(
+        -1, *size, 2
+    )
+
+
+def _distinct(references: References, allowed: Sequence[int]) -> list[int]:
+    """Those of the allowed references whose pictures differ, LAST first."""
+    _, slots = distinct_pictures(references)
+    return sorted({slots[reference - 1]: reference for reference in sorted(allowed)[::-1]}.values())
 
 
 def _with_rates(

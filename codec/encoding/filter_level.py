@@ -5,6 +5,8 @@ A search in ever smaller steps around a guess, with a bias towards weak filters,
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from codec.encoding.satd import sse16x16
@@ -17,18 +19,25 @@ BAND_ROWS = 16
 """Rows of macroblocks that are looked at: as many in the middle of the picture."""
 
 
-def choose_filter_level(
+def choose_filter(
     source: Picture,
     picture: Picture,
     macroblocks: Macroblocks,
     segmentation: Segmentation,
-    deltas: FilterDeltas,
+    candidates: Sequence[FilterDeltas],
     *,
     guess: int,
     key_frame: bool,
-) -> int:
-    """Level 0..63 for a reconstructed, not yet filtered picture."""
-    band = _Band(source, picture, macroblocks, segmentation, deltas, key_frame)
+) -> tuple[FilterDeltas, int]:
+    """The deltas and the level 0..63 for a reconstructed, not yet filtered picture; the first of candidates that do as well."""
+    bands = [_Band(source, picture, macroblocks, segmentation, d, key_frame) for d in candidates]
+    levels = [_choose_level(band, guess) for band in bands]
+    errors = [band.error(level) for band, level in zip(bands, levels, strict=True)]
+    best = errors.index(min(errors))
+    return candidates[best], levels[best]
+
+
+def _choose_level(band: _Band, guess: int) -> int:
     middle = min(max(guess, 0), MAX_LEVEL)
     step = 4 if middle < 16 else middle // 4
     best, best_error = middle, band.error(middle)

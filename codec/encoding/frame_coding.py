@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from codec.bitstream import Frame, serialize
 from codec.borders import extend_borders
-from codec.encoding.adaptation import adapt
+from codec.encoding.adaptation import adapt, sayable
 from codec.frame import Macroblocks, Picture
 from codec.frame_header import FilterDeltaUpdate, FrameHeader
 from codec.reconstruct import filter_picture
@@ -38,15 +38,22 @@ def _changes(held: NDArray[np.int8] | None, wanted: NDArray[np.int8]) -> tuple[i
 
 
 def finish_frame(
-    state: DecoderState | None, header: FrameHeader, macroblocks: Macroblocks, picture: Picture
+    state: DecoderState | None,
+    header: FrameHeader,
+    macroblocks: Macroblocks,
+    picture: Picture,
+    settled: bool = False,
 ) -> Encoded:
     """Fit the probabilities, write the frame and make the state that follows `state`.
 
     The picture is the reconstruction before the loop filter; it is filtered in place and becomes part of the state.
-    `macroblocks` must hold the segments that are in force, and in `skip` whether they have a residue.
+    `macroblocks` must hold the segments that are in force, and in `skip` whether they have a residue. `settled`: with
+    probabilities that updates can lead to from any others (see `translation`).
     """
     before = probabilities_before(state, header)
     header, probabilities = adapt(before, header, macroblocks)
+    if settled:
+        probabilities = probabilities._replace(vectors=sayable(probabilities.vectors))
     data = serialize(state, Frame(header, probabilities, macroblocks))
     after = state_after(state, header, probabilities, macroblocks.segment, picture)
     filter_picture(header, after.segmentation, after.filter_deltas, macroblocks, picture)

@@ -10,7 +10,7 @@ from codec.encoding.motion_search import SATD_SHIFT
 from codec.encoding.rate_distortion import DISTORTION_SHIFT
 from codec.encoding.residual import Y_WITH_DC, Coding, code_block, code_chroma
 from codec.encoding.satd import satd4x4, satd8x8, sse4x4, sse8x8
-from codec.encoding.screening import FAR
+from codec.encoding.screening import FAR, satd_weight
 from codec.frame import BORDER, DC_PRED, TM_PRED
 from codec.kernel import part_kernel
 from codec.modes import sub_mode_contexts
@@ -29,6 +29,7 @@ SUBBLOCK_FINALISTS = 3
 def choose_chroma_mode(frame, mb_row, mb_col, picture, room):
     """The chroma mode of least SATD and rate."""
     y, x = BORDER + 8 * mb_row, BORDER + 8 * mb_col
+    weight = satd_weight(frame, mb_row, mb_col)
     best, chosen = FAR, np.int64(DC_PRED)
     for mode in range(DC_PRED, TM_PRED + 1):
         predict_8x8(picture.u, y, x, mode, room.trial.u, y, x)
@@ -36,7 +37,7 @@ def choose_chroma_mode(frame, mb_row, mb_col, picture, room):
         satd = np.int64(satd8x8(frame.source.u, y, x, room.trial.u, y, x))
         satd += np.int64(satd8x8(frame.source.v, y, x, room.trial.v, y, x))
         rate = np.int64(frame.rates.uv_mode[mode])
-        cost = (satd << SATD_SHIFT) + rate * frame.satd_multiplier
+        cost = (satd << SATD_SHIFT) + rate * weight
         if cost < best:
             best, chosen = cost, mode
     return chosen
@@ -51,7 +52,7 @@ def coding(frame, mb_row, mb_col, multiplier, room):
         room.trial,
         mb_row,
         mb_col,
-        np.int64(0),
+        np.int64(frame.segments[mb_row, mb_col]),
         multiplier,
         room.contexts,
         room.levels,
@@ -76,10 +77,11 @@ def _choose_subblock_mode(frame, at, y, x, right_y, block, rates, picture, room)
     over, beside = BLOCK_ABOVE[block], BLOCK_LEFT[block]
     above, left = room.contexts.above[at.mb_col, over], room.contexts.left[beside]
     source, plane, trial = frame.source.y, picture.y, room.trial.y
+    weight = satd_weight(frame, at.mb_row, at.mb_col)
     for mode in range(10):
         predict_subblock(plane, y, x, mode, right_y, trial, y, x)
         satd = np.int64(satd4x4(source, y, x, trial, y, x))
-        room.costs[mode] = (satd << SATD_SHIFT) + np.int64(rates[mode]) * frame.satd_multiplier
+        room.costs[mode] = (satd << SATD_SHIFT) + np.int64(rates[mode]) * weight
     best, chosen, end = FAR, np.int64(0), np.int64(0)
     for _ in range(SUBBLOCK_FINALISTS):
         mode = np.int64(0)

@@ -118,11 +118,13 @@ class FrameSearch(NamedTuple):
     # (N,) references that differ from each other, LAST first; none on key frames
     usable: NDArray[np.int64]
     planes: NDArray[np.uint8]  # (N, 4, H, W) their half-pixel planes
+    hints: NDArray[np.int16]  # (N, R, C, 2) vectors to start searching from, quarter pixels
     coder: ResidualCoder
     rates: ModeRates
     sub_mode_rates: NDArray[np.int32]  # (14, 14, 10) by the modes above and to the left
     sign_bias: NDArray[np.uint8]  # (4,)
-    satd_multiplier: int
+    satd_multipliers: NDArray[np.int64]  # (4,) by segment
+    segments: NDArray[np.uint8]  # (R, C)
     limits: Limits
 
 
@@ -303,7 +305,8 @@ def decide_macroblock(frame, macroblocks, mb_row, mb_col, contexts, picture, roo
     residual coding included: a loop for each stage would be clearer here and take several times as long to compile.
     """
     multiplier = (
-        frame.coder.multipliers[0, 0] * np.int64(frame.coder.masking[mb_row, mb_col])
+        frame.coder.multipliers[frame.segments[mb_row, mb_col], 0]
+        * np.int64(frame.coder.masking[mb_row, mb_col])
     ) >> 8
     near = find_near_vectors(macroblocks, mb_row, mb_col, 1, frame.sign_bias)
     modes = vector_mode_rates(frame.rates, near)

@@ -12,7 +12,7 @@ import numpy as np
 from codec.bitstream import Frame, parse, serialize
 from codec.decoder import decode
 from codec.encoding.adaptation import skip_rates
-from codec.encoding.frame_coding import Encoded, filter_delta_update, finish_frame
+from codec.encoding.frame_coding import Encoded, finish_frame
 from codec.encoding.masking import activity_masking
 from codec.encoding.residual import (
     Tuning,
@@ -21,6 +21,7 @@ from codec.encoding.residual import (
     new_contexts,
     new_residual_coder,
 )
+from codec.encoding.translation import header_for
 from codec.errors import UnsupportedFeature
 from codec.frame import (
     Image,
@@ -34,7 +35,6 @@ from codec.kernel import kernel
 from codec.predict_intra import set_intra_border
 from codec.reconstruct import frame_quantizers, predict_macroblock
 from codec.state import DecoderState, Segmentation
-from codec.transition import filter_deltas_after, segmentation_after
 
 REBASE_TUNING = Tuning(rate_weight=0.6)
 """Frames that only LAST remembers: what they leave out is missed by all frames until the next golden one."""
@@ -72,7 +72,7 @@ def rebase(
         raise ValueError(
             "an inter frame can only be rebased from one state to another with pictures"
         )
-    header, segmentation = _header_for(state, frame, source_state)
+    header, segmentation = header_for(state, frame, source_state)
     macroblocks = _with_segments(frame.macroblocks, segmentation)
     if tuning is None:
         refreshes = header.refresh_golden or header.refresh_altref
@@ -114,53 +114,7 @@ def _check_sizes(state: DecoderState, image: Image, header: FrameHeader) -> None
         )
 
 
-# What the frame says of its state ----------------------------------------------------------------------------------
-
-
-def _header_for(
-    state: DecoderState, frame: Frame, source_state: DecoderState
-) -> tuple[FrameHeader, Segmentation]:
-    """The frame's header so that after `state` it means what it meant, and the segmentation then in force."""
-    header = frame.header
-    wanted = segmentation_after(source_state, header, frame.macroblocks.segment)
-    deltas = filter_deltas_after(source_state, header)
-    header = header._replace(
-        horizontal_scale=state.horizontal_scale,
-        vertical_scale=state.vertical_scale,
-        color_space=state.color_space,
-        clamping_type=state.clamping_type,
-    )
-    if deltas.enabled:
-        update = filter_delta_update(state.filter_deltas, deltas)
-        header = header._replace(filter_deltas=update)
-    if wanted.enabled:
-        header = _say_segmentation(state, header, wanted)
-        return header, wanted
-    return header, segmentation_after(state, header, state.segmentation.map)
-
-
-def _say_segmentation(
-    state: DecoderState, header: FrameHeader, wanted: Segmentation
-) -> FrameHeader:
-    """Add to the header's update what the state does not hold of the wanted values and map."""
-    update = header.segmentation
-    held = segmentation_after(state, header, state.segmentation.map)
-    same_values = (
-        held.absolute == wanted.absolute
-        and np.array_equal(held.quantizer, wanted.quantizer)
-        and np.array_equal(held.filter_level, wanted.filter_level)
-    )
-    if not same_values:
-        update = update._replace(
-            absolute=wanted.absolute,
-            quantizer=tuple(wanted.quantizer.tolist()),
-            filter_level=tuple(wanted.filter_level.tolist()),
-        )
-    if not np.array_equal(held.map, wanted.map):
-        update = update._replace(tree_probabilities=(128, 128, 128))
-    elif update.update_map:
-        update = update._replace(tree_probabilities=None)
-    return header._replace(segmentation=update)
+# Macroblocks of its own ---------------------------------------------------------------------------------------------
 
 
 def _with_segments(macroblocks: Macroblocks, segmentation: Segmentation) -> Macroblocks:

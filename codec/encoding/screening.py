@@ -12,13 +12,15 @@ import numpy as np
 from codec.encoding.motion_search import (
     SATD_SHIFT,
     Target,
+    is_inside,
     measure_16x16,
     search_16x16,
+    search_window,
     vector_rate,
 )
 from codec.encoding.satd import satd16x16
 from codec.frame import BORDER, DC_PRED, INTRA_FRAME, NEARESTMV, NEARMV, NEWMV, TM_PRED, ZEROMV
-from codec.kernel import part_kernel
+from codec.kernel import inline_kernel, part_kernel
 from codec.predict_intra import predict_16x16
 
 FAR = np.int64(1) << 50
@@ -37,16 +39,23 @@ def _set_kind(room, i, mode, reference, v_row, v_column, rate):
     room.kinds[i, RATE] = rate
 
 
+@inline_kernel
+def satd_weight(frame, mb_row, mb_col):
+    """How much a bit x 256 weighs against a SATD in a macroblock."""
+    return frame.satd_multipliers[frame.segments[mb_row, mb_col]]
+
+
 @part_kernel
 def screen_intra(frame, mb_row, mb_col, picture, room, count):
     """Add the four intra modes of whole macroblocks; gives the number of candidates."""
     y, x = BORDER + 16 * mb_row, BORDER + 16 * mb_col
+    weight = satd_weight(frame, mb_row, mb_col)
     for mode in range(DC_PRED, TM_PRED + 1):
         predict_16x16(picture.y, y, x, mode, room.trial.y, y, x)
         satd = np.int64(satd16x16(frame.source.y, y, x, room.trial.y, y, x))
         rate = np.int64(frame.rates.inter[0]) + np.int64(frame.rates.y_mode[mode])
         _set_kind(room, count, mode, INTRA_FRAME, 0, 0, rate)
-        room.costs[count] = (satd << SATD_SHIFT) + rate * frame.satd_multiplier
+        room.costs[count] = (satd << SATD_SHIFT) + rate * weight
         count += 1
     return count
 
@@ -81,6 +90,7 @@ def vector_mode_rates(rates, near):
 def screen_predicted(frame, mb_row, mb_col, index, near, modes, room, count):
     """Add a reference's predicted vectors, zero included; gives the number of candidates."""
     y, x = BORDER + 16 * mb_row, BORDER + 16 * mb_col
+    weight = satd_weight(frame, mb_row, mb_col)
     reference = frame.usable[index]
     more = np.int64(frame.rates.reference[reference])
     _set_kind(room, count, ZEROMV, reference, 0, 0, more + modes.zero)
@@ -94,13 +104,22 @@ def screen_predicted(frame, mb_row, mb_col, index, near, modes, room, count):
         rate = more + modes.near
         _set_kind(room, count, NEARMV, reference, near.near_row, near.near_column, rate)
         count += 1
+    hint = frame.hints[index, mb_row, mb_col]
+    v_row, v_column = np.int64(hint[0]), np.int64(hint[1])
+    height, width = frame.source.y.shape
+    window = search_window(height, width, y, x, near.best_row, near.best_column)
+    if (v_row != 0 or v_column != 0) and is_inside(window, v_row, v_column):
+        rate = more + modes.new
+        rate += vector_rate(frame.rates.vector, v_row, v_column, near.best_row, near.best_column)
+        _set_kind(room, count, NEWMV, reference, v_row, v_column, rate)
+        count += 1
     for i in range(first, count):
         satd = np.int64(
             measure_16x16(
                 frame.source.y, frame.planes[index], y, x, room.kinds[i, ROW], room.kinds[i, COLUMN]
             )
         )
-        room.costs[i] = (satd << SATD_SHIFT) + room.kinds[i, RATE] * frame.satd_multiplier
+        room.costs[i] = (satd << SATD_SHIFT) + room.kinds[i, RATE] * weight
     return count
 
 
@@ -126,7 +145,7 @@ def is_worth_searching(frame, index, best, predicted_end, room):
 def screen_new(frame, macroblocks, mb_row, mb_col, index, near, modes, room, count):
     """Add the vector that a search in a reference finds; gives the number of candidates."""
     reference = frame.usable[index]
-    weight = frame.satd_multiplier
+    weight = satd_weight(frame, mb_row, mb_col)
     target = Target(
         frame.source.y,
         frame.planes[index],
@@ -137,7 +156,7 @@ def screen_new(frame, macroblocks, mb_row, mb_col, index, near, modes, room, cou
         frame.rates.vector,
         weight,
     )
-    starts = _collect_starts(macroblocks, mb_row, mb_col, near, room.starts)
+    starts = _collect_starts(frame, macroblocks, mb_row, mb_col, index, near, room.starts)
     leap = frame.limits.leap * weight if index == 0 else FAR
     cost = search_16x16(target, room.starts, starts, leap, room.found)
     v_row, v_column = room.found[0], room.found[1]
@@ -149,13 +168,15 @@ def screen_new(frame, macroblocks, mb_row, mb_col, index, near, modes, room, cou
 
 
 @part_kernel
-def _collect_starts(macroblocks, mb_row, mb_col, near, starts):
-    """Vectors from which a search starts: zero, predicted ones and the neighbours'; gives their number."""
+def _collect_starts(frame, macroblocks, mb_row, mb_col, index, near, starts):
+    """Vectors from which a search starts: zero, predicted ones, hints, the neighbours'; gives their number."""
     starts[0, 0] = starts[0, 1] = 0
     starts[1, 0], starts[1, 1] = near.best_row, near.best_column
     starts[2, 0], starts[2, 1] = near.nearest_row, near.nearest_column
     starts[3, 0], starts[3, 1] = near.near_row, near.near_column
-    count = 4
+    hint = frame.hints[index, mb_row, mb_col]
+    starts[4, 0], starts[4, 1] = np.int64(hint[0]), np.int64(hint[1])
+    count = 5
     columns = macroblocks.y_mode.shape[1]
     for neighbour in range(3):
         row = mb_row - (1 if neighbour > 0 else 0)

@@ -21,7 +21,7 @@ from codec.encoding.motion_search import (
     search_window,
     vector_rate,
 )
-from codec.encoding.screening import FAR
+from codec.encoding.screening import FAR, satd_weight
 from codec.frame import (
     BORDER,
     LEFT4X4,
@@ -65,6 +65,7 @@ class _Search(NamedTuple):
     window: Any
     v_row: int  # the vector found for the whole macroblock
     v_column: int
+    weight: int  # of a bit x 256 against a SATD
 
 
 @part_kernel
@@ -79,7 +80,7 @@ def _search_part(at, partitioning, block):
         at.near.best_row,
         at.near.best_column,
         frame.rates.vector,
-        frame.satd_multiplier,
+        at.weight,
     )
     if partitioning == SPLIT_4X4:
         search_4x4(target, at.window, room.starts, 3, room.found)
@@ -140,7 +141,7 @@ def _choose_vector(at, partitioning, part, count, context):
                 frame.rates.vector, v_row, v_column, near.best_row, near.best_column
             )
         satd = _measure_part(frame.source.y, planes, y, x, partitioning, part, v_row, v_column)
-        cost = (satd << SATD_SHIFT) + rate * frame.satd_multiplier
+        cost = (satd << SATD_SHIFT) + rate * at.weight
         if cost < best:
             best, best_rate, chosen = cost, rate, i
     return chosen, best, best_rate
@@ -151,7 +152,7 @@ def _search_partitioning(at, partitioning, limit):
     """Vectors and modes of one partitioning, into room.split_vectors and split_modes; gives screening cost and rate."""
     room = at.room
     rate = np.int64(at.frame.rates.partitioning[partitioning])
-    cost = rate * at.frame.satd_multiplier
+    cost = rate * at.weight
     vectors = room.split_vectors[partitioning]
     for part in range(np.int64(SPLIT_COUNTS[partitioning])):
         first = np.int64(FIRST_BLOCKS[partitioning, part])
@@ -182,8 +183,11 @@ def search_split(
     height, width = frame.source.y.shape
     y, x = BORDER + 16 * mb_row, BORDER + 16 * mb_col
     window = search_window(height, width, y, x, near.best_row, near.best_column)
-    at = _Search(frame, macroblocks, room, mb_row, mb_col, index, near, window, v_row, v_column)
-    limit -= rate * frame.satd_multiplier
+    weight = satd_weight(frame, mb_row, mb_col)
+    at = _Search(
+        frame, macroblocks, room, mb_row, mb_col, index, near, window, v_row, v_column, weight
+    )
+    limit -= rate * weight
     best, chosen, chosen_rate = limit, np.int64(-1), np.int64(0)
     for turn in range(4):
         partitioning = _ORDER[turn]
