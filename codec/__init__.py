@@ -59,13 +59,21 @@ __all__ = [
 
 __distribution__ = "excamera-dask"  # whose file this is: others have packages of this name
 
+_KERNELS = (
+    "decoder",
+    "encoding.encoder",
+    "encoding.quality",
+    "encoding.rebase",
+    "encoding.temporal_filter",
+    "encoding.translation",
+)
 _importing = threading.RLock()
 
 
 def import_kernels() -> None:
     """Import all modules with kernels, for programs of several threads: numba fails where two begin to import it."""
     with _importing:
-        for module in ("decoder", "encoding.encoder", "encoding.quality", "encoding.rebase"):
+        for module in _KERNELS:
             importlib.import_module(f"codec.{module}")
 
 

@@ -17,13 +17,13 @@ from codec.kernel_cache import sources_name
 from excamera_dask import journal as journals
 from excamera_dask import stages
 from excamera_dask.errors import ExcameraError, SourceError
-from excamera_dask.first_pass import encoder_version
+from excamera_dask.first_pass import LIBVPX, encoder_version
 from excamera_dask.formats.containers import output_suffix
 from excamera_dask.graph import Job, Resumed, build_graph, homes_of, window_of, with_tasks
 from excamera_dask.intermediates import Intermediates
 from excamera_dask.journal import Journal, writing_alone
 from excamera_dask.muxing import Draft, Muxer, dropped, missing_frames, mux
-from excamera_dask.planning import Plan, make_plan
+from excamera_dask.planning import Plan, make_plan, make_skeleton_plan
 from excamera_dask.progress import STAGES, ChunkDone, Notice, OnEvent, StageCounts, Started, ignore
 from excamera_dask.report import EncodeReport, versions
 from excamera_dask.scene_cuts import find_scene_cuts
@@ -256,6 +256,8 @@ class _Run:
 def _where_to_go_on(plan: Plan, journal: Journal) -> tuple[dict[int, int], dict[int, Resumed]]:
     """Chunks that need no work any more with their bytes, and where each batch that is not complete goes on."""
     present = journal.chunks()
+    if plan.groups:  # each chunk is made without the others
+        return {i: size for i, size in present.items() if i < len(plan.chunks)}, {}
     done: dict[int, int] = {}
     resumed: dict[int, Resumed] = {}
     for batch in plan.batches:
@@ -299,7 +301,7 @@ def _opened(src: PathLike, settings: Settings, on_event: OnEvent) -> SourceInfo:
 
 def _warnings(settings: Settings, source: SourceInfo) -> Iterator[str]:
     reason = settings.first_pass.unrepeatable
-    if reason:
+    if reason and not settings.structure:
         yield f"libvpx may give other bytes at another run: {reason}"
     missed = [time for time in settings.key_frame_times if _frame_at(source, time) is None]
     if missed and source.frame_count:
@@ -332,19 +334,34 @@ def _plan(
     """Cut the film; the executor looks for scene cuts, if they are wanted."""
     name = f"{identity[:8]}-{secrets.token_hex(4)}"
     cuts = _forced(source, settings.key_frame_times)
-    if settings.scene_cuts and settings.batch_chunks != 1:
+    if settings.scene_cuts and settings.has_kernels:
         cuts.update(find_scene_cuts(source, executor))
+    if settings.structure is not None:
+        return make_skeleton_plan(
+            source.frame_count,
+            settings.frames_a_chunk,
+            settings.structure.group_frames,
+            settings.key_distance,
+            frame_bytes=source.frame_bytes,
+            cuts=cuts,
+            job=_job(name, source, settings, keep),
+        )
     return make_plan(
         source.frame_count,
-        settings.chunk_frames,
+        settings.frames_a_chunk,
         settings.batch_chunks,
         frame_bytes=source.frame_bytes,
         cuts=cuts,
         anchors=[int(frame) for frame in source.keyframes],
         separate=executor.far_apart,
         workers=executor.foreseen or executor.workers,
-        job=Job(name, source, settings.first_pass, settings.kf_q_weight, keep),
+        job=_job(name, source, settings, keep),
     )
+
+
+def _job(name: str, source: SourceInfo, settings: Settings, keep: bool) -> Job:
+    first_pass = settings.first_pass
+    return Job(name, source, first_pass, settings.kf_q_weight, keep, first_pass.cq_index or 0)
 
 
 def _forced(source: SourceInfo, times: tuple[float, ...]) -> set[int]:
@@ -363,10 +380,14 @@ def _frame_at(source: SourceInfo, moment: float) -> int | None:
 
 def _fingerprint(source: SourceInfo, settings: Settings) -> str:
     """What stands for everything that determines the bytes."""
-    encoder = encoder_version(settings.first_pass.encoder)
+    encoder = _encoder_version(settings)
     return journals.fingerprint(
         source.identity, source.skip, source.frame_count, settings, encoder, sources_name()
     )
+
+
+def _encoder_version(settings: Settings) -> str:
+    return "ours" if settings.structure else encoder_version(settings.first_pass.encoder)
 
 
 def _draft(
@@ -379,7 +400,7 @@ def _draft(
     began: float,
     suffix: str,
 ) -> Draft:
-    encoder = encoder_version(settings.first_pass.encoder)
+    encoder = _encoder_version(settings)
     return Draft(
         made, source, target, suffix, executor, workers, settings.as_dict(), versions(encoder),
         (*source.warnings, *dropped(source, suffix), *_warnings(settings, source)), began,
@@ -390,7 +411,10 @@ def _same(settings: Settings) -> partial[dict[str, str]]:
     """What must be installed alike on all machines of a job."""
     from excamera_dask.same_bytes import deciding_versions
 
-    return partial(deciding_versions, settings.first_pass.encoder)
+    encoder = (
+        LIBVPX if settings.structure else settings.first_pass.encoder
+    )  # what pictures are read with decides
+    return partial(deciding_versions, encoder)
 
 
 @contextlib.contextmanager
@@ -411,7 +435,7 @@ def _executor(
 
         options = options_for(options, source)
     load = None
-    if settings.batch_chunks != 1:
+    if settings.has_kernels:
         from excamera_dask.kernels.warm_up import (
             compile_kernels,
             prepare_own_process,
@@ -422,7 +446,7 @@ def _executor(
         load = prepare_own_process if spec == "local" else prepare_worker
         if spec == "lambda":
             from excamera_dask.kernels.shipped import load
-    chunk = min(settings.chunk_frames, source.frame_count)
+    chunk = min(settings.frames_a_chunk, source.frame_count)
     need = ENCODER_MEMORY + (PICTURES_A_TASK + 2 * chunk) * source.frame_bytes
     with open_executor(
         spec,

@@ -10,12 +10,16 @@ the span `window` spans before it, so at most `window` spans of raw pictures exi
 it, and asks for the same worker, so that the film is decoded once and not again for each span.
 Priorities make the serial chain of rebases run as soon as it can: rebase, replace, final_state,
 encode, load.
+
+Batches with hidden frames have four tasks and no chain of chunks: ("survey-<job>", group), ("begin-<job>", first group),
+("skeleton-<job>", group), each behind the one before, and ("encode-<job>", chunk), whose result is the chunk's.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any, NamedTuple
 
 from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
@@ -24,11 +28,15 @@ from excamera_dask import stages
 from excamera_dask.errors import ExcameraError
 from excamera_dask.first_pass import FirstPassSettings
 from excamera_dask.planning import Chunk, LoadSpan, Plan
+from excamera_dask.skeleton import stages as skeletons
 from excamera_dask.sources import SourceInfo
 from executors import Executor, Graph, Key
 from executors.base import REPEATABLE
 
 RANKS = {
+    "survey": 0,
+    "begin": 0,
+    "skeleton": 0,
     "load": 0,
     "loaded": 5,
     "encode": 1,
@@ -58,6 +66,8 @@ class Job:
     first_pass: FirstPassSettings
     kf_q_weight: float
     keep: bool = False
+    q_index: int = 0
+    """Quantizer index of plain frames, where batches have hidden ones."""
 
     def draw(self, plan: Plan, filename: str | None, **options: Any) -> Any:
         """Draw the graph of a plan for this job with graphviz, as `dask.visualize` does."""
@@ -165,8 +175,43 @@ def build_graph(
     done: chunks whose results exist already; resumed: by batch, where to go on behind such chunks; workers: addresses,
     of which the loads that follow one another share one, if it is still there then.
     """
+    if plan.groups:
+        return _skeleton_graph(plan, plan.job, set(done))
     tasks = _Tasks(plan, plan.job, window, set(done), dict(resumed or {}), workers)
     return tasks.graph(), tasks.results
+
+
+def _skeleton_graph(plan: Plan, job: Job, done: set[int]) -> tuple[Graph, list[Key]]:
+    """The graph of batches with hidden frames: chunks wait for the skeleton up to their group, and for nothing else."""
+    tasks: dict[Key, Any] = {}
+    results: list[Key] = []
+    for _, members in groupby(plan.groups, lambda group: group.batch):
+        groups = list(members)
+        wanted = [any(c not in done for c in range(g.first, g.stop)) for g in groups]
+        if not any(wanted):
+            continue
+        begin = (f"begin-{job.name}", groups[0].index)
+        surveys = [(f"survey-{job.name}", group.index) for group in groups if group.has_hidden]
+        start = groups[0].batch_start
+        tasks[begin] = (skeletons.begin, job.source, start, job.q_index, surveys)
+        before: Key = begin
+        for place, group in enumerate(groups):
+            seen: Key | None = None
+            if group.has_hidden:
+                seen = surveys[place]
+                tasks[seen] = (skeletons.survey, job.source, group, job.q_index)
+                if any(wanted[place:]):
+                    own = (f"skeleton-{job.name}", group.index)
+                    tasks[own] = (skeletons.extend, job.source, group, job.q_index, before, seen)
+                    before = own
+            for chunk in plan.chunks[group.first : group.stop]:
+                if chunk.index not in done:
+                    key = (f"encode-{job.name}", chunk.index)
+                    tasks[key] = (
+                        skeletons.encode, job.source, chunk, group, job.q_index, before, seen,
+                    )  # fmt: skip
+                    results.append(key)
+    return with_priorities(job.name, tasks), results
 
 
 class _Tasks:

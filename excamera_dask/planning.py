@@ -13,6 +13,7 @@ from itertools import pairwise
 from typing import Any
 
 from excamera_dask.errors import ExcameraError
+from excamera_dask.groups import Group, batches_of, chunks_of, groups_of
 
 SPAN_BYTES = 64 << 20
 """Raw pictures that one load task reads at most, where a few chunks are not more."""
@@ -50,7 +51,7 @@ class LoadSpan:
 
 @dataclass(frozen=True)
 class Plan:
-    """The chunks of a film in order, and the spans in which they are loaded."""
+    """The chunks of a film in order, and the spans in which they are loaded, or the groups in which they lie."""
 
     frame_count: int
     chunk_frames: int
@@ -62,6 +63,8 @@ class Plan:
     """What is done to the chunks (`graph.Job`, which can draw it), when the plan was made for a source."""
     scattered: bool = field(default=False, repr=False)
     """Whether the workers are so many that raw pictures shall not cross between them."""
+    groups: tuple[Group, ...] = field(default=(), repr=False)
+    """Chunks behind the same hidden frame, where batches are made so; there are no load spans then."""
 
     @property
     def batches(self) -> list[tuple[Chunk, ...]]:
@@ -81,13 +84,16 @@ class Plan:
     @property
     def task_count(self) -> int:
         """Tasks of the whole graph."""
+        if self.groups:
+            hidden = sum(group.has_hidden for group in self.groups)
+            return 2 * hidden + len(self.key_frames) + len(self.chunks)
         links = sum(span.follows for span in self.spans)
         return len(self.spans) + links + (6 if self.is_chained else 3) * len(self.chunks)
 
     @property
     def is_chained(self) -> bool:
         """Whether chunks are replaced and rebased; those of plain chunking stay as the first pass makes them."""
-        return self.batch_chunks != 1
+        return self.batch_chunks != 1 and not self.groups
 
     def span_chunks(self, span: LoadSpan) -> tuple[Chunk, ...]:
         return self.chunks[span.first : span.stop]
@@ -101,6 +107,11 @@ class Plan:
         return self.job.draw(self, filename, **options)
 
     def __str__(self) -> str:
+        if self.groups:
+            return (
+                f"chunks of {self.chunk_frames}: {self.frame_count} frames, {len(self.chunks)} chunks, "
+                f"{len(self.groups)} groups, {len(self.key_frames)} batches, {self.task_count} tasks"
+            )
         limit = "unlimited" if self.batch_chunks is None else self.batch_chunks
         return (
             f"[{self.chunk_frames}, {limit}]: {self.frame_count} frames, {len(self.chunks)} chunks, "
@@ -109,8 +120,10 @@ class Plan:
 
     def _repr_html_(self) -> str:
         limit = "unlimited" if self.batch_chunks is None else self.batch_chunks
-        rows = {
-            "[N, x]": f"[{self.chunk_frames}, {limit}]",
+        method: dict[str, object] = {"[N, x]": f"[{self.chunk_frames}, {limit}]"}
+        if self.groups:
+            method = {"frames a chunk": self.chunk_frames, "groups": len(self.groups)}
+        rows = method | {
             "frames": self.frame_count,
             "chunks": len(self.chunks),
             "batches (key frames)": len(self.key_frames),
@@ -153,6 +166,44 @@ def make_plan(
     stretch = LONGEST_STRETCH if scattered else LONGEST_WAY
     spans = tuple(_spans(chunks, longest, anchors, stretch))
     return Plan(frame_count, chunk_frames, batch_chunks, frame_bytes, chunks, spans, job, scattered)
+
+
+def make_skeleton_plan(
+    frame_count: int,
+    chunk_frames: int,
+    group_frames: int,
+    key_distance: int,
+    *,
+    frame_bytes: int,
+    cuts: Iterable[int] = (),
+    job: Any = None,
+) -> Plan:
+    """Cut a film into batches of about `key_distance` frames, groups of about `group_frames`, chunks of about
+    `chunk_frames` (the first of a batch has its key frame besides).
+
+    cuts, frame_bytes: as of `make_plan`. Raises: ValueError.
+    """
+    if frame_count < 0 or frame_bytes < 1:
+        raise ValueError("a film has 0 or more frames, of at least a byte each")
+    if min(chunk_frames, group_frames, key_distance) < 1:
+        raise ValueError("chunks, groups and batches have at least a frame")
+    chunks: list[Chunk] = []
+    groups: list[Group] = []
+    for batch, (start, stop) in enumerate(batches_of(frame_count, key_distance, cuts)):
+        before, position = start, 0
+        for size in groups_of(stop - start - 1, group_frames):
+            first = len(chunks)
+            begin, end = before + (before > start), before + size
+            for frames in chunks_of(size, chunk_frames):
+                more = begin == start  # the key frame
+                chunks.append(Chunk(len(chunks), begin, frames + more, batch, position))
+                begin, position = begin + frames + more, position + 1
+            place = len(groups), batch, before, end, start, stop
+            groups.append(Group(*place, first, len(chunks)))
+            before = end
+    return Plan(
+        frame_count, chunk_frames, None, frame_bytes, tuple(chunks), (), job, groups=tuple(groups)
+    )
 
 
 def _chunks(

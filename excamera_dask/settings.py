@@ -9,8 +9,11 @@ from typing import Any
 from excamera_dask.errors import InvalidSetting
 from excamera_dask.first_pass import FirstPassSettings
 from excamera_dask.overrides import FIELDS, Reading
+from excamera_dask.presets import KEY_DISTANCE, PAPER, PRESETS, Preset
 from excamera_dask.stages import KEY_FRAME_Q_WEIGHT
 
+CHUNK_FRAMES = 6
+"""The paper's N."""
 _FIRST_PASS = {field.name for field in dataclasses.fields(FirstPassSettings)} - {"encoder"}
 
 
@@ -18,19 +21,22 @@ _FIRST_PASS = {field.name for field in dataclasses.fields(FirstPassSettings)} - 
 class Settings:
     """What to encode, and how; the same settings and input give the same bytes on every executor.
 
-    chunk_frames, batch_chunks: the method's [N, x], batch_chunks None for one batch as long as the
-    film; skip, limit: frames of the source to leave out at the start, and to encode at most;
-    key_frame_times: seconds from the first encoded frame at which a key frame is forced;
-    scene_cuts: start a new batch at scene cuts, unless each chunk is one; kf_q_weight: weight 0 .. 1 of the key frame's
-    quantizer in the frame that replaces it; encoder: "vpxenc", "libvpx" or None for the better one
-    that is here; first_pass: everything else about the first pass; reading: which stream of the source is meant, and
-    what is true where the file says otherwise or nothing.
+    preset: "paper" is the paper's method, the others have hidden frames (`presets`). chunk_frames, batch_chunks: the paper's
+    [N, x], batch_chunks None for one batch as long as the film; with hidden frames, chunk_frames are those of a chunk,
+    about, and key_distance those from one key frame to the next; chunk_frames None is the preset's choice. skip, limit:
+    frames of the source to leave out at the start, and to encode at most; key_frame_times: seconds from the first encoded
+    frame at which a key frame is forced; scene_cuts: start a new batch at scene cuts, unless each chunk is one;
+    kf_q_weight: weight 0 .. 1 of the key frame's quantizer in the frame that replaces it; encoder: "vpxenc", "libvpx" or
+    None for the better one that is here; first_pass: everything else about the first pass; reading: which stream of the
+    source is meant, and what is true where the file says otherwise or nothing.
 
     Raises: InvalidSetting.
     """
 
-    chunk_frames: int = 6
+    preset: str = PAPER
+    chunk_frames: int | None = None
     batch_chunks: int | None = 16
+    key_distance: int = KEY_DISTANCE
     skip: int = 0
     limit: int | None = None
     key_frame_times: tuple[float, ...] = ()
@@ -41,9 +47,20 @@ class Settings:
     reading: Reading = dataclasses.field(default_factory=Reading)
 
     def __post_init__(self) -> None:
+        if self.preset not in PRESETS:
+            raise InvalidSetting(f"preset {self.preset!r}; it must be {', '.join(PRESETS)}")
         _at_least(
-            1, chunk_frames=self.chunk_frames, batch_chunks=self.batch_chunks, limit=self.limit
+            1,
+            chunk_frames=self.chunk_frames,
+            batch_chunks=self.batch_chunks,
+            key_distance=self.key_distance,
+            limit=self.limit,
         )
+        if self.structure is not None and self.first_pass.cq_index is None:
+            raise InvalidSetting(
+                f"preset {self.preset!r} encodes at a cq_level; end_usage "
+                f"{self.first_pass.end_usage!r} is for preset {PAPER!r}"
+            )
         _at_least(0, skip=self.skip)
         if not 0 <= self.kf_q_weight <= 1:
             raise InvalidSetting(f"kf_q_weight is {self.kf_q_weight}; it must lie in 0 .. 1")
@@ -73,8 +90,27 @@ class Settings:
         options["key_frame_times"] = tuple(_times(options.get("key_frame_times", ())))
         return cls(**options, first_pass=first_pass)
 
+    @property
+    def structure(self) -> Preset | None:
+        """How batches with hidden frames are built; None for the paper's."""
+        return PRESETS[self.preset]
+
+    @property
+    def frames_a_chunk(self) -> int:
+        """As chosen, or as the preset has it."""
+        if self.chunk_frames is not None:
+            return self.chunk_frames
+        return CHUNK_FRAMES if self.structure is None else self.structure.chunk_frames
+
+    @property
+    def has_kernels(self) -> bool:
+        """Whether our own codec does any of the work."""
+        return self.structure is not None or self.batch_chunks != 1
+
     def chosen(self) -> Settings:
         """These settings with the encoder and the pace that the whole job will use; raises FirstPassUnavailable."""
+        if self.structure is not None:
+            return self
         first_pass = self.first_pass.choose(self.encoder).paced(chained=self.batch_chunks != 1)
         return dataclasses.replace(self, encoder=first_pass.encoder, first_pass=first_pass)
 

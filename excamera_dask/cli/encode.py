@@ -23,6 +23,7 @@ from excamera_dask.cli.terminal.output import (
     print_json,
     refuse_inputs,
 )
+from excamera_dask.presets import KEY_DISTANCE, PAPER, PRESETS
 
 if TYPE_CHECKING:
     from excamera_dask.report import EncodeReport
@@ -53,8 +54,16 @@ def method_options(command: Command) -> Command:
             help="Chunks behind one key frame, the x of [N, x]; 1 is plain chunking.",
         ),
         click.option(
-            "-N", "--chunk-frames", type=click.IntRange(min=1), default=6, show_default=True,
-            help="Frames a chunk, the N of [N, x].",
+            "-N", "--chunk-frames", type=click.IntRange(min=1),
+            help="Frames a chunk, the N of [N, x]; by default the preset's, 6 for paper.",
+        ),
+        click.option(
+            "--key-distance", type=click.IntRange(min=1), default=KEY_DISTANCE, show_default=True,
+            help="Frames from one key frame to the next, about; with preset paper it is N times x.",
+        ),
+        click.option(
+            "--preset", type=click.Choice(list(PRESETS)), default=PAPER, show_default=True,
+            help="paper: [N, x] of libvpx's chunks, rebased; others: chunks of our own encoder between hidden frames.",
         ),
     ):  # fmt: skip
         command = option(command)

@@ -133,12 +133,14 @@ def rebase_tiny_frames() -> None:
 
 
 def encode_tiny_frames() -> None:
-    """Encode a key frame, and an inter frame in place of another; measure an error."""
+    """Encode a key frame, and an inter frame in place of another; measure an error; filter a picture."""
     codec.import_kernels()
     from codec.encoding.encoder import encode_key_frame, replace_key_frame
     from codec.encoding.quality import mean_squared_error
+    from codec.encoding.temporal_filter import filter_along_motion
 
     first, second = _tiny_images()
+    filter_along_motion((first, second), 0)
     mean_squared_error(first, second)
     key = encode_key_frame(first, q_index=40)
     replace_key_frame(key.state, second, key.data)

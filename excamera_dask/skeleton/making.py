@@ -1,0 +1,239 @@
+"""Frames of a batch with hidden ones: the skeleton first, then chunks between what is made.
+
+Each step reads the pictures that it needs from the source. What travels between them is small: fields of vectors, and coded
+frames, from which whoever needs a state decodes it.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import codec
+from codec.encoding.encoder import Effort, Hints, Refresh, encode_given_state, encode_key_frame
+from codec.encoding.frame_coding import Encoded
+from codec.encoding.temporal_filter import filter_along_motion
+from codec.encoding.translation import translate
+from codec.frame import ALTREF_FRAME, GOLDEN_FRAME, Image
+from codec.state import DecoderState
+from excamera_dask.groups import Group
+from excamera_dask.planning import Chunk
+from excamera_dask.skeleton.schedule import Quantizers, quantizers_for
+from excamera_dask.skeleton.survey import (
+    Survey,
+    hidden_hints,
+    importances,
+    plain_hints,
+)
+from excamera_dask.sources import SourceInfo, iter_frames
+from excamera_dask.stages import ChunkResult, Seconds
+
+RADIUS = 3
+"""Frames to each side over which a hidden frame's picture is filtered."""
+HIDDEN = Refresh(last=False, altref=True)
+GROUP_END = Refresh(golden=True)
+BEFOREHAND = (GOLDEN_FRAME, ALTREF_FRAME)
+"""What a joint may lean on: the pictures that are made first."""
+EFFORT = Effort(zero_deltas=(-2, -12, -63))
+
+
+class Skeleton:
+    """A batch's frames that are made first, up to some group: key frame, hidden frames, the frames that end groups.
+
+    quantizers: of the hidden frames of the groups to come. Between processes it travels without states, which are decoded
+    again where they are needed.
+    """
+
+    def __init__(
+        self,
+        packets: tuple[bytes, ...],
+        quantizers: tuple[Quantizers, ...],
+        seconds: Seconds,
+        states: tuple[DecoderState, DecoderState] | None = None,
+    ) -> None:
+        self.packets = packets
+        self.quantizers = quantizers
+        self.seconds = seconds
+        self._states = states
+        self._lock = threading.Lock()
+
+    @property
+    def begin(self) -> DecoderState:
+        """The state in which the last group begins, behind its hidden frame."""
+        return self._decoded()[0]
+
+    @property
+    def end(self) -> DecoderState:
+        """The state behind the last group."""
+        return self._decoded()[1]
+
+    def _decoded(self) -> tuple[DecoderState, DecoderState]:
+        with self._lock:
+            if self._states is None:
+                state: DecoderState | None = None
+                before = state
+                for packet in self.packets:
+                    before = state
+                    state, _ = codec.decode(state, packet)
+                assert state is not None
+                self._states = (before or state, state)
+            return self._states
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Skeleton, (self.packets, self.quantizers, self.seconds)
+
+    def __sizeof__(self) -> int:
+        pictures = {
+            id(picture): picture
+            for state in self._states or ()
+            for picture in state.references or ()
+        }
+        planes = (plane.nbytes for picture in pictures.values() for plane in picture)
+        return object.__sizeof__(self) + sum(map(len, self.packets)) + sum(planes)
+
+
+def begin(source: SourceInfo, start: int, q_index: int, surveys: Sequence[Survey]) -> Skeleton:
+    """A batch's key frame, and how fine its hidden frames shall be; surveys are those of its groups, if it has any."""
+    began = time.perf_counter()
+    (image,) = iter_frames(source, start, 1)
+    first, *later = (
+        [quantizers_for(i, q_index) for i in importances(surveys)]
+        if surveys
+        else [Quantizers(q_index, None)]
+    )
+    key = encode_key_frame(image, q_index=first.q_index, segments=first.segments, effort=EFFORT)
+    seconds = {"skeleton": time.perf_counter() - began}
+    return Skeleton((key.data,), tuple(later), seconds, (key.state, key.state))
+
+
+def extend(
+    source: SourceInfo, group: Group, q_index: int, before: Skeleton, seen: Survey
+) -> Skeleton:
+    """The skeleton with one group more: its hidden frame, and the frame that shows it."""
+    began = time.perf_counter()
+    image, filtered = _filtered(source, group)
+    chosen, *later = before.quantizers
+    hidden = encode_given_state(
+        before.end,
+        filtered,
+        q_index=chosen.q_index,
+        segments=chosen.segments,
+        refresh=HIDDEN,
+        show=False,
+        hints=hidden_hints(seen),
+        settled=True,
+        effort=EFFORT,
+    )
+    end = _joint(hidden.state, image, q_index, GROUP_END)
+    seconds = {"skeleton": time.perf_counter() - began}
+    packets = (*before.packets, hidden.data, end.data)
+    return Skeleton(packets, tuple(later), seconds, (hidden.state, end.state))
+
+
+def _filtered(source: SourceInfo, group: Group) -> tuple[Image, Image]:
+    """A group's last picture, and what its hidden frame shows of it."""
+    first = max(group.end - RADIUS, group.batch_start)
+    stop = min(group.end + RADIUS + 1, group.batch_stop)
+    images = list(iter_frames(source, first, stop - first))
+    return images[group.end - first], filter_along_motion(images, group.end - first)
+
+
+def _joint(
+    state: DecoderState, image: Image, q_index: int, refresh: Refresh, hints: Hints | None = None
+) -> Encoded:
+    """A frame that leans on the skeleton alone, so that whoever has that can make it."""
+    return encode_given_state(
+        state,
+        image,
+        q_index=q_index,
+        refresh=refresh,
+        references=BEFOREHAND,
+        hints=hints,
+        settled=True,
+        effort=EFFORT,
+    )
+
+
+class _Coding(NamedTuple):
+    """What coding the plain frames of a chunk needs beside their pictures."""
+
+    group: Group
+    q_index: int
+    begin: DecoderState  # of the group
+    seen: Survey
+
+    def plain(self, state: DecoderState, image: Image, frame: int) -> Encoded:
+        hints = plain_hints(self.seen, self.group.end, frame)
+        return encode_given_state(state, image, q_index=self.q_index, hints=hints, effort=EFFORT)
+
+    def joint(self, image: Image, frame: int) -> Encoded:
+        hints = plain_hints(self.seen, self.group.end, frame)
+        return _joint(self.begin, image, self.q_index, Refresh(), hints)
+
+
+def encode(
+    source: SourceInfo,
+    chunk: Chunk,
+    group: Group,
+    q_index: int,
+    skeleton: Skeleton,
+    seen: Survey | None,
+) -> ChunkResult:
+    """A chunk's final frames. skeleton: up to its group; seen: the group's survey, None without a hidden frame."""
+    began = time.perf_counter()
+    missing: list[int] = []
+    first, stop = chunk.start, chunk.start + chunk.frames
+    reads = first - (first > group.start)  # from the joint before
+    images = dict(
+        zip(range(reads, stop), iter_frames(source, reads, stop - reads, missing), strict=True)
+    )
+    loaded = time.perf_counter()
+    if seen is None:
+        packets = _without_hidden(images, group, q_index, skeleton)
+    else:
+        packets = _between_joints(images, chunk, group, q_index, skeleton, seen)
+    seconds = {"load": loaded - began, "encode": time.perf_counter() - loaded}
+    return ChunkResult(
+        chunk.index, tuple(packets), seconds, missing=tuple(m for m in missing if m >= first)
+    )
+
+
+def _without_hidden(
+    images: dict[int, Image], group: Group, q_index: int, skeleton: Skeleton
+) -> list[bytes]:
+    packets, state = [skeleton.packets[0]], skeleton.end
+    for frame in range(group.start, group.end + 1):
+        encoded = encode_given_state(state, images[frame], q_index=q_index, effort=EFFORT)
+        packets.append(encoded.data)
+        state = encoded.state
+    return packets
+
+
+def _between_joints(
+    images: dict[int, Image],
+    chunk: Chunk,
+    group: Group,
+    q_index: int,
+    skeleton: Skeleton,
+    seen: Survey,
+) -> list[bytes]:
+    coding = _Coding(group, q_index, skeleton.begin, seen)
+    *_, hidden, end = skeleton.packets
+    stop = chunk.start + chunk.frames
+    packets: list[bytes] = []
+    if chunk.start <= group.start:
+        packets = [skeleton.packets[0], hidden] if group.is_first else [hidden]
+        state, frame = coding.begin, group.start
+    else:
+        frame = chunk.start
+        state = coding.joint(images[frame - 1], frame - 1).state
+    for number in range(frame, stop - 1):
+        encoded = coding.plain(state, images[number], number)
+        packets.append(encoded.data)
+        state = encoded.state
+    if stop - 1 < group.end:
+        end = coding.joint(images[stop - 1], stop - 1).data
+    packets.append(translate(state, end, coding.begin))
+    return packets

@@ -1,0 +1,57 @@
+"""The steps of a batch with hidden frames, as a graph has them: light to import, since a client only names them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import codec
+from excamera_dask.groups import Group
+from excamera_dask.planning import Chunk
+from excamera_dask.sources import SourceInfo
+from excamera_dask.stages import ChunkResult
+
+if TYPE_CHECKING:
+    from excamera_dask.skeleton.making import Skeleton
+    from excamera_dask.skeleton.survey import Survey
+
+
+def survey(source: SourceInfo, group: Group, q_index: int) -> Survey:
+    """How long the content of a group lives on and where it moves, from a few of its pictures."""
+    codec.import_kernels()
+    from excamera_dask.skeleton.survey import survey_group
+
+    return survey_group(source, group.before, group.end, q_index)
+
+
+def begin(source: SourceInfo, start: int, q_index: int, surveys: Sequence[Survey]) -> Skeleton:
+    """A batch's key frame, frame `start`, and how fine its hidden frames shall be; surveys are those of its groups."""
+    codec.import_kernels()
+    from excamera_dask.skeleton.making import begin
+
+    return begin(source, start, q_index, surveys)
+
+
+def extend(
+    source: SourceInfo, group: Group, q_index: int, before: Skeleton, seen: Survey
+) -> Skeleton:
+    """The skeleton with one group more: its hidden frame, and the frame that shows it."""
+    codec.import_kernels()
+    from excamera_dask.skeleton.making import extend
+
+    return extend(source, group, q_index, before, seen)
+
+
+def encode(
+    source: SourceInfo,
+    chunk: Chunk,
+    group: Group,
+    q_index: int,
+    skeleton: Skeleton,
+    seen: Survey | None,
+) -> ChunkResult:
+    """A chunk's final frames. skeleton: up to its group; seen: the group's survey, None without a hidden frame."""
+    codec.import_kernels()
+    from excamera_dask.skeleton.making import encode
+
+    return encode(source, chunk, group, q_index, skeleton, seen)
