@@ -20,6 +20,8 @@ from excamera_dask.errors import ExcameraError, SourceError
 from excamera_dask.first_pass import LIBVPX, encoder_version
 from excamera_dask.formats.containers import output_suffix
 from excamera_dask.graph import Job, Resumed, build_graph, homes_of, window_of, with_tasks
+from excamera_dask.group_lengths import find_group_lengths
+from excamera_dask.groups import batches_of, longest_group
 from excamera_dask.intermediates import Intermediates
 from excamera_dask.journal import Journal, writing_alone
 from excamera_dask.muxing import Draft, Muxer, dropped, missing_frames, mux
@@ -337,15 +339,12 @@ def _plan(
     if settings.scene_cuts and settings.has_kernels:
         cuts.update(find_scene_cuts(source, executor))
     if settings.structure is not None:
-        return make_skeleton_plan(
-            source.frame_count,
-            settings.frames_a_chunk,
-            settings.structure.group_frames,
-            settings.key_distance,
-            frame_bytes=source.frame_bytes,
-            cuts=cuts,
-            job=_job(name, source, settings, keep),
-        )
+        job = _job(name, source, settings, keep)
+        chunk = settings.frames_a_chunk
+        batches = list(batches_of(source.frame_count, settings.key_distance, cuts))
+        longest = longest_group(chunk, settings.structure.group_frames)
+        lengths = find_group_lengths(source, batches, job.q_index, longest, executor)
+        return make_skeleton_plan(batches, lengths, chunk, frame_bytes=source.frame_bytes, job=job)
     return make_plan(
         source.frame_count,
         settings.frames_a_chunk,

@@ -21,7 +21,7 @@ from excamera_dask.report import EncodeReport
 from executors import Graph, Key
 
 MODEL = Path(__file__).with_name("cost_model.json")
-STAGES = ("load", "encode", "final_state", "replace", "rebase")
+STAGES = ("survey", "skeleton", "code", "load", "encode", "final_state", "replace", "rebase")
 TASK = 0.0005
 """Seconds of the scheduler for one task, one after another."""
 LAMBDA_PROCESSOR = 1769
@@ -171,6 +171,8 @@ def _durations(
 ) -> dict[Key, float]:
     """Seconds of each task of the graph."""
     found: dict[Key, float] = {}
+    if plan.groups:
+        return {key: megapixels * _group_seconds(plan, key, model) for key in graph}
     spans = {span.first: span for span in plan.spans}
     for key in graph:
         stage = _stage(key)
@@ -181,6 +183,17 @@ def _durations(
             frames = 1 if stage == "replace" else chunk.frames
         found[key] = frames * model.get(stage, 0.0) * megapixels
     return found
+
+
+def _group_seconds(plan: Plan, key: Key, model: Mapping[str, float]) -> float:
+    """Seconds a megapixel of a task of a batch with hidden frames."""
+    stage, number = _stage(key), _number(key)
+    if stage == "code":
+        return plan.chunks[number].frames * (model["load"] + model["code"])
+    if stage == "begin":
+        return model["skeleton"]
+    group = plan.groups[number]
+    return (group.end - group.before) * model[stage]
 
 
 def _frames_read(plan: Plan, span: LoadSpan) -> int:

@@ -12,7 +12,7 @@ Priorities make the serial chain of rebases run as soon as it can: rebase, repla
 encode, load.
 
 Batches with hidden frames have four tasks and no chain of chunks: ("survey-<job>", group), ("begin-<job>", first group),
-("skeleton-<job>", group), each behind the one before, and ("encode-<job>", chunk), whose result is the chunk's.
+("skeleton-<job>", group), each behind the one before, and ("code-<job>", chunk), whose result is the chunk's.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ RANKS = {
     "load": 0,
     "loaded": 5,
     "encode": 1,
+    "code": 1,
     "final_state": 2,
     "replace": 3,
     "rebase": 4,
@@ -206,9 +207,9 @@ def _skeleton_graph(plan: Plan, job: Job, done: set[int]) -> tuple[Graph, list[K
                     before = own
             for chunk in plan.chunks[group.first : group.stop]:
                 if chunk.index not in done:
-                    key = (f"encode-{job.name}", chunk.index)
+                    key = (f"code-{job.name}", chunk.index)
                     tasks[key] = (
-                        skeletons.encode, job.source, chunk, group, job.q_index, before, seen,
+                        skeletons.code, job.source, chunk, group, job.q_index, before, seen,
                     )  # fmt: skip
                     results.append(key)
     return with_priorities(job.name, tasks), results

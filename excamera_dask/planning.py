@@ -13,7 +13,7 @@ from itertools import pairwise
 from typing import Any
 
 from excamera_dask.errors import ExcameraError
-from excamera_dask.groups import Group, batches_of, chunks_of, groups_of
+from excamera_dask.groups import Group, chunks_of, groups_of
 
 SPAN_BYTES = 64 << 20
 """Raw pictures that one load task reads at most, where a few chunks are not more."""
@@ -169,29 +169,25 @@ def make_plan(
 
 
 def make_skeleton_plan(
-    frame_count: int,
+    batches: Sequence[tuple[int, int]],
+    group_frames: Sequence[int],
     chunk_frames: int,
-    group_frames: int,
-    key_distance: int,
     *,
     frame_bytes: int,
-    cuts: Iterable[int] = (),
     job: Any = None,
 ) -> Plan:
-    """Cut a film into batches of about `key_distance` frames, groups of about `group_frames`, chunks of about
-    `chunk_frames` (the first of a batch has its key frame besides).
+    """Cut batches (start and stop of each) into groups of about so many frames, and those into chunks of about
+    `chunk_frames`; the first of a batch has its key frame besides.
 
-    cuts, frame_bytes: as of `make_plan`. Raises: ValueError.
+    frame_bytes: as of `make_plan`. Raises: ValueError.
     """
-    if frame_count < 0 or frame_bytes < 1:
-        raise ValueError("a film has 0 or more frames, of at least a byte each")
-    if min(chunk_frames, group_frames, key_distance) < 1:
-        raise ValueError("chunks, groups and batches have at least a frame")
+    if min(chunk_frames, *group_frames, frame_bytes) < 1:
+        raise ValueError("chunks and groups have at least a frame, of at least a byte each")
     chunks: list[Chunk] = []
     groups: list[Group] = []
-    for batch, (start, stop) in enumerate(batches_of(frame_count, key_distance, cuts)):
+    for batch, ((start, stop), length) in enumerate(zip(batches, group_frames, strict=True)):
         before, position = start, 0
-        for size in groups_of(stop - start - 1, group_frames):
+        for size in groups_of(stop - start - 1, length):
             first = len(chunks)
             begin, end = before + (before > start), before + size
             for frames in chunks_of(size, chunk_frames):
@@ -201,8 +197,9 @@ def make_skeleton_plan(
             place = len(groups), batch, before, end, start, stop
             groups.append(Group(*place, first, len(chunks)))
             before = end
+    frames = batches[-1][1] if batches else 0
     return Plan(
-        frame_count, chunk_frames, None, frame_bytes, tuple(chunks), (), job, groups=tuple(groups)
+        frames, chunk_frames, None, frame_bytes, tuple(chunks), (), job, groups=tuple(groups)
     )
 
 

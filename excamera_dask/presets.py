@@ -10,7 +10,7 @@ PAPER = "paper"
 class Preset(NamedTuple):
     """A structure with hidden frames.
 
-    chunk_frames: of a chunk, about, unless that is chosen; group_frames: of a group, about.
+    chunk_frames: of a chunk, about, unless that is chosen; group_frames: of a group, at most, about.
     """
 
     chunk_frames: int
@@ -19,7 +19,7 @@ class Preset(NamedTuple):
 
 PRESETS: dict[str, Preset | None] = {
     PAPER: None,
-    "balanced": Preset(16, 16),
+    "balanced": Preset(24, 24),
 }
 """None for the paper's, which -N and -x describe."""
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from excamera_dask.planning import Plan
 from executors import Counts
 
-STAGES = ("load", "encode", "final_state", "replace", "rebase", "mux")
-"""Stages in the order of a chunk's life, as the names in `StageCounts`."""
+STAGES = ("survey", "skeleton", "load", "code", "encode", "final_state", "replace", "rebase", "mux")
+"""Stages in the order of a chunk's life, as the names in `StageCounts`: of all methods, each of which has some."""
 
 
 @dataclass(frozen=True)

@@ -289,3 +289,23 @@ def test_motion_is_followed_from_picture_to_picture() -> None:
     assert np.array_equal(
         shown, pictures[0].y[BORDER + 16 : BORDER + 112, BORDER + 112 : BORDER + 176]
     )
+
+
+@pytest.mark.parametrize(("down", "right"), [(-100, 3), (77, -45), (0, 150), (-160, 0)])
+def test_what_was_scrolled_far_is_found_at_once(down: int, right: int) -> None:
+    """Text-like content gives a search no slope to go by."""
+    random = np.random.default_rng(9)
+    page = np.where(random.random((180, 300)) < 0.3, 20, 235).repeat(4, 0).repeat(3, 1)
+    page = page.astype(np.uint8)
+    grey = np.full((128, 192), 128, np.uint8)
+    here, there = (
+        picture_from_image(Image(page[y : y + 256, x : x + 384].copy(), grey, grey))
+        for y, x in ((200, 200), (200 + down, 200 + right))
+    )
+    (field,) = follow_motion(here, [there])
+    inside = np.zeros(field.errors.shape, bool)
+    rows, columns = np.indices(inside.shape) * 16
+    inside[:] = (rows - down >= 0) & (rows - down <= 240) & (columns - right >= 0)
+    inside &= columns - right <= 368
+    found = np.all(field.vectors[inside] == (-4 * down, -4 * right), axis=-1)
+    assert inside.sum() > 100 and found.mean() > 0.6  # blocks that lie across an edge are not

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 from dask.core import get_dependencies
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from streams import decode_with_libvpx, moving_images
 
@@ -31,7 +31,7 @@ from excamera_dask.formats.containers import read_packets
 from excamera_dask.formats.ivf import is_key_frame, is_shown
 from excamera_dask.formats.y4m import Y4mWriter
 from excamera_dask.graph import Job, build_graph
-from excamera_dask.groups import LEAST_GROUP
+from excamera_dask.groups import LEAST_GROUP, batches_of, longest_group
 from excamera_dask.planning import Plan, make_skeleton_plan
 from excamera_dask.skeleton import stages
 from excamera_dask.skeleton.schedule import ONE, finest_for, quantizers_for
@@ -45,7 +45,8 @@ JOB = Job("test", None, FirstPassSettings(), 0.75, q_index=50)
 
 
 def plan_of(frames: int, n: int = 12, g: int = 24, d: int = 96, cuts: Iterable[int] = ()) -> Plan:
-    return make_skeleton_plan(frames, n, g, d, frame_bytes=1000, cuts=cuts, job=JOB)
+    batches = list(batches_of(frames, d, cuts))
+    return make_skeleton_plan(batches, [g] * len(batches), n, frame_bytes=1000, job=JOB)
 
 
 ANY_PLAN = {
@@ -85,7 +86,7 @@ def test_the_task_count_is_told_truly(frames: int, n: int, g: int, d: int, cuts:
     made = plan_of(frames, n, g, d, cuts)
     graph, results = build_graph(made, window=2)
     assert len(graph) == made.task_count
-    assert results == [("encode-test", chunk.index) for chunk in made.chunks]
+    assert results == [("code-test", chunk.index) for chunk in made.chunks]
 
 
 def test_a_few_frames_more_are_no_key_frame_more() -> None:
@@ -113,7 +114,7 @@ def test_at_most_four_tasks_a_chunk() -> None:
 
 def test_a_chunk_waits_for_its_skeleton_alone() -> None:
     tasks = dict(build_graph(plan_of(97, 12, 24, 96), window=2)[0])
-    assert get_dependencies(tasks, ("encode-test", 5)) == {("skeleton-test", 2), ("survey-test", 2)}
+    assert get_dependencies(tasks, ("code-test", 5)) == {("skeleton-test", 2), ("survey-test", 2)}
     assert get_dependencies(tasks, ("skeleton-test", 2)) == {
         ("skeleton-test", 1),
         ("survey-test", 2),
@@ -131,7 +132,7 @@ def test_what_is_done_is_not_done_again() -> None:
     assert not {key for key in dict(graph) if key[0] == "begin-test" and key[1] == 0}
     graph, results = build_graph(made, window=2, done=set(range(len(made.chunks))) - {3})
     skeletons = [key for key in dict(graph) if key[0] == "skeleton-test"]
-    assert results == [("encode-test", 3)] and len(skeletons) == 2
+    assert results == [("code-test", 3)] and len(skeletons) == 2
     assert build_graph(made, window=2, done=range(len(made.chunks)))[1] == []
 
 
@@ -168,6 +169,87 @@ def test_the_step_falls_by_a_power_of_the_frames_that_inherit() -> None:
                 abs(int(AC_QLOOKUP[max(i, 0)]) - wanted) for i in (index - 1, index, index + 1)
             ]
             assert around[1] <= min(around) + 0.5
+
+
+# Lengths of groups ---------------------------------------------------------------------------------------------------
+
+
+def look_of(errors: dict[int, float], rows: int = 4, columns: int = 6) -> Any:
+    """Mean squared errors at distances, the same for all macroblocks."""
+    from excamera_dask.skeleton.lengths import Look
+
+    fields = [np.full((rows, columns), 256.0 * error) for error in errors.values()]
+    return Look(tuple(errors), np.array(fields))
+
+
+@SLOW
+def test_groups_are_as_long_as_their_content_lives() -> None:
+    from excamera_dask.skeleton.lengths import DISTANCES, best_length
+
+    still = look_of(dict.fromkeys(DISTANCES, 2.0))
+    pages = look_of(
+        {d: 2.0 if d <= 4 else 3000.0 for d in DISTANCES}
+    )  # another page every few frames
+    assert best_length([still], 50, 24) == 24
+    assert best_length([still], 50, 10) == 10
+    assert best_length([pages], 50, 24) == 4
+    assert best_length([], 50, 24) == 24
+
+
+@SLOW
+@given(
+    st.lists(st.floats(0, 20_000), min_size=7, max_size=7), st.integers(0, 127), st.integers(3, 32)
+)
+@settings(deadline=None)
+def test_some_length_is_always_found(errors: list[float], q_index: int, longest: int) -> None:
+    from excamera_dask.skeleton.lengths import DISTANCES, LENGTHS, best_length
+
+    found = best_length([look_of(dict(zip(DISTANCES, errors, strict=True)))], q_index, longest)
+    assert found == longest or (found in LENGTHS and found < longest)
+
+
+@given(st.integers(0, 500), st.integers(1, 600))
+def test_pictures_that_are_looked_at_lie_in_their_batch(start: int, frames: int) -> None:
+    from excamera_dask.skeleton.lengths import looked_at
+
+    places = looked_at(start, start + frames)
+    assert all(start < place < start + frames for place in places)
+    assert len(places) <= 4 and (places or frames == 1)
+
+
+@SLOW
+def test_batches_have_lengths_of_their_own(tmp_path: Path) -> None:
+    """A still scene before a pan, which leaves less and less of a picture."""
+    wide = moving_images(96 + 48 * 4, 80, 1, 21)[0]
+    pan = [
+        Image(
+            wide.y[:, 4 * n : 4 * n + 96],
+            wide.u[:, 2 * n : 2 * n + 48],
+            wide.v[:, 2 * n : 2 * n + 48],
+        )
+        for n in range(48)
+    ]
+    source = write(tmp_path / "film.y4m", [*moving_images(96, 80, 1, 3) * 50, *pan])
+    made = plan(source, preset="balanced", key_frame_times=(2.0,), scene_cuts=False)
+    lengths = [
+        max(g.end - g.before for g in made.groups if g.batch_start == start)
+        for start in made.key_frames
+    ]
+    assert made.key_frames == [0, 50]
+    assert lengths[0] >= 20 and lengths[1] <= 12
+
+
+def test_short_chunks_have_groups_of_two() -> None:
+    assert [longest_group(n, 24) for n in (1, 2, 6, 9, 10, 16, 24, 32)] == [
+        3,
+        4,
+        12,
+        18,
+        10,
+        16,
+        24,
+        24,
+    ]
 
 
 # Films --------------------------------------------------------------------------------------------------------------
@@ -238,10 +320,11 @@ def test_any_content_plays_in_any_decoder(content: Any, tmp_path: Path) -> None:
     images = content(80, 64, 40) if content is moving_images else content(40)
     source = write(tmp_path / "film.y4m", images)
     out = tmp_path / "out.ivf"
-    encode(source, out, executor="sync", preset="balanced", cq_level=20, scene_cuts=False)
+    options: dict[str, Any] = {"preset": "balanced", "chunk_frames": 12, "scene_cuts": False}
+    encode(source, out, executor="sync", cq_level=20, **options)
     frames = check_plays(out, images, 0.8)
     hidden = [frame for frame in frames if not is_shown(frame)]
-    assert len(hidden) == len(plan(source, preset="balanced", scene_cuts=False).groups) >= 2
+    assert len(hidden) == len(plan(source, cq_level=20, **options).groups) >= 3
 
 
 @SLOW
@@ -307,7 +390,7 @@ def test_states_that_travel_are_what_they_were(film: Path, tmp_path: Path) -> No
         for group, seen in zip(groups, surveys, strict=True):
             skeleton = moved(stages.extend(source, group, q_index, skeleton, seen))
             for chunk in made.chunks[group.first : group.stop]:
-                result = stages.encode(source, chunk, group, q_index, skeleton, seen)
+                result = stages.code(source, chunk, group, q_index, skeleton, seen)
                 found += result.packets
                 for packet in result.packets:
                     state, _ = codec.decode(state, packet)
@@ -376,7 +459,7 @@ def test_frames_that_cannot_be_read_are_told_once(film: Path, tmp_path: Path) ->
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(making, "iter_frames", reading)
         for chunk in made.chunks[group.first : group.stop]:
-            result = stages.encode(source, chunk, group, made.job.q_index, skeleton, seen)
+            result = stages.code(source, chunk, group, made.job.q_index, skeleton, seen)
             numbers += result.missing
     assert numbers == list(range(group.end + 1))
 

@@ -42,7 +42,8 @@ EFFORT = Effort(zero_deltas=(-2, -12, -63))
 class Skeleton:
     """A batch's frames that are made first, up to some group: key frame, hidden frames, the frames that end groups.
 
-    quantizers: of the hidden frames of the groups to come. Between processes it travels without states, which are decoded
+    quantizers: of the hidden frames of the groups to come; seconds: of the last group's, the key frame's with the first.
+    Between processes it travels without states, which are decoded
     again where they are needed.
     """
 
@@ -127,7 +128,10 @@ def extend(
         effort=EFFORT,
     )
     end = _joint(hidden.state, image, q_index, GROUP_END)
-    seconds = {"skeleton": time.perf_counter() - began}
+    spent = time.perf_counter() - began
+    if group.is_first:
+        spent += before.seconds["skeleton"]
+    seconds = {"skeleton": spent}
     packets = (*before.packets, hidden.data, end.data)
     return Skeleton(packets, tuple(later), seconds, (hidden.state, end.state))
 
@@ -173,7 +177,7 @@ class _Coding(NamedTuple):
         return _joint(self.begin, image, self.q_index, Refresh(), hints)
 
 
-def encode(
+def code(
     source: SourceInfo,
     chunk: Chunk,
     group: Group,
@@ -194,7 +198,10 @@ def encode(
         packets = _without_hidden(images, group, q_index, skeleton)
     else:
         packets = _between_joints(images, chunk, group, q_index, skeleton, seen)
-    seconds = {"load": loaded - began, "encode": time.perf_counter() - loaded}
+    seconds = {"load": loaded - began, "code": time.perf_counter() - loaded}
+    if chunk.index == group.first:
+        seconds |= skeleton.seconds
+        seconds |= {} if seen is None else {"survey": seen.seconds}
     return ChunkResult(
         chunk.index, tuple(packets), seconds, missing=tuple(m for m in missing if m >= first)
     )

@@ -14,7 +14,7 @@ from codec.tables import AC_QLOOKUP
 
 ONE = 1 << 12
 """1 in the fixed-point numbers of this package."""
-SHARE = 3, 1000
+SHARE = 6, 1000
 """An error of (step x 256 pixels x SHARE) is inherited by half."""
 ROUNDS = 8
 LEAST_SPREAD = 2

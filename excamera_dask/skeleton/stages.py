@@ -42,7 +42,7 @@ def extend(
     return extend(source, group, q_index, before, seen)
 
 
-def encode(
+def code(
     source: SourceInfo,
     chunk: Chunk,
     group: Group,
@@ -52,6 +52,6 @@ def encode(
 ) -> ChunkResult:
     """A chunk's final frames. skeleton: up to its group; seen: the group's survey, None without a hidden frame."""
     codec.import_kernels()
-    from excamera_dask.skeleton.making import encode
+    from excamera_dask.skeleton.making import code
 
-    return encode(source, chunk, group, q_index, skeleton, seen)
+    return code(source, chunk, group, q_index, skeleton, seen)

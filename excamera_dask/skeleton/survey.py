@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -32,6 +33,7 @@ class Survey(NamedTuple):
     path: tuple[
         tuple[int, Field], ...
     ]  # frames ever farther before the end, and its motion to there
+    seconds: float
 
 
 def sampled(before: int, end: int) -> list[int]:
@@ -42,6 +44,7 @@ def sampled(before: int, end: int) -> list[int]:
 
 def survey_group(source: SourceInfo, before: int, end: int, q_index: int) -> Survey:
     """The survey of frames before + 1 .. end, under this quantizer index of plain frames."""
+    began = time.perf_counter()
     half = half_error(q_index)
     between = sampled(before, end)
     frames = enumerate(iter_frames(source, before, end - before + 1), before)
@@ -60,6 +63,7 @@ def survey_group(source: SourceInfo, before: int, end: int, q_index: int) -> Sur
         inherited(errors, half),
         field,
         tuple(path),
+        time.perf_counter() - began,
     )
 
 
