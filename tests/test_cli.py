@@ -388,17 +388,24 @@ def test_a_damaged_state_is_refused(clip: Path, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_bench_rd_gives_points_rates_and_a_plot(clip: Path, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
+    other = tmp_path / "other.y4m"
+    other.write_bytes(clip.read_bytes())
     done = excamera(
-        "bench", "rd", clip, "--cq-levels", "20,40", "--limit", 12, "--executor", "sync",
-        "--plot", tmp_path / "rd.png", "-o", tmp_path / "rd.json",
+        "bench", "rd", clip, other, "--cq-levels", "20,40", "--limit", 12, "--executor", "sync",
+        "--methods", "balanced balanced:4 6,1", "--plot", tmp_path / "rd.png", "-o", tmp_path / "rd.json",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     assert result == json.loads((tmp_path / "rd.json").read_text())
-    assert {p["method"] for p in result["points"]} == {"serial", "[6,1]", "[6,16]"}
-    assert len(result["points"]) == 6
-    assert set(result["bd_rate_percent"]) == {"[6,1]", "[6,16]"}
+    methods = {"balanced", "balanced:4", "[6,1]"}
+    first, second = result["clips"]
+    assert {p["method"] for p in first["points"]} == {"vpxenc", "vpxenc --min-q", *methods}
+    assert len(first["points"]) == 10
+    assert set(first["bd_rate_percent"]) == set(result["mean_bd_rate_percent"]) == methods
+    assert first["bd_rate_percent"] == second["bd_rate_percent"]
     assert (tmp_path / "rd.png").read_bytes().startswith(b"\x89PNG")
+    refused = excamera("bench", "rd", clip, "--methods", "6,0")
+    assert_one_line(refused, 2, "6,0")
 
 
 def test_the_demo_prints_its_table(clip: Path) -> None:

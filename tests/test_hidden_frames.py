@@ -167,6 +167,9 @@ def test_a_still_picture_is_not_filtered_again() -> None:
         {"hints": {0: np.zeros((2, 2, 2), np.int16)}},
         {"effort": Effort(zero_deltas=())},
         {"effort": Effort(zero_deltas=(64,))},
+        {"effort": Effort(masking_range=(0, 256))},
+        {"effort": Effort(masking_range=(300, 256))},
+        {"effort": Effort(masking_range=(256, 2000))},
     ],
 )
 def test_what_cannot_be_is_refused(options: dict[str, Any]) -> None:

@@ -19,7 +19,7 @@ from codec.encoding.adaptation import adapt
 from codec.encoding.filter_level import choose_filter, guess_filter_level
 from codec.encoding.frame_coding import Encoded, filter_delta_update, finish_frame
 from codec.encoding.half_pixels import interpolate_half_pixels
-from codec.encoding.masking import activity_masking
+from codec.encoding.masking import LARGEST_FACTOR, LEAST_FACTOR, activity_masking
 from codec.encoding.mode_decision import FrameSearch, Limits, code_rows, new_room
 from codec.encoding.motion_search import satd_multiplier
 from codec.encoding.rate_distortion import (
@@ -86,6 +86,8 @@ class Effort(NamedTuple):
     tuning: Tuning = Tuning()
     # rates weigh by activity, for structural similarity rather than squared errors
     masking: bool = True
+    # how far they may, least and largest factor x 256: the wider, the more squared errors cost
+    masking_range: tuple[int, int] = (LEAST_FACTOR, LARGEST_FACTOR)
     fits: int = 3  # times that the rates are fitted to the rows coded so far
     # loop-filter deltas of ZEROMV of which inter frames take the best: areas that stand still need no filter again
     zero_deltas: tuple[int, ...] = (-2,)
@@ -95,6 +97,9 @@ class Effort(NamedTuple):
         self.limits.check()
         self.tuning.check()
         check_flag("masking of an effort", self.masking)
+        least, largest = self.masking_range
+        checked_whole("the largest factor of masking", largest, 1, LARGEST_FACTOR)
+        checked_whole("the least factor of masking", least, 1, largest)
         checked_whole("fits of an effort", self.fits, 0, MOST_FITS)
         checked_whole("zero_deltas of an effort: how many", len(self.zero_deltas), 1, MOST_FITS)
         for delta in self.zero_deltas:
@@ -423,7 +428,9 @@ def _frame_search(
         references = state.references
         usable = _distinct(references, allowed)
     size = (source.rows, source.columns)
-    masking = activity_masking(source) if effort.masking else np.full(size, 256, np.int32)
+    masking = np.full(size, 256, np.int32)
+    if effort.masking:
+        masking = activity_masking(source, *effort.masking_range)
     even = BOOLEAN_RATES[[128, 128]]
     nothing = DEFAULT_PROBABILITIES.coefficients
     return FrameSearch(

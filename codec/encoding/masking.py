@@ -18,13 +18,15 @@ FLAT_ACTIVITY = 4096
 LEAST_FACTOR, LARGEST_FACTOR = 256 // 5, 256 * 5
 
 
-def activity_masking(picture: Picture) -> NDArray[np.int32]:
-    """Factors (R, C) x 256 of the rate multiplier, 51 .. 1280: roots of activities over their mean."""
+def activity_masking(
+    picture: Picture, least: int = LEAST_FACTOR, largest: int = LARGEST_FACTOR
+) -> NDArray[np.int32]:
+    """Factors (R, C) x 256 of the rate multiplier, least .. largest: roots of activities over their mean."""
     activity = np.empty((picture.rows, picture.columns), np.int64)
     measure_activity(picture.y, activity)
     roots = np.sqrt(256.0 * (activity + FLAT_ACTIVITY)).astype(np.int64)
     mean = int(roots.sum()) // roots.size
-    return np.clip(256 * roots // mean, LEAST_FACTOR, LARGEST_FACTOR).astype(np.int32)
+    return np.clip(256 * roots // mean, least, largest).astype(np.int32)
 
 
 @kernel

@@ -16,6 +16,7 @@ from excamera_dask.cli.options.values import OutputFile
 from excamera_dask.cli.terminal.failures import Failure
 from excamera_dask.cli.terminal.output import check_input, claim_all, notice, print_json, whole_file
 from excamera_dask.cli.terminal.printing import console
+from excamera_dask.presets import PAPER
 from excamera_dask.storage.stream_output import is_stream
 
 if TYPE_CHECKING:
@@ -66,6 +67,8 @@ def demo(
     notice(
         f"First pass by {encoder_version(settings.encoder)} at cq-level {cq_level}; "
         "libvpx in one piece at full effort"
+        if method["preset"] == PAPER
+        else f"Our encoder at cq-level {cq_level}; libvpx in one piece at full effort"
     )
     with tempfile.TemporaryDirectory(prefix="excamera-demo-") as folder:
         target = output or Path(folder) / "demo.webm"
@@ -116,14 +119,15 @@ def _play(
     source: SourceInfo, target: Path, method: dict[str, Any], cq_level: int, seconds: float
 ) -> Point:
     """Decode the result with libvpx, check the number of pictures, and measure it."""
-    from excamera_dask.measuring.rd_curves import measure, method_name
+    from excamera_dask.measuring.methods import Method
+    from excamera_dask.measuring.rd_curves import measure
 
     pictures = _decode_with_libvpx(target)
     if pictures != source.frame_count:
         raise Failure(f"libvpx shows {pictures} pictures of {source.frame_count}")
     notice(f"libvpx decodes it: {pictures} pictures")
-    name = method_name(method["chunk_frames"], method["batch_chunks"])
-    return measure(name, cq_level, source, target, seconds)
+    chosen = Method(method["preset"], method["chunk_frames"], method["batch_chunks"])
+    return measure(chosen.name, cq_level, source, target, seconds)
 
 
 def _decode_with_libvpx(path: Path) -> int:

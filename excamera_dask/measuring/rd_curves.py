@@ -1,4 +1,4 @@
-"""Rate-distortion curves of serial libvpx and of [N, x], and the BD-rate between them."""
+"""Rate-distortion curves of serial libvpx and of our methods, and the BD-rate between them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import dataclasses
 import math
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -15,11 +15,20 @@ from excamera_dask.first_pass import FirstPassSettings
 from excamera_dask.formats.containers import Writer, read_packets
 from excamera_dask.formats.ivf import is_key_frame, is_shown
 from excamera_dask.measuring.bd_rate import bd_rate
+from excamera_dask.measuring.methods import (
+    COARSER_KEY,
+    PAPERS,
+    SERIAL,
+    Method,
+    reference_settings,
+)
 from excamera_dask.measuring.serial import encode_serially
+from excamera_dask.presets import KEY_DISTANCE
 from excamera_dask.sources import SourceInfo
 from excamera_dask.watching.comparison import Selection, compare_films, hints_of
 
-SERIAL = "serial"
+REFERENCES = (SERIAL, COARSER_KEY)
+"""vpxenc at its best in two rows, of which the better counts for each clip."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,9 +46,17 @@ class Point:
     seconds: float
 
 
-def serial_point(source: SourceInfo, settings: FirstPassSettings, threads: int = 1) -> Point:
+def serial_point(
+    source: SourceInfo,
+    settings: FirstPassSettings,
+    threads: int = 1,
+    *,
+    reference: str = PAPERS,
+    key_distance: int | None = None,
+) -> Point:
     """One serial encode of the whole source by libvpx, decoded by libavcodec and compared."""
-    encoded = encode_serially(source, settings.full_effort(), threads)
+    chosen = reference_settings(reference, settings)
+    encoded = encode_serially(source, chosen, threads, key_distance=key_distance)
     with tempfile.TemporaryDirectory(prefix="excamera-rd-") as folder:
         path = Path(folder) / "serial.ivf"
         with Writer(path, source.width, source.height, 1 / _rate(source)) as writer:
@@ -47,23 +64,25 @@ def serial_point(source: SourceInfo, settings: FirstPassSettings, threads: int =
             for frame in encoded.frames:
                 writer.write(frame, shown)
                 shown += is_shown(frame)
-        return measure(SERIAL, settings.cq_level, source, path, encoded.seconds)
+        return measure(reference, settings.cq_level, source, path, encoded.seconds)
 
 
 def parallel_point(
     source: SourceInfo,
     settings: FirstPassSettings,
-    chunk_frames: int,
-    batch_chunks: int | None,
+    method: Method,
+    key_distance: int = KEY_DISTANCE,
     **job: Any,
 ) -> Point:
-    """One encode of the whole source by [N, x]; `job` are further arguments of `encode`."""
+    """One encode of the whole source by a method; `job` are further arguments of `encode`."""
     from excamera_dask.api import encode
     from excamera_dask.settings import Settings
 
     how = Settings(
-        chunk_frames=chunk_frames,
-        batch_chunks=batch_chunks,
+        preset=method.preset,
+        chunk_frames=method.chunk_frames,
+        batch_chunks=method.batch_chunks,
+        key_distance=key_distance,
         skip=source.skip,
         limit=source.frame_count,
         encoder=settings.encoder,
@@ -75,13 +94,7 @@ def parallel_point(
         begin = time.perf_counter()
         encode(source.path, path, settings=how, **job)
         seconds = time.perf_counter() - begin
-        name = method_name(chunk_frames, batch_chunks)
-        return measure(name, settings.cq_level, source, path, seconds)
-
-
-def method_name(chunk_frames: int, batch_chunks: int | None) -> str:
-    """How [N, x] is written."""
-    return f"[{chunk_frames},{'unlimited' if batch_chunks is None else batch_chunks}]"
+        return measure(method.name, settings.cq_level, source, path, seconds)
 
 
 def measure(method: str, cq_level: int, source: SourceInfo, path: Path, seconds: float) -> Point:
@@ -116,62 +129,108 @@ def curves(
     source: SourceInfo,
     settings: FirstPassSettings,
     cq_levels: Sequence[int],
-    methods: Sequence[tuple[int, int | None]],
+    methods: Sequence[Method],
     on_point: Callable[[Point], None],
+    *,
+    references: Sequence[str] = REFERENCES,
+    key_distance: int = KEY_DISTANCE,
     **job: Any,
 ) -> list[Point]:
-    """Points of serial libvpx and of each [N, x] in `methods`, at each cq-level."""
+    """Points of the references and of each method, at each cq-level; key frames at most, or about, so far apart."""
     points = []
+
+    def add(point: Point) -> None:
+        points.append(point)
+        on_point(point)
+
     for cq_level in cq_levels:
         at_level = dataclasses.replace(settings, cq_level=cq_level)
-        points.append(serial_point(source, at_level))
-        on_point(points[-1])
-        for chunk_frames, batch_chunks in methods:
-            points.append(parallel_point(source, at_level, chunk_frames, batch_chunks, **job))
-            on_point(points[-1])
+        for reference in references:
+            add(serial_point(source, at_level, reference=reference, key_distance=key_distance))
+        for method in methods:
+            add(parallel_point(source, at_level, method, key_distance, **job))
     return points
 
 
-def bd_rates(points: Sequence[Point]) -> dict[str, dict[str, float | None]]:
-    """Percent more bytes than serial libvpx, for each other method, by SSIM dB and by PSNR; None without overlap."""
-    methods = dict.fromkeys(point.method for point in points if point.method != SERIAL)
+def bd_rates(
+    points: Sequence[Point], references: Sequence[str] = REFERENCES
+) -> dict[str, dict[str, float | None]]:
+    """Percent more bytes than the better of the references, for each other method, by SSIM dB and by PSNR.
+
+    The better one is that against which a method looks worse; None without overlap.
+    """
+    methods = dict.fromkeys(point.method for point in points if point.method not in references)
     return {
-        method: {measure: _bd_rate(points, method, measure) for measure in ("ssim_db", "psnr")}
+        method: {
+            quality_: _against_the_better(points, references, method, quality_)
+            for quality_ in ("ssim_db", "psnr")
+        }
         for method in methods
     }
 
 
-def _bd_rate(points: Sequence[Point], method: str, measure: str) -> float | None:
+def mean_rates(
+    clips: Sequence[dict[str, dict[str, float | None]]],
+) -> dict[str, dict[str, float | None]]:
+    """Means over clips of what `bd_rates` gives for each; None where a clip has none."""
+    found: dict[str, dict[str, float | None]] = {}
+    for method in clips[0] if clips else ():
+        for quality_ in clips[0][method]:
+            rates = [clip[method][quality_] for clip in clips]
+            known = [rate for rate in rates if rate is not None]
+            whole = round(sum(known) / len(known), 3) if len(known) == len(rates) else None
+            found.setdefault(method, {})[quality_] = whole
+    return found
+
+
+def _against_the_better(
+    points: Sequence[Point], references: Sequence[str], method: str, quality_: str
+) -> float | None:
+    rates = [_bd_rate(points, reference, method, quality_) for reference in references]
+    known = [rate for rate in rates if rate is not None]
+    return max(known) if known and len(known) == len(rates) else None
+
+
+def _bd_rate(points: Sequence[Point], reference: str, method: str, quality_: str) -> float | None:
     def curve(name: str) -> list[tuple[float, float]]:
         return [
-            (point.bytes, getattr(point, measure))
+            (point.bytes, getattr(point, quality_))
             for point in points
-            if point.method == name and math.isfinite(getattr(point, measure))
+            if point.method == name and math.isfinite(getattr(point, quality_))
         ]
 
     try:
-        return round(bd_rate(curve(SERIAL), curve(method)), 3)
+        return round(bd_rate(curve(reference), curve(method)), 3)
     except ValueError:
         return None
 
 
-def plot(points: Sequence[Point], title: str, file: IO[bytes]) -> None:
-    """Draw SSIM (dB) over kB a frame as a PNG; needs matplotlib (the extra `plot`)."""
+def plot(clips: Mapping[str, Sequence[Point]], file: IO[bytes]) -> None:
+    """Draw SSIM (dB) over kB a frame as a PNG, a panel a clip; needs matplotlib (the extra `plot`)."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(figsize=(7, 5), layout="constrained")
-    for method in dict.fromkeys(point.method for point in points):
-        curve = sorted((p.bytes / p.frames / 1000, p.ssim_db) for p in points if p.method == method)
-        axes.plot(*zip(*curve, strict=True), marker="o", label=method)
-    axes.set_xscale("log")
-    axes.set_xlabel("kB a frame")
-    axes.set_ylabel("SSIM of luma, dB")
-    axes.set_title(title)
-    axes.grid(True, which="both", alpha=0.3)
-    axes.legend()
+    columns = 1 if len(clips) == 1 else 2
+    rows = -(-len(clips) // columns)
+    figure, panels = pyplot.subplots(
+        rows, columns, figsize=(7 * columns, 5 * rows), layout="constrained", squeeze=False
+    )
+    for axes in panels.ravel()[len(clips) :]:
+        axes.set_visible(False)
+    for axes, (title, points) in zip(panels.ravel(), clips.items(), strict=False):
+        for method in dict.fromkeys(point.method for point in points):
+            curve = sorted(
+                (p.bytes / p.frames / 1000, p.ssim_db) for p in points if p.method == method
+            )
+            axes.plot(*zip(*curve, strict=True), marker="o", label=method)
+        axes.set_xscale("log")
+        axes.set_xlabel("kB a frame")
+        axes.set_ylabel("SSIM of luma, dB")
+        axes.set_title(title)
+        axes.grid(True, which="both", alpha=0.3)
+        axes.legend()
     figure.savefig(file, dpi=120, format="png")
     pyplot.close(figure)
 

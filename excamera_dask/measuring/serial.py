@@ -47,15 +47,17 @@ def encode_serially(
     settings: FirstPassSettings,
     threads: int = 1,
     on_frame: Callable[[int], None] | None = None,
+    key_distance: int | None = None,
 ) -> SerialEncode:
-    """Encode the whole source in one go, with the settings of the first pass but key frames as libvpx places them.
+    """Encode the whole source in one go, with the settings of the first pass but key frames as libvpx places them, at most
+    `key_distance` apart (libvpx's default: 128).
 
     vpxenc gets the raw pictures as a temporary Y4M file, outside the seconds reported; libvpx in PyAV gets them one
     by one. Raises FirstPassError where the encoder fails.
     """
     if settings.encoder == VPXENC:
-        return _with_vpxenc(source, settings, threads, on_frame)
-    return _with_pyav(source, settings, threads, on_frame)
+        return _with_vpxenc(source, settings, threads, on_frame, key_distance)
+    return _with_pyav(source, settings, threads, on_frame, key_distance)
 
 
 def _with_vpxenc(
@@ -63,8 +65,11 @@ def _with_vpxenc(
     settings: FirstPassSettings,
     threads: int,
     on_frame: Callable[[int], None] | None,
+    key_distance: int | None,
 ) -> SerialEncode:
     options = [o for o in vpxenc_arguments(settings) if not o.startswith(CHUNK_ONLY)]
+    if key_distance is not None:
+        options.append(f"--kf-max-dist={key_distance}")
     with tempfile.TemporaryDirectory(prefix="excamera-serial-") as folder:
         raw, target = Path(folder) / "source.y4m", Path(folder) / "serial.ivf"
         with raw.open("wb") as file:
@@ -88,12 +93,15 @@ def _with_pyav(
     settings: FirstPassSettings,
     threads: int,
     on_frame: Callable[[int], None] | None,
+    key_distance: int | None,
 ) -> SerialEncode:
     context: Any = av.CodecContext.create(LIBVPX, "w")
     context.width, context.height, context.pix_fmt = source.width, source.height, "yuv420p"
     rate = source.average_rate.limit_denominator(10000)
     context.time_base, context.framerate = 1 / Fraction(rate), rate
     options = {k: v for k, v in pyav_options(settings).items() if k not in CHUNK_ONLY_PYAV}
+    if key_distance is not None:
+        options["g"] = str(key_distance)
     context.options = options | {"threads": str(threads)}
     frames: list[bytes] = []
     seconds = 0.0

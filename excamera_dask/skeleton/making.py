@@ -36,7 +36,7 @@ HIDDEN = Refresh(last=False, altref=True)
 GROUP_END = Refresh(golden=True)
 BEFOREHAND = (GOLDEN_FRAME, ALTREF_FRAME)
 """What a joint may lean on: the pictures that are made first."""
-EFFORT = Effort(zero_deltas=(-2, -12, -63))
+EFFORT = Effort(masking_range=(170, 384), zero_deltas=(-2, -12, -63))
 
 
 class Skeleton:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
+    from excamera_dask.measuring.methods import Method
     from excamera_dask.storage import S3Url
 
 
@@ -174,21 +175,18 @@ class CqLevels(click.ParamType):
 
 
 class Methods(click.ParamType):
-    """Pairs "N,x" between blanks, x a number or "unlimited" (None)."""
+    """Methods between blanks: [N, x] as "N,x", or presets."""
 
-    name = '"N,x N,x ..."'
+    name = '"N,x PRESET PRESET:N ..."'
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[tuple[int, int | None], ...]:
+    ) -> tuple[Method, ...]:
+        from excamera_dask.measuring.methods import parse_method
+
         if isinstance(value, tuple):
             return value
-        return tuple(self._pair(text, param, ctx) for text in value.split())
-
-    def _pair(
-        self, text: str, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[int, int | None]:
-        match = re.fullmatch(r"\[?(\d+),(\d+|unlimited)\]?", text)
-        if match is None or match[1] == "0" or match[2] == "0":
-            self.fail(f"{text!r} is not a pair such as 6,16 or 6,unlimited", param, ctx)
-        return int(match[1]), None if match[2] == "unlimited" else int(match[2])
+        try:
+            return tuple(parse_method(text) for text in value.split())
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
