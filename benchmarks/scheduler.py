@@ -1,4 +1,4 @@
-"""Scheduler's time a task of an encode's real graph: `python benchmarks/scheduler.py [--chunks 2400] [--workers 8]`.
+"""Scheduler's time a task of an encode's real graph: `python benchmarks/scheduler.py [--chunks 2400] [--preset paper]`.
 
 The graph is that of a film of so many chunks, with stages that do nothing, so that all time is Dask's. It runs on worker
 processes here with the settings of Lambda clusters (`executors/aws_lambda/config.py`); the figure is the processor time
@@ -18,7 +18,9 @@ from distributed import Client, LocalCluster
 
 from excamera_dask.first_pass import FirstPassSettings
 from excamera_dask.graph import Job, build_graph, window_spans, with_priorities
-from excamera_dask.planning import make_plan
+from excamera_dask.groups import batches_of
+from excamera_dask.planning import Plan, make_plan, make_skeleton_plan
+from excamera_dask.presets import KEY_DISTANCE, PAPER, PRESETS
 from executors.aws_lambda.config import SCHEDULER_CONFIG
 from executors.dask import DaskExecutor
 
@@ -29,22 +31,43 @@ def nothing(*_: Any) -> None:
     """A stage without work."""
 
 
-def idle_graph(chunks: int, workers: int) -> tuple[HighLevelGraph, list[Any]]:
-    """The graph of [6, 16] with `chunks` chunks, each task replaced by one that does nothing."""
+def idle_plan(chunks: int, preset: str) -> Plan:
+    """The plan of so many chunks, by the paper's [6, 16] or a preset's structure."""
     job = Job("idle", None, FirstPassSettings(), 0.75)
-    plan = make_plan(6 * chunks, 6, 16, frame_bytes=FRAME_BYTES, separate=True, job=job)
+    structure = PRESETS[preset]
+    if structure is None:
+        return make_plan(6 * chunks, 6, 16, frame_bytes=FRAME_BYTES, separate=True, job=job)
+    frames, length = structure.chunk_frames * chunks, structure.group_frames
+    batches = list(batches_of(frames, KEY_DISTANCE, ()))
+    lengths = [length] * len(batches)
+    return make_skeleton_plan(
+        batches, lengths, structure.chunk_frames, frame_bytes=FRAME_BYTES, job=job
+    )
+
+
+def idle_graph(plan: Plan, workers: int) -> tuple[HighLevelGraph, list[Any]]:
+    """The graph of a plan, each task replaced by one that does nothing."""
     graph, keys = build_graph(plan, window=window_spans(plan, workers, 0))
     tasks = {key: (nothing, *_arguments(task, graph)) for key, task in dict(graph).items()}
-    return with_priorities(job.name, tasks), keys
+    return with_priorities(plan.job.name, tasks), keys
 
 
 def _arguments(task: Any, graph: Any) -> list[Any]:
     """The keys that a task depends on."""
-    return [part for part in task[1:] if isinstance(part, tuple) and part in graph]
+    parts = [part for given in task[1:] for part in (given if isinstance(given, list) else [given])]
+    return [part for part in parts if isinstance(part, tuple) and _is_key(part, graph)]
 
 
-def measure(chunks: int, workers: int) -> dict[str, Any]:
-    graph, keys = idle_graph(chunks, workers)
+def _is_key(part: Any, graph: Any) -> bool:
+    try:
+        return part in graph
+    except TypeError:  # something unhashable within
+        return False
+
+
+def measure(chunks: int, workers: int, preset: str) -> dict[str, Any]:
+    plan = idle_plan(chunks, preset)
+    graph, keys = idle_graph(plan, workers)
     with (
         dask.config.set(SCHEDULER_CONFIG),
         LocalCluster(
@@ -58,12 +81,13 @@ def measure(chunks: int, workers: int) -> dict[str, Any]:
         wall, spent = time.perf_counter() - wall, time.process_time() - spent
     tasks = len(graph)
     return {
-        "chunks": chunks,
+        "preset": preset,
+        "chunks": len(plan.chunks),
         "tasks": tasks,
         "workers": workers,
         "seconds": round(wall, 2),
         "ms_a_task": round(1000 * spent / tasks, 3),
-        "ms_a_chunk": round(1000 * spent / chunks, 2),
+        "ms_a_chunk": round(1000 * spent / len(plan.chunks), 2),
     }
 
 
@@ -71,8 +95,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--chunks", type=int, default=2400)
     parser.add_argument("--workers", type=int, default=8)
+    parser.add_argument("--preset", choices=list(PRESETS), default=PAPER)
     given = parser.parse_args()
-    print(json.dumps(measure(given.chunks, given.workers)))
+    print(json.dumps(measure(given.chunks, given.workers, given.preset)))
 
 
 if __name__ == "__main__":
