@@ -37,9 +37,9 @@ def idle_plan(chunks: int, preset: str) -> Plan:
     structure = PRESETS[preset]
     if structure is None:
         return make_plan(6 * chunks, 6, 16, frame_bytes=FRAME_BYTES, separate=True, job=job)
-    frames, length = structure.chunk_frames * chunks, structure.group_frames
+    frames = structure.chunk_frames * chunks
     batches = list(batches_of(frames, KEY_DISTANCE, ()))
-    lengths = [length] * len(batches)
+    lengths = [structure.chunk_frames] * len(batches)
     return make_skeleton_plan(
         batches, lengths, structure.chunk_frames, frame_bytes=FRAME_BYTES, job=job
     )

@@ -3,7 +3,8 @@
 Usage: python benchmarks/stage_seconds.py CLIP... [--limit 48] [--rounds 3] [--write]
 
 One task at a time in this process (the sync executor), by presets paper ([6, 16]) and balanced; of each clip the fastest
-round of each stage, over all clips the mean. `replace` is by replaced frame, the others by frame. --write stores the result as
+round of each stage, over all clips the mean. `replace` and `skeleton` are by
+chunk, the others by frame. --write stores the result as
 excamera_dask/cost_model.json.
 """
 

@@ -13,7 +13,6 @@ from functools import partial
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
-from codec.kernel_cache import sources_name
 from excamera_dask import journal as journals
 from excamera_dask import stages
 from excamera_dask.errors import ExcameraError, SourceError
@@ -168,6 +167,10 @@ def plan(
     """How a video would be cut into chunks, batches and tasks; `.visualize()` draws the graph."""
     chosen = _settings(settings, options).chosen()
     source = _opened(src, chosen, on_event)
+    if chosen.structure is not None:
+        from excamera_dask.kernels.warm_up import compile_kernels
+
+        compile_kernels(lambda text: on_event(Notice(text)))
     with open_executor("sync") as runner:
         return _plan(source, chosen, _fingerprint(source, chosen), runner)
 
@@ -302,6 +305,9 @@ def _opened(src: PathLike, settings: Settings, on_event: OnEvent) -> SourceInfo:
 
 
 def _warnings(settings: Settings, source: SourceInfo) -> Iterator[str]:
+    if settings.unused:
+        names = ", ".join(settings.unused)
+        yield f"without effect with preset {settings.preset!r}: {names}"
     reason = settings.first_pass.unrepeatable
     if reason and not settings.structure:
         yield f"libvpx may give other bytes at another run: {reason}"
@@ -342,7 +348,7 @@ def _plan(
         job = _job(name, source, settings, keep)
         chunk = settings.frames_a_chunk
         batches = list(batches_of(source.frame_count, settings.key_distance, cuts))
-        longest = longest_group(chunk, settings.structure.group_frames)
+        longest = longest_group(chunk)
         lengths = find_group_lengths(source, batches, job.q_index, longest, executor)
         return make_skeleton_plan(batches, lengths, chunk, frame_bytes=source.frame_bytes, job=job)
     return make_plan(
@@ -379,9 +385,10 @@ def _frame_at(source: SourceInfo, moment: float) -> int | None:
 
 def _fingerprint(source: SourceInfo, settings: Settings) -> str:
     """What stands for everything that determines the bytes."""
+    deciding = sorted(_same(settings)().items())
     encoder = _encoder_version(settings)
     return journals.fingerprint(
-        source.identity, source.skip, source.frame_count, settings, encoder, sources_name()
+        source.identity, source.skip, source.frame_count, settings, encoder, deciding
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import bisect
 import heapq
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -121,8 +121,8 @@ def estimate(plan: Plan, machine: Machine, model: Mapping[str, float] | None = N
     for key, seconds in times.items():
         if (stage := _stage(key)) in stages:
             stages[stage] += seconds
-    links = max(map(len, plan.batches), default=0) if plan.is_chained else 0
-    link = plan.chunk_frames * chosen["rebase"] * megapixels / machine.speed + machine.hop
+    links, link = _chain(plan, chosen)
+    link = link * megapixels / machine.speed + machine.hop
     arrivals = machine.arrivals()
     return Estimate(
         seconds=end,
@@ -132,7 +132,7 @@ def estimate(plan: Plan, machine: Machine, model: Mapping[str, float] | None = N
         chain_seconds=links * link,
         workers_used=run.used,
         tasks=len(times),
-        loads=len(plan.spans),
+        loads=len(plan.spans) or len(times),
         chunks=len(plan.chunks),
         assumptions=assumptions(machine, measured=model is not None),
     )
@@ -154,6 +154,15 @@ def assumptions(machine: Machine, measured: bool) -> tuple[str, ...]:
     if machine.speed != 1.0:
         found.append(f"{machine.speed:.2f} of a processor a worker")
     return tuple(found)
+
+
+def _chain(plan: Plan, model: Mapping[str, float]) -> tuple[int, float]:
+    """Links of the longest chain, and seconds a megapixel of one."""
+    if plan.groups:
+        groups = Counter(group.batch for group in plan.groups)
+        return 1 + max(groups.values(), default=0), model["skeleton"]
+    links = max(map(len, plan.batches), default=0) if plan.is_chained else 0
+    return links, plan.chunk_frames * model["rebase"]
 
 
 def _stage(key: Key) -> str:
@@ -190,7 +199,7 @@ def _group_seconds(plan: Plan, key: Key, model: Mapping[str, float]) -> float:
     stage, number = _stage(key), _number(key)
     if stage == "code":
         return plan.chunks[number].frames * (model["load"] + model["code"])
-    if stage == "begin":
+    if stage in ("begin", "skeleton"):
         return model["skeleton"]
     group = plan.groups[number]
     return (group.end - group.before) * model[stage]
@@ -209,10 +218,9 @@ def _frames_read(plan: Plan, span: LoadSpan) -> int:
 
 def _dependencies(task: Any, keys: Mapping[Key, float]) -> set[Key]:
     """Keys of the tasks whose results a task takes."""
+    given = [item for part in task[1:] for item in (part if isinstance(part, list) else [part])]
     return {
-        item
-        for item in task[1:]
-        if isinstance(item, tuple) and len(item) == 2 and _is_key(item, keys)
+        item for item in given if isinstance(item, tuple) and len(item) == 2 and _is_key(item, keys)
     }
 
 
@@ -282,9 +290,10 @@ class _Run:
 
 
 def seconds_a_megapixel(report: EncodeReport) -> dict[str, float]:
-    """What a real encode tells: seconds of each stage for a megapixel; of `replace` by replaced frame."""
+    """What a real encode tells: seconds of each stage for a megapixel; of `replace` and `skeleton` by chunk."""
     megapixels = report.width * report.height / 1e6
-    frames = dict.fromkeys(STAGES, report.frames) | {"replace": report.chunks}
+    by_chunk = dict.fromkeys(("replace", "skeleton"), report.chunks)
+    frames = dict.fromkeys(STAGES, report.frames) | by_chunk
     return {
         stage: report.stage_seconds.get(stage, 0.0) / (frames[stage] * megapixels)
         for stage in STAGES

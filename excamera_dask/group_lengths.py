@@ -9,9 +9,12 @@ from typing import Any
 from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
 
 import codec
-from excamera_dask.groups import LEAST_GROUP
+from excamera_dask.groups import SHORTEST
 from excamera_dask.sources import SourceInfo
 from executors import Executor
+
+LEAST_TO_CHOOSE = SHORTEST + 1
+"""Frames of a batch up to which it is one group whatever is measured."""
 
 
 def find_group_lengths(
@@ -21,7 +24,7 @@ def find_group_lengths(
     longest: int,
     executor: Executor,
 ) -> list[int]:
-    """Frames a group, at most `longest`, for each batch (its start and stop)."""
+    """Frames a group, about and at most about `longest`, for each batch (its start and stop)."""
     found = [longest] * len(batches)
 
     def take(key: Any, result: int) -> None:
@@ -31,9 +34,9 @@ def find_group_lengths(
     tasks: dict[Any, Any] = {
         (name, number): (_group_length, source, start, stop, q_index, longest)
         for number, (start, stop) in enumerate(batches)
-        if stop - start > LEAST_GROUP
+        if stop - start > LEAST_TO_CHOOSE
     }
-    if not tasks:
+    if not tasks or longest <= SHORTEST:
         return found
     graph = HighLevelGraph({"lengths": MaterializedLayer(tasks)}, {"lengths": set()})
     executor.run(graph, list(tasks), take)

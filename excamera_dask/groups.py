@@ -17,6 +17,8 @@ from itertools import pairwise
 
 LEAST_GROUP = 3
 """Frames; fewer are coded without a hidden frame."""
+SHORTEST = 4
+"""Frames of the shortest group that is ever chosen for its content."""
 LEAST_ALONE = 10
 """Frames of a chunk from which on it is a group of its own."""
 
@@ -87,11 +89,11 @@ def chunks_of(count: int, chunk_frames: int) -> list[int]:
     return spread(count, max(1, _nearest(count, chunk_frames)))
 
 
-def longest_group(chunk_frames: int, group_frames: int) -> int:
+def longest_group(chunk_frames: int) -> int:
     """The longest group that suits chunks of about so many frames: each joint within a group costs bits, and so does each
     hidden frame."""
     longest = chunk_frames if chunk_frames >= LEAST_ALONE else 2 * chunk_frames
-    return max(LEAST_GROUP, min(group_frames, longest))
+    return max(LEAST_GROUP, longest)
 
 
 def _nearest(count: int, size: int) -> int:

@@ -8,20 +8,19 @@ PAPER = "paper"
 
 
 class Preset(NamedTuple):
-    """A structure with hidden frames.
-
-    chunk_frames: of a chunk, about, unless that is chosen; group_frames: of a group, at most, about.
-    """
+    """A structure with hidden frames: frames of a chunk, about, unless that is chosen."""
 
     chunk_frames: int
-    group_frames: int
 
 
 PRESETS: dict[str, Preset | None] = {
     PAPER: None,
-    "balanced": Preset(24, 24),
+    "balanced": Preset(24),
 }
 """None for the paper's, which -N and -x describe."""
+
+LONGEST_CHUNK = 32
+"""Frames that a chunk may be asked to have between hidden frames."""
 
 KEY_DISTANCE = 240
 """Frames from one key frame to the next, about, with hidden frames."""

@@ -9,7 +9,7 @@ from typing import Any
 from excamera_dask.errors import InvalidSetting
 from excamera_dask.first_pass import FirstPassSettings
 from excamera_dask.overrides import FIELDS, Reading
-from excamera_dask.presets import KEY_DISTANCE, PAPER, PRESETS, Preset
+from excamera_dask.presets import KEY_DISTANCE, LONGEST_CHUNK, PAPER, PRESETS, Preset
 from excamera_dask.stages import KEY_FRAME_Q_WEIGHT
 
 CHUNK_FRAMES = 6
@@ -56,6 +56,10 @@ class Settings:
             key_distance=self.key_distance,
             limit=self.limit,
         )
+        if self.structure is not None and (self.chunk_frames or 0) > LONGEST_CHUNK:
+            raise InvalidSetting(
+                f"chunk_frames is {self.chunk_frames}; with preset {self.preset!r} it must be at most {LONGEST_CHUNK}"
+            )
         if self.structure is not None and self.first_pass.cq_index is None:
             raise InvalidSetting(
                 f"preset {self.preset!r} encodes at a cq_level; end_usage "
@@ -101,6 +105,24 @@ class Settings:
         if self.chunk_frames is not None:
             return self.chunk_frames
         return CHUNK_FRAMES if self.structure is None else self.structure.chunk_frames
+
+    @property
+    def unused(self) -> tuple[str, ...]:
+        """Names of settings that were chosen and that the preset does not look at."""
+        usual = Settings()
+        if self.structure is None:
+            return ("key_distance",) if self.key_distance != usual.key_distance else ()
+        own = [
+            name
+            for name in ("batch_chunks", "kf_q_weight", "encoder")
+            if getattr(self, name) != getattr(usual, name)
+        ]
+        first_pass = [
+            name
+            for name in sorted(_FIRST_PASS - {"cq_level"})
+            if getattr(self.first_pass, name) != getattr(usual.first_pass, name)
+        ]
+        return (*own, *first_pass)
 
     @property
     def has_kernels(self) -> bool:

@@ -23,6 +23,7 @@ from codec.encoding.frame_coding import Encoded
 from codec.encoding.motion_field import follow_motion
 from codec.encoding.temporal_filter import FAR, NEAR, OWN_WEIGHT, filter_along_motion
 from codec.encoding.translation import translate
+from codec.errors import UnsupportedFeature
 from codec.frame import ALTREF_FRAME, BORDER, GOLDEN_FRAME, LAST_FRAME, Image, picture_from_image
 from codec.kernel_cache import INTERPRETED
 from codec.state import DecoderState
@@ -217,13 +218,31 @@ def test_a_frame_made_beforehand_leads_to_the_state_it_was_made_for(seed: int) -
 
 def test_a_frame_that_is_not_settled_may_not_be_told() -> None:
     """The default vector probabilities are odd: once left, no update leads back to them."""
-    images = moving_images(112, 80, 7)
-    hidden, end, (_, *between) = _group(images)
-    assert not np.any(
-        hidden.state.probabilities.vectors & 1 & (hidden.state.probabilities.vectors > 1)
-    )
-    assert translate(hidden.state, end.data, hidden.state) == end.data
-    assert between
+    images = moving_images(112, 80, 4)
+    key = encode_key_frame(images[0], q_index=20)
+    plain = encode_given_state(key.state, images[0], q_index=60, references=())
+    assert np.array_equal(plain.state.probabilities.vectors, key.state.probabilities.vectors)
+    left = encode_given_state(key.state, images[2], q_index=60, settled=True).state
+    with pytest.raises(UnsupportedFeature, match="vector probability"):
+        translate(left, plain.data, key.state)
+    told = encode_given_state(key.state, images[0], q_index=60, references=(), settled=True)
+    assert decode(left, translate(left, told.data, key.state))[
+        0
+    ].probabilities.vectors.tolist() == (told.state.probabilities.vectors.tolist())
+
+
+def test_what_cannot_be_told_is_refused() -> None:
+    large, small = (encode_key_frame(moving_images(w, 32, 1)[0], q_index=20) for w in (48, 32))
+    frame = encode_given_state(large.state, moving_images(48, 32, 2)[1], q_index=20)
+    with pytest.raises(UnsupportedFeature, match="48x32"):
+        translate(small.state, frame.data, large.state)
+    assert translate(small.state, large.data, large.state) == large.data
+
+
+def test_pictures_of_two_sizes_do_not_predict_each_other() -> None:
+    large, small = moving_images(48, 32, 1)[0], moving_images(32, 32, 1)[0]
+    with pytest.raises(ValueError, match="sizes"):
+        filter_along_motion([large, small], 0)
 
 
 # Filtered pictures --------------------------------------------------------------------------------------------------

@@ -240,7 +240,7 @@ def test_batches_have_lengths_of_their_own(tmp_path: Path) -> None:
 
 
 def test_short_chunks_have_groups_of_two() -> None:
-    assert [longest_group(n, 24) for n in (1, 2, 6, 9, 10, 16, 24, 32)] == [
+    assert [longest_group(n) for n in (1, 2, 6, 9, 10, 16, 24, 32)] == [
         3,
         4,
         12,
@@ -248,7 +248,7 @@ def test_short_chunks_have_groups_of_two() -> None:
         10,
         16,
         24,
-        24,
+        32,
     ]
 
 
@@ -469,5 +469,83 @@ def test_settings_that_cannot_be() -> None:
         plan("film.y4m", preset="best")
     with pytest.raises(ExcameraError, match="encodes at a cq_level"):
         plan("film.y4m", preset="balanced", end_usage="vbr")
+    with pytest.raises(
+        ExcameraError, match="chunk_frames is 33; with preset 'balanced' it must be at most 32"
+    ):
+        plan("film.y4m", preset="balanced", chunk_frames=33)
     with pytest.raises(ExcameraError, match="key_distance is 0"):
         plan("film.y4m", preset="balanced", key_distance=0)
+
+
+@SLOW
+@pytest.mark.parametrize(
+    ("options", "names"),
+    [
+        (
+            {"preset": "balanced", "batch_chunks": 4, "tune": "psnr", "min_q": 3},
+            "batch_chunks, min_q, tune",
+        ),
+        ({"preset": "balanced", "encoder": "vpxenc", "kf_q_weight": 0.5}, "kf_q_weight, encoder"),
+        ({"preset": "paper", "key_distance": 100}, "key_distance"),
+        ({"preset": "balanced", "cq_level": 40, "chunk_frames": 12, "key_distance": 100}, None),
+        ({"chunk_frames": 12, "batch_chunks": 4, "tune": "psnr"}, None),
+    ],
+)
+def test_settings_without_effect_are_named(
+    film: Path, options: dict[str, Any], names: str | None
+) -> None:
+    told: list[Any] = []
+    plan(film, on_event=told.append, limit=6, **options)
+    warnings = [event.text for event in told if event.text.startswith("without effect")]
+    preset = options.get("preset", "paper")
+    assert warnings == ([f"without effect with preset {preset!r}: {names}"] if names else [])
+
+
+@SLOW
+@pytest.mark.parametrize(("width", "height"), [(1, 1), (16, 16), (17, 31), (130, 66)])
+def test_pictures_of_any_size(width: int, height: int, tmp_path: Path) -> None:
+    images = moving_images(width, height, 12)
+    source, out = write(tmp_path / "film.y4m", images), tmp_path / "out.ivf"
+    for n in (1, 12):
+        encode(
+            source,
+            out,
+            executor="sync",
+            preset="balanced",
+            chunk_frames=n,
+            cq_level=10,
+            scene_cuts=False,
+        )
+        check_plays(out, images, 0.5)
+
+
+@SLOW
+def test_an_estimate_has_the_seconds_of_a_real_encode(film: Path, tmp_path: Path) -> None:
+    from excamera_dask.estimate import Machine, estimate, seconds_a_megapixel
+
+    report = encode(film, tmp_path / "out.ivf", executor="sync", preset="balanced", chunk_frames=12)
+    made = plan(film, preset="balanced", chunk_frames=12)
+    model = seconds_a_megapixel(report)
+    found = estimate(made, Machine(1), model)
+    assert found.stage_seconds["code"] > 0.9 * report.stage_seconds["code"]
+    assert found.stage_seconds["survey"] == pytest.approx(report.stage_seconds["survey"], rel=0.1)
+    assert found.chain_seconds > 0
+    many = estimate(made, Machine(100), model)
+    assert (
+        many.seconds >= many.chain_seconds
+    )  # the key frame waits for surveys, chunks for their skeleton
+
+
+@SLOW
+def test_other_versions_take_nothing_over(
+    film: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Chunks of other code would not fit: their joints would be others."""
+    from excamera_dask import api, same_bytes
+
+    chosen = api.Settings.of(**OPTIONS)
+    source = open_source(film)
+    usual = api._fingerprint(source, chosen)
+    assert api._fingerprint(source, chosen) == usual
+    monkeypatch.setattr(same_bytes, "versions", lambda encoder: {"sources": "others"})
+    assert api._fingerprint(source, chosen) != usual

@@ -113,7 +113,7 @@ class Refresh(NamedTuple):
     golden: bool = False
     altref: bool = False
     entropy: bool = True
-    # pictures as they were before this frame (section 9.7)
+    # of pictures as they were before this frame, ALTREF's before GOLDEN's (section 9.7)
     copy_to_golden: int = 0  # 1: LAST, 2: ALTREF becomes GOLDEN
     copy_to_altref: int = 0  # 1: LAST, 2: GOLDEN becomes ALTREF
 

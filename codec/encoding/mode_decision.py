@@ -67,7 +67,7 @@ from codec.state import References
 from codec.tokens import CONTEXTS
 
 CANDIDATES = 24
-"""Room for screened candidates: four vectors of each reference, four intra modes."""
+"""Room for screened candidates: five vectors of each reference, four intra modes."""
 
 _EASY, _SCREEN, _FINAL, _SPLIT, _DONE = range(5)
 """Stages of a decision: the best predicted vector, which may be enough; screening; the best candidates; a split."""

@@ -38,7 +38,12 @@ class MotionField(NamedTuple):
 
 
 def follow_motion(picture: Picture, others: Sequence[Picture]) -> Iterator[MotionField]:
-    """The field of `picture` in each of `others`, which lie ever farther from it: each search starts from the one before."""
+    """The field of `picture` in each of `others`, which lie ever farther from it: each search starts from the one before.
+
+    Raises ValueError for pictures of another size.
+    """
+    if any(other.y.shape != picture.y.shape for other in others):
+        raise ValueError("pictures of different sizes do not predict each other")
     vectors = np.zeros((picture.rows, picture.columns, 2), np.int16)
     free = np.zeros((2, 2 * LARGEST_MAGNITUDE + 1), np.int32)
     for other in others:

@@ -29,7 +29,8 @@ STRONGEST = 6
 def filter_along_motion(images: Sequence[Image], at: int, strength: int = 5) -> Image:
     """images[at] averaged with the others, its neighbours in order of time.
 
-    strength 0..6: how far pixels may be apart. Raises ValueError for another, for an index outside, and for what is no picture.
+    strength 0..6: how far pixels may be apart. Raises ValueError for another, for an index outside, for pictures of different
+    sizes and for what is no picture.
     """
     checked_whole("the strength of a temporal filter", strength, 0, STRONGEST)
     at = checked_whole("the place of a picture among its neighbours", at, 0, len(images) - 1)

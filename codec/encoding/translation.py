@@ -8,6 +8,7 @@ import numpy as np
 
 from codec.bitstream import Frame, parse, serialize
 from codec.encoding.frame_coding import filter_delta_update
+from codec.errors import UnsupportedFeature
 from codec.frame_header import FrameHeader
 from codec.state import DecoderState, Segmentation
 from codec.transition import filter_deltas_after, segmentation_after
@@ -18,9 +19,17 @@ def translate(state: DecoderState, data: bytes, source_state: DecoderState) -> b
 
     It shows the same and leads to the same probabilities, segments and deltas; to the same pictures where those that it
     predicts from, and those that it leaves, are the same in both states. Raises UnsupportedFeature for vector probabilities
-    that no update leads to: those of a frame encoded with `settled` can be led to from any. InvalidBitstream for no frame.
+    that no update leads to (those of a frame encoded with `settled` can be led to from any), and for states of two sizes.
+    Key frames lean on no state and come out as they are. InvalidBitstream for no frame.
     """
     frame = parse(source_state, data)
+    if frame.header.key_frame:
+        return data
+    if (state.width, state.height) != (source_state.width, source_state.height):
+        raise UnsupportedFeature(
+            f"cannot tell a frame of {source_state.width}x{source_state.height} pixels to a decoder that has "
+            f"{state.width}x{state.height}"
+        )
     header, segmentation = header_for(state, frame, source_state)
     macroblocks = frame.macroblocks._replace(segment=segmentation.map)
     return serialize(state, Frame(header, frame.probabilities, macroblocks))

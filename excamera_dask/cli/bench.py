@@ -99,11 +99,16 @@ def rd(
     claim_all(output, plot_path, inputs=sources)
     if plot_path is not None:
         _require_matplotlib()
+    from excamera_dask.first_pass import LIBVPX
     from excamera_dask.measuring import rd_curves
     from excamera_dask.sources import open_source
 
     reading = take_reading(options)
     settings = settings_from(options, cq_levels[0])
+    if settings.encoder == LIBVPX and against == "best":
+        notice(
+            "libvpx inside PyAV takes one pass and makes no hidden frames: with vpxenc (Debian: vpx-tools) it is at its best"
+        )
     references = rd_curves.REFERENCES if against == "best" else (rd_curves.PAPERS,)
     chosen = {path: open_source(path, reading).select(skip, limit) for path in sources}
     for path, source in chosen.items():
@@ -139,10 +144,10 @@ def rd(
     }
     print_json(result)
     if plot_path is not None:
-        titles = {
-            f"{path.name}, {source.frame_count} frames": found[str(path)]
+        titles = [
+            (f"{path.name}, {source.frame_count} frames", found[str(path)])
             for path, source in chosen.items()
-        }
+        ]
         with whole_file(plot_path) as file:
             rd_curves.plot(titles, file)
     if output is not None:

@@ -102,7 +102,9 @@ def method_options(command: Command) -> Command:
     help="Weight of a replaced key frame's quantizer against the next frame's.",
 )  # fmt: skip
 @click.option(
-    "--keep", type=PLACE, help="Keep the intermediate frames of each chunk in this folder."
+    "--keep",
+    type=PLACE,
+    help="Keep the frames of each chunk in this folder, of paper the intermediate ones too.",
 )
 @click.option(
     "--progress", type=click.Choice(["auto", "rich", "json", "none"]), default="auto", show_default=True,
@@ -146,7 +148,10 @@ def encode(
     excamera encode film.mkv -o film.webm --executor tcp://scheduler:8786 --json > report.json
     excamera encode s3://films/film.mkv -o s3://films/film.webm --executor lambda -w 1000
 
-    The options from --first-pass on are vpxenc's, under vpxenc's names, and hold for the first pass.
+    With another preset than paper our own encoder makes all frames, with hidden ones ahead of those that lean on them, at
+    the quality of --cq-level; chunks need no other chunk.
+
+    The options from --first-pass on are vpxenc's, under vpxenc's names, and hold for the first pass of preset paper.
     """
     configure_logging(log_level)  # before anything imports Dask, which reads it then
     _check_output(source, output, may_overwrite(yes, no))

@@ -16,6 +16,8 @@ PRELOADED = [
     "codec.decoder",
     "codec.encoding.encoder",
     "codec.encoding.rebase",
+    "codec.encoding.temporal_filter",
+    "excamera_dask.skeleton.making",
 ]
 
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from excamera_dask.first_pass import FirstPassSettings
 from excamera_dask.presets import PAPER, PRESETS
+from excamera_dask.settings import CHUNK_FRAMES
 
 SERIAL = "vpxenc"
 COARSER_KEY = "vpxenc --min-q"
@@ -30,7 +31,7 @@ class Method(NamedTuple):
         """As it is written: "[6,16]", "balanced", "balanced:12"."""
         if self.preset == PAPER:
             limit = "unlimited" if self.batch_chunks is None else self.batch_chunks
-            return f"[{self.chunk_frames or 6},{limit}]"
+            return f"[{self.chunk_frames or CHUNK_FRAMES},{limit}]"
         return self.preset + (f":{self.chunk_frames}" if self.chunk_frames else "")
 
 

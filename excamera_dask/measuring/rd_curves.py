@@ -6,7 +6,7 @@ import dataclasses
 import math
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -14,6 +14,7 @@ from codec.encoding import quality
 from excamera_dask.first_pass import FirstPassSettings
 from excamera_dask.formats.containers import Writer, read_packets
 from excamera_dask.formats.ivf import is_key_frame, is_shown
+from excamera_dask.groups import batches_of
 from excamera_dask.measuring.bd_rate import bd_rate
 from excamera_dask.measuring.methods import (
     COARSER_KEY,
@@ -136,8 +137,12 @@ def curves(
     key_distance: int = KEY_DISTANCE,
     **job: Any,
 ) -> list[Point]:
-    """Points of the references and of each method, at each cq-level; key frames at most, or about, so far apart."""
+    """Points of the references and of each method, at each cq-level.
+
+    key_distance: as of Settings; the references' key frames are at most as far apart as the longest batch without cuts has it.
+    """
     points = []
+    longest = max(stop - start for start, stop in batches_of(source.frame_count, key_distance, ()))
 
     def add(point: Point) -> None:
         points.append(point)
@@ -146,7 +151,7 @@ def curves(
     for cq_level in cq_levels:
         at_level = dataclasses.replace(settings, cq_level=cq_level)
         for reference in references:
-            add(serial_point(source, at_level, reference=reference, key_distance=key_distance))
+            add(serial_point(source, at_level, reference=reference, key_distance=longest))
         for method in methods:
             add(parallel_point(source, at_level, method, key_distance, **job))
     return points
@@ -205,8 +210,8 @@ def _bd_rate(points: Sequence[Point], reference: str, method: str, quality_: str
         return None
 
 
-def plot(clips: Mapping[str, Sequence[Point]], file: IO[bytes]) -> None:
-    """Draw SSIM (dB) over kB a frame as a PNG, a panel a clip; needs matplotlib (the extra `plot`)."""
+def plot(clips: Sequence[tuple[str, Sequence[Point]]], file: IO[bytes]) -> None:
+    """Draw SSIM (dB) over kB a frame as a PNG, a panel a clip with its title; needs matplotlib (the extra `plot`)."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -219,7 +224,7 @@ def plot(clips: Mapping[str, Sequence[Point]], file: IO[bytes]) -> None:
     )
     for axes in panels.ravel()[len(clips) :]:
         axes.set_visible(False)
-    for axes, (title, points) in zip(panels.ravel(), clips.items(), strict=False):
+    for axes, (title, points) in zip(panels.ravel(), clips, strict=False):
         for method in dict.fromkeys(point.method for point in points):
             curve = sorted(
                 (p.bytes / p.frames / 1000, p.ssim_db) for p in points if p.method == method

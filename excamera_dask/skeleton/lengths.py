@@ -9,7 +9,6 @@ left anyway, finer ones for what lives long. The numbers are exact in floating p
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import log2
 from typing import NamedTuple
 
 import numpy as np
@@ -18,11 +17,12 @@ from numpy.typing import NDArray
 from codec.encoding.motion_field import follow_motion
 from codec.frame import picture_from_image
 from codec.tables import AC_QLOOKUP
+from excamera_dask.groups import SHORTEST
 from excamera_dask.skeleton.schedule import ONE, finest_for, half_error
 from excamera_dask.sources import SourceInfo, iter_frames
 
-LENGTHS = (4, 6, 8, 12, 16, 24)
-"""Frames a group may have."""
+LENGTHS = (SHORTEST, 6, 8, 12, 16, 24)
+"""Frames a group may have, besides as many as it may have at most."""
 DISTANCES = (1, 2, 4, 8, 12, 16, 24)
 LOOKS = 4
 """Pictures of a batch that are looked at."""
@@ -84,8 +84,17 @@ def best_length(looks: Sequence[Look], q_index: int, longest: int) -> int:
         known = [look for look in looks if look.distances[-1] >= min(length, max(DISTANCES))]
         if known:
             mean = sum(cost(look, length, q_index) for look in known) // len(known)
-            costs[length] = mean * (1000 + round(DOUBT * abs(log2(length / USUAL))))
+            costs[length] = mean * (1000 + _doubt(length))
     return min(costs, key=lambda length: costs[length], default=longest)
+
+
+def _doubt(length: int) -> int:
+    """Thousandths by which a length is doubted: DOUBT for each doubling or halving of USUAL, straight between them."""
+    longer, shorter = max(length, USUAL), min(length, USUAL)
+    doublings = 0
+    while 2 * shorter <= longer:
+        shorter, doublings = 2 * shorter, doublings + 1
+    return DOUBT * doublings + DOUBT * (longer - shorter) // shorter
 
 
 def cost(look: Look, length: int, q_index: int) -> int:

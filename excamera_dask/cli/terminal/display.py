@@ -16,7 +16,10 @@ from excamera_dask.cli.terminal.printing import console
 from excamera_dask.progress import STAGES, ChunkDone, Event, Notice, StageCounts, Started
 from executors import Counts
 
-WEIGHTS = {"load": 1, "encode": 30, "final_state": 2, "replace": 8, "rebase": 8, "mux": 0}
+WEIGHTS = {
+    "load": 1, "encode": 30, "final_state": 2, "replace": 8, "rebase": 8, "mux": 0,
+    "survey": 5, "skeleton": 9, "code": 26,
+}  # fmt: skip
 """Rough seconds of work in one task of each stage, relative to each other; only the estimate of time hangs on it."""
 
 HALF_LIFE = 10.0  # seconds after which a measured speed counts half
