@@ -85,7 +85,9 @@ def groups_of(count: int, group_frames: int) -> list[int]:
 
 
 def chunks_of(count: int, chunk_frames: int) -> list[int]:
-    """Sizes of the chunks of a group: as near to `chunk_frames` as they can be alike."""
+    """Sizes of the chunks of a group: as near to `chunk_frames` as they can be alike; without a hidden frame it is one."""
+    if count < LEAST_GROUP:
+        return [count]
     return spread(count, max(1, _nearest(count, chunk_frames)))
 
 

@@ -328,11 +328,20 @@ def test_any_content_plays_in_any_decoder(content: Any, tmp_path: Path) -> None:
 
 
 @SLOW
+@pytest.mark.parametrize("n", [1, 24])
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 9, 17, 18, 33])
-def test_short_films(count: int, tmp_path: Path) -> None:
+def test_short_films(count: int, n: int, tmp_path: Path) -> None:
     images = moving_images(50, 34, count)
     source, out = write(tmp_path / "film.y4m", images), tmp_path / "out.webm"
-    report = encode(source, out, executor="sync", preset="balanced", cq_level=16, scene_cuts=False)
+    report = encode(
+        source,
+        out,
+        executor="sync",
+        preset="balanced",
+        chunk_frames=n,
+        cq_level=16,
+        scene_cuts=False,
+    )
     check_plays(out, images, 0.85)
     assert (report.frames, report.key_frames) == (count, 1)
 
