@@ -379,8 +379,15 @@ def test_workers_give_the_same_bytes(film: Path, tmp_path: Path) -> None:
 
 
 @SLOW
-def test_states_that_travel_are_what_they_were(film: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("most", [3, 5, 100])
+def test_states_that_travel_are_what_they_were(
+    most: int, film: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Every result goes from process to process: chunks are the same, and lead to the states that the next ones begin with."""
+
+    from excamera_dask.skeleton import making
+
+    monkeypatch.setattr(making, "MOST_PACKETS", most)
 
     def moved(value: Any) -> Any:
         return pickle.loads(pickle.dumps(value))
@@ -404,6 +411,7 @@ def test_states_that_travel_are_what_they_were(film: Path, tmp_path: Path) -> No
                 for packet in result.packets:
                     state, _ = codec.decode(state, packet)
             assert state == skeleton.end
+            assert len(skeleton.packets) <= most + 2
     assert found == frames
 
 

@@ -19,6 +19,7 @@ from av.stream import Disposition
 
 from codec.frame import Image
 from excamera_dask.errors import SourceChanged, SourceError
+from excamera_dask.formats.y4m import Y4mWriter
 from excamera_dask.sources import SourceInfo, index, iter_frames, open_source, read_frames, reading
 from excamera_dask.sources.times import repaired, spread
 
@@ -484,3 +485,24 @@ def test_pictures_are_those_of_ffmpeg(name: str) -> None:
         assert np.mean((ours - theirs)[:luma] ** 2) < 0.5, number
         # Chroma of 4:4:4 is scaled down by another version of swscale's filters.
         assert np.mean((ours - theirs)[luma:] ** 2) < (50 if "444" in name else 1), number
+
+
+def test_tasks_that_read_far_apart_do_not_send_each_other_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each of a few goes on where it was, in a film that can be entered at its start alone."""
+    path = tmp_path / "film.y4m"
+    with Y4mWriter(path, 16, 16, Fraction(25)) as writer:
+        for number in range(60):
+            plane = np.full((16, 16), number, np.uint8)
+            writer.write(Image(plane, plane[:8, :8].copy(), plane[:8, :8].copy()))
+    source = open_source(path)
+    rewound: list[Any] = []
+    rewind = reading.Reader.rewind
+    monkeypatch.setattr(reading.Reader, "rewind", lambda self: (rewound.append(self), rewind(self)))
+    for step in range(6):
+        for first in (0, 20, 40):
+            start = first + 3 * step
+            frames = read_frames(source, start, 3)
+            assert [int(frame.y[0, 0]) for frame in frames] == [start, start + 1, start + 2]
+    assert len(rewound) <= 3  # each once, to its place

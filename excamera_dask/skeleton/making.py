@@ -34,6 +34,8 @@ RADIUS = 3
 """Frames to each side over which a hidden frame's picture is filtered."""
 HIDDEN = Refresh(last=False, altref=True)
 GROUP_END = Refresh(golden=True)
+MOST_PACKETS = 24
+"""Frames of a skeleton that are decoded again at most, but for a group's two."""
 BEFOREHAND = (GOLDEN_FRAME, ALTREF_FRAME)
 """What a joint may lean on: the pictures that are made first."""
 EFFORT = Effort(masking_range=(170, 384), zero_deltas=(-2, -12, -63))
@@ -42,9 +44,9 @@ EFFORT = Effort(masking_range=(170, 384), zero_deltas=(-2, -12, -63))
 class Skeleton:
     """A batch's frames that are made first, up to some group: key frame, hidden frames, the frames that end groups.
 
-    quantizers: of the hidden frames of the groups to come; seconds: of the last group's, the key frame's with the first.
-    Between processes it travels without states, which are decoded
-    again where they are needed.
+    start: the state that `packets` follow, None at the batch's beginning. quantizers: of the hidden frames of the groups to
+    come; seconds: of the last group's frames, the key frame's with the first. Between processes it travels as `start` and
+    frames, from which states are decoded where they are needed; after MOST_PACKETS a new start makes that short again.
     """
 
     def __init__(
@@ -52,11 +54,13 @@ class Skeleton:
         packets: tuple[bytes, ...],
         quantizers: tuple[Quantizers, ...],
         seconds: Seconds,
+        start: DecoderState | None = None,
         states: tuple[DecoderState, DecoderState] | None = None,
     ) -> None:
         self.packets = packets
         self.quantizers = quantizers
         self.seconds = seconds
+        self.start = start
         self._states = states
         self._lock = threading.Lock()
 
@@ -70,11 +74,20 @@ class Skeleton:
         """The state behind the last group."""
         return self._decoded()[1]
 
+    def extended(
+        self, hidden: Encoded, end: Encoded, quantizers: tuple[Quantizers, ...], seconds: Seconds
+    ) -> Skeleton:
+        """With one group more."""
+        start, packets = self.start, self.packets
+        if len(packets) >= MOST_PACKETS:
+            start, packets = self.end, ()
+        packets = (*packets, hidden.data, end.data)
+        return Skeleton(packets, quantizers, seconds, start, (hidden.state, end.state))
+
     def _decoded(self) -> tuple[DecoderState, DecoderState]:
         with self._lock:
             if self._states is None:
-                state: DecoderState | None = None
-                before = state
+                before = state = self.start
                 for packet in self.packets:
                     before = state
                     state, _ = codec.decode(state, packet)
@@ -83,16 +96,24 @@ class Skeleton:
             return self._states
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Skeleton, (self.packets, self.quantizers, self.seconds)
+        start = None if self.start is None else self.start.to_bytes()
+        return _arrived, (self.packets, self.quantizers, self.seconds, start)
 
     def __sizeof__(self) -> int:
-        pictures = {
-            id(picture): picture
-            for state in self._states or ()
-            for picture in state.references or ()
-        }
+        states = [*(self._states or ()), *([] if self.start is None else [self.start])]
+        pictures = {id(picture): picture for state in states for picture in state.references or ()}
         planes = (plane.nbytes for picture in pictures.values() for plane in picture)
         return object.__sizeof__(self) + sum(map(len, self.packets)) + sum(planes)
+
+
+def _arrived(
+    packets: tuple[bytes, ...],
+    quantizers: tuple[Quantizers, ...],
+    seconds: Seconds,
+    start: bytes | None,
+) -> Skeleton:
+    state = None if start is None else DecoderState.from_bytes(start)
+    return Skeleton(packets, quantizers, seconds, state)
 
 
 def begin(source: SourceInfo, start: int, q_index: int, surveys: Sequence[Survey]) -> Skeleton:
@@ -106,7 +127,7 @@ def begin(source: SourceInfo, start: int, q_index: int, surveys: Sequence[Survey
     )
     key = encode_key_frame(image, q_index=first.q_index, segments=first.segments, effort=EFFORT)
     seconds = {"skeleton": time.perf_counter() - began}
-    return Skeleton((key.data,), tuple(later), seconds, (key.state, key.state))
+    return Skeleton((key.data,), tuple(later), seconds, None, (key.state, key.state))
 
 
 def extend(
@@ -132,8 +153,7 @@ def extend(
     if group.is_first:
         spent += before.seconds["skeleton"]
     seconds = {"skeleton": spent}
-    packets = (*before.packets, hidden.data, end.data)
-    return Skeleton(packets, tuple(later), seconds, (hidden.state, end.state))
+    return before.extended(hidden, end, tuple(later), seconds)
 
 
 def _filtered(source: SourceInfo, group: Group) -> tuple[Image, Image]:

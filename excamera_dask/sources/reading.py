@@ -79,11 +79,15 @@ def iter_frames(
 
 
 def _take_reader(source: SourceInfo, start: int) -> Reader:
-    """An idle reader of this source: the one that stands nearest before `start`, else any; else a new one."""
+    """An idle reader of this source: the one that stands nearest before `start`; else a new one, or any if there are many.
+
+    Several tasks may each read on from where they were, one far behind another.
+    """
     with _lock:
         ours = [reader for reader in _idle if reader.source.identity == source.identity]
-        if ours:
-            best = max(ours, key=lambda reader: reader.next_frame * (reader.next_frame <= start))
+        before = [reader for reader in ours if reader.next_frame <= start]
+        if before or len(ours) >= OPEN_READERS:
+            best = max(before or ours, key=lambda reader: reader.next_frame)
             _idle.remove(best)
             best.source = source  # with other frames in use, perhaps
             return best
