@@ -549,7 +549,11 @@ def test_an_unwritable_folder_is_refused_before_any_work(arguments: list[str], c
         (Times(), "90,90:00,1:59:59.9", (90.0, 5400.0, 7199.9)),
         (Executor(), "tls://host:1", "tls://host:1"),
         (CqLevels(), "40,20", (20, 40)),
-        (Methods(), "6,1 [12,unlimited]", ((6, 1), (12, None))),
+        (
+            Methods(),
+            "6,1 [12,unlimited] balanced:8",
+            (("paper", 6, 1), ("paper", 12, None), ("balanced", 8, 16)),
+        ),
     ],
 )
 def test_values_are_understood(kind: click.ParamType, text: str, value: object) -> None:
@@ -570,6 +574,8 @@ def test_values_are_understood(kind: click.ParamType, text: str, value: object) 
         (CqLevels(), "20"),
         (CqLevels(), "20,64"),
         (Methods(), "0,1"),
+        (Methods(), "balanced:0"),
+        (Methods(), "smallest"),
         (Executor(), "host:8786"),
         (Number(0, 1), "nan"),
         (Number(min=0), "inf"),

@@ -497,6 +497,9 @@ def test_tasks_that_read_far_apart_do_not_send_each_other_back(
             plane = np.full((16, 16), number, np.uint8)
             writer.write(Image(plane, plane[:8, :8].copy(), plane[:8, :8].copy()))
     source = open_source(path)
+    monkeypatch.setattr(
+        reading, "_idle", []
+    )  # other films' would be closed, which is a way back too
     rewound: list[Any] = []
     rewind = reading.Reader.rewind
     monkeypatch.setattr(reading.Reader, "rewind", lambda self: (rewound.append(self), rewind(self)))
@@ -506,3 +509,5 @@ def test_tasks_that_read_far_apart_do_not_send_each_other_back(
             frames = read_frames(source, start, 3)
             assert [int(frame.y[0, 0]) for frame in frames] == [start, start + 1, start + 2]
     assert len(rewound) <= 3  # each once, to its place
+    for reader in reading._idle:
+        reader.close()
