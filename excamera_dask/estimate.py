@@ -117,10 +117,7 @@ def estimate(plan: Plan, machine: Machine, model: Mapping[str, float] | None = N
     times = _durations(plan, graph, chosen, megapixels / machine.speed)
     run = _Run(graph, times, machine)
     end = run.end()
-    stages = dict.fromkeys(STAGES, 0.0)
-    for key, seconds in times.items():
-        if (stage := _stage(key)) in stages:
-            stages[stage] += seconds
+    stages = _stage_sums(plan, times, chosen)
     links, link = _chain(plan, chosen)
     link = link * megapixels / machine.speed + machine.hop
     arrivals = machine.arrivals()
@@ -163,6 +160,22 @@ def _chain(plan: Plan, model: Mapping[str, float]) -> tuple[int, float]:
         return 1 + max(groups.values(), default=0), model["skeleton"]
     links = max(map(len, plan.batches), default=0) if plan.is_chained else 0
     return links, plan.chunk_frames * model["rebase"]
+
+
+def _stage_sums(
+    plan: Plan, times: Mapping[Key, float], model: Mapping[str, float]
+) -> dict[str, float]:
+    """Seconds of each stage over all tasks, as reports have them: chunks between hidden frames load what they code."""
+    sums = dict.fromkeys(STAGES, 0.0)
+    for key, seconds in times.items():
+        stage = "skeleton" if _stage(key) == "begin" else _stage(key)
+        if stage in sums:
+            sums[stage] += seconds
+    if plan.groups:
+        both = sums["code"]
+        sums["load"] = both * model["load"] / ((model["load"] + model["code"]) or 1.0)
+        sums["code"] = both - sums["load"]
+    return sums
 
 
 def _stage(key: Key) -> str:
@@ -290,11 +303,15 @@ class _Run:
 
 
 def seconds_a_megapixel(report: EncodeReport) -> dict[str, float]:
-    """What a real encode tells: seconds of each stage for a megapixel; of `replace` and `skeleton` by chunk."""
+    """What a real encode tells: seconds of each stage for a megapixel of a frame that it works on: `replace` on one a chunk,
+    `skeleton` on key and hidden frames, `survey` on all but key frames."""
     megapixels = report.width * report.height / 1e6
-    by_chunk = dict.fromkeys(("replace", "skeleton"), report.chunks)
-    frames = dict.fromkeys(STAGES, report.frames) | by_chunk
+    frames = dict.fromkeys(STAGES, report.frames) | {
+        "replace": report.chunks,
+        "skeleton": report.key_frames + report.hidden_frames,
+        "survey": report.frames - report.key_frames,
+    }
     return {
-        stage: report.stage_seconds.get(stage, 0.0) / (frames[stage] * megapixels)
+        stage: report.stage_seconds.get(stage, 0.0) / (max(1, frames[stage]) * megapixels)
         for stage in STAGES
     }

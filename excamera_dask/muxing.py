@@ -109,6 +109,7 @@ class Muxer:
         self._times = [source.delay + int(moment) for moment in source.times]
         self._frame = 0
         self.chunks = 0
+        self._hidden = 0
         self.stage_seconds: dict[str, float] = {}
         self.missing: list[int] = []
         self.writer = Writer(
@@ -150,7 +151,9 @@ class Muxer:
         for packet in packets:
             shown = self._times[min(self._frame, len(self._times) - 1)]
             self.writer.write(packet, shown)
-            self._frame += is_shown(packet)
+            is_seen = is_shown(packet)
+            self._frame += is_seen
+            self._hidden += not is_seen
         self.chunks += 1
         self.count({"mux": time.perf_counter() - begin})
 
@@ -188,6 +191,7 @@ class Muxer:
             settings=draft.settings,
             versions=draft.versions,
             warnings=(*draft.warnings, *missing_frames(self.missing)),
+            hidden_frames=self._hidden,
             dollars=dollars,
         )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 PAPER = "paper"
+DEFAULT = "balanced"
 
 
 class Preset(NamedTuple):

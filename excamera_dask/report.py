@@ -36,6 +36,8 @@ class EncodeReport:
     settings: dict[str, Any]
     versions: dict[str, str]
     warnings: tuple[str, ...] = ()
+    hidden_frames: int = 0
+    """Frames that are there for others to lean on and are never shown."""
     dollars: float | None = None
     """What the workers cost, as far as known; None where nobody was paid."""
 

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from excamera_dask.errors import InvalidSetting
 from excamera_dask.first_pass import FirstPassSettings
 from excamera_dask.overrides import FIELDS, Reading
-from excamera_dask.presets import KEY_DISTANCE, LONGEST_CHUNK, PAPER, PRESETS, Preset
+from excamera_dask.presets import DEFAULT, KEY_DISTANCE, LONGEST_CHUNK, PAPER, PRESETS, Preset
 from excamera_dask.stages import KEY_FRAME_Q_WEIGHT
 
 CHUNK_FRAMES = 6
 """The paper's N."""
 _FIRST_PASS = {field.name for field in dataclasses.fields(FirstPassSettings)} - {"encoder"}
+_USUAL_PASS = FirstPassSettings()
+_PAPERS = {"batch_chunks", "kf_q_weight", "encoder"} | (_FIRST_PASS - {"cq_level"})
+"""What only the paper's method looks at."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +36,7 @@ class Settings:
     Raises: InvalidSetting.
     """
 
-    preset: str = PAPER
+    preset: str = DEFAULT
     chunk_frames: int | None = None
     batch_chunks: int | None = 16
     key_distance: int = KEY_DISTANCE
@@ -77,12 +80,14 @@ class Settings:
     @classmethod
     def of(cls, **options: Any) -> Settings:
         """Settings from options by name: this class's, and those of FirstPassSettings and Reading beside them
-        (`cq_level=20, stream=1`).
+        (`cq_level=20, stream=1`). Without a preset, one of those that only the paper's method looks at chooses that.
         """
         own = {field.name for field in dataclasses.fields(cls)}
         unknown = set(options) - own - _FIRST_PASS - set(FIELDS)
         if unknown:
             raise InvalidSetting(f"no such setting: {', '.join(sorted(unknown))}")
+        if options.get("preset") is None:
+            options["preset"] = PAPER if _mean_papers(options) else DEFAULT
         first_pass = options.pop("first_pass", FirstPassSettings())
         changes = {name: options.pop(name) for name in list(options) if name in _FIRST_PASS}
         try:
@@ -139,6 +144,14 @@ class Settings:
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         return {**dataclasses.asdict(self), "reading": self.reading.as_dict()}
+
+
+def _mean_papers(options: Mapping[str, Any]) -> bool:
+    """Whether options by name have one that is of no use to other methods; of these, None is no choice but for x."""
+    named = {name for name, value in options.items() if value is not None or name == "batch_chunks"}
+    whole = options.get("first_pass", _USUAL_PASS)
+    other = dataclasses.replace(whole, cq_level=_USUAL_PASS.cq_level) != _USUAL_PASS
+    return other or bool(named & _PAPERS)
 
 
 def _at_least(least: int, **values: int | None) -> None:

@@ -183,7 +183,7 @@ def test_a_model_from_a_real_encode_gives_its_own_sums_back(
 
 
 def test_plan_is_json_where_nobody_looks(run: Run, clip: Path) -> None:
-    code, out, _ = run("plan", clip, "-N", 3, "-w", 2)
+    code, out, _ = run("plan", clip, "-N", 3, "-x", 16, "-w", 2)
     assert code == 0
     told = json.loads(out)
     assert (told["frames"], told["chunks"], told["batches"], told["workers"]) == (24, 8, 1, 2)

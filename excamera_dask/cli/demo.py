@@ -11,16 +11,18 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from excamera_dask.cli.encode import method_options, run
+from excamera_dask.cli.options.named import named
 from excamera_dask.cli.options.reading import reading_options, take_reading
 from excamera_dask.cli.options.values import OutputFile
 from excamera_dask.cli.terminal.failures import Failure
 from excamera_dask.cli.terminal.output import check_input, claim_all, notice, print_json, whole_file
 from excamera_dask.cli.terminal.printing import console
-from excamera_dask.presets import PAPER
 from excamera_dask.storage.stream_output import is_stream
 
 if TYPE_CHECKING:
+    from excamera_dask.first_pass import FirstPassSettings
     from excamera_dask.measuring.rd_curves import Point
+    from excamera_dask.settings import Settings
     from excamera_dask.sources import SourceInfo
 
 
@@ -58,17 +60,20 @@ def demo(
     check_input(source)
     claim_all(output, inputs=(source,))
     from excamera_dask.first_pass import LIBVPX, FirstPassSettings, encoder_version
+    from excamera_dask.settings import Settings
     from excamera_dask.sources import open_source
 
     reading = take_reading(method)
+    where = {name: method.pop(name) for name in ("executor", "workers")}
+    how = Settings.of(cq_level=cq_level, limit=limit, reading=reading, **named(method))
     chosen = open_source(source, reading).select(0, limit)
     settings = FirstPassSettings(cq_level=cq_level).choose()
     notice(f"{source.name}: {chosen.frame_count} frames, {chosen.width}x{chosen.height}")
     notice(
         f"First pass by {encoder_version(settings.encoder)} at cq-level {cq_level}; "
         "libvpx in one piece at full effort"
-        if method["preset"] == PAPER
-        else f"Our encoder at cq-level {cq_level}; libvpx in one piece at full effort"
+        if how.structure is None
+        else f"Our encoder at cq-level {cq_level}; libvpx in one piece at its best"
     )
     with tempfile.TemporaryDirectory(prefix="excamera-demo-") as folder:
         target = output or Path(folder) / "demo.webm"
@@ -76,19 +81,17 @@ def demo(
             target = Path(folder) / target.name
         _warm_up()
         begin = time.perf_counter()
-        run(source, target, progress, limit=limit, cq_level=cq_level, reading=reading, **method)
+        run(source, target, progress, settings=how, **where)
         seconds = time.perf_counter() - begin
         if output is not None and output != target:
             with whole_file(output) as file:
                 file.write(target.read_bytes())
-        ours = _play(chosen, target, method, cq_level, seconds)
+        ours = _play(chosen, target, how, seconds)
     notice("Encoding the same frames in one piece with libvpx alone ...")
-    from excamera_dask.measuring.rd_curves import serial_point
-
-    plain = [serial_point(chosen, settings)]
+    plain = [_plain(chosen, settings, how, 1)]
     threads = len(os.sched_getaffinity(0))
     if threads > 1:
-        plain.append(serial_point(chosen, settings, threads))
+        plain.append(_plain(chosen, settings, how, threads))
     rows = list(
         zip(
             ["excamera", "libvpx, 1 thread", f"libvpx, {threads} threads"],
@@ -107,6 +110,16 @@ def demo(
             )
 
 
+def _plain(source: SourceInfo, settings: FirstPassSettings, how: Settings, threads: int) -> Point:
+    """libvpx alone: with the flags of the paper's tools beside the paper's method, else at its best, key frames as far apart."""
+    from excamera_dask.measuring.methods import PAPERS, SERIAL
+    from excamera_dask.measuring.rd_curves import serial_point
+
+    if how.structure is None:
+        return serial_point(source, settings, threads, reference=PAPERS)
+    return serial_point(source, settings, threads, reference=SERIAL, key_distance=how.key_distance)
+
+
 def _warm_up() -> None:
     """Compile the kernels before the clock runs; the demo's time is that of encoding."""
     from excamera_dask.cli.terminal.output import notice
@@ -115,9 +128,7 @@ def _warm_up() -> None:
     compile_kernels(notice)
 
 
-def _play(
-    source: SourceInfo, target: Path, method: dict[str, Any], cq_level: int, seconds: float
-) -> Point:
+def _play(source: SourceInfo, target: Path, how: Settings, seconds: float) -> Point:
     """Decode the result with libvpx, check the number of pictures, and measure it."""
     from excamera_dask.measuring.methods import Method
     from excamera_dask.measuring.rd_curves import measure
@@ -126,8 +137,8 @@ def _play(
     if pictures != source.frame_count:
         raise Failure(f"libvpx shows {pictures} pictures of {source.frame_count}")
     notice(f"libvpx decodes it: {pictures} pictures")
-    chosen = Method(method["preset"], method["chunk_frames"], method["batch_chunks"])
-    return measure(chosen.name, cq_level, source, target, seconds)
+    name = Method(how.preset, how.chunk_frames, how.batch_chunks).name
+    return measure(name, how.first_pass.cq_level, source, target, seconds)
 
 
 def _decode_with_libvpx(path: Path) -> int:

@@ -11,6 +11,7 @@ import click
 from excamera_dask.cli.aws.lambda_options import lambda_options, take_lambda_options
 from excamera_dask.cli.head_start import head_start
 from excamera_dask.cli.options.libvpx import cq_level_option, libvpx_options
+from excamera_dask.cli.options.named import named
 from excamera_dask.cli.options.reading import reading_options
 from excamera_dask.cli.options.values import BatchChunks, Executor, Number, OutputFile, Place, Times
 from excamera_dask.cli.terminal.failures import Failure
@@ -23,7 +24,7 @@ from excamera_dask.cli.terminal.output import (
     print_json,
     refuse_inputs,
 )
-from excamera_dask.presets import KEY_DISTANCE, PAPER, PRESETS
+from excamera_dask.presets import DEFAULT, KEY_DISTANCE, PRESETS
 
 if TYPE_CHECKING:
     from excamera_dask.report import EncodeReport
@@ -51,7 +52,7 @@ def method_options(command: Command) -> Command:
         ),
         click.option(
             "-x", "--batch-chunks", type=BatchChunks(), default=16, show_default=True,
-            help="Chunks behind one key frame, the x of [N, x]; 1 is plain chunking.",
+            help="Chunks behind one key frame, the x of the paper's [N, x], whose preset it chooses; 1 is plain chunking.",
         ),
         click.option(
             "-N", "--chunk-frames", type=click.IntRange(min=1),
@@ -62,8 +63,8 @@ def method_options(command: Command) -> Command:
             help="Frames from one key frame to the next, about; with preset paper it is N times x.",
         ),
         click.option(
-            "--preset", type=click.Choice(list(PRESETS)), default=PAPER, show_default=True,
-            help="paper: [N, x] of libvpx's chunks, rebased; others: chunks of our own encoder between hidden frames.",
+            "--preset", type=click.Choice(list(PRESETS)), default=DEFAULT, show_default=True,
+            help="How batches are built; paper: [N, x] of libvpx's chunks, rebased; others: our own encoder, with hidden frames.",
         ),
     ):  # fmt: skip
         command = option(command)
@@ -137,9 +138,9 @@ def encode(
 ) -> None:
     """Encode the video IN to VP8.
 
-    libvpx encodes chunks of N frames in parallel; then all key frames but one in x chunks are replaced by inter frames
-    and the rest is rebased onto them. The same input and settings give the same bytes on every executor. An interrupted
-    job goes on where it stopped when the same command is given again.
+    A few frames are made first, some of which are never shown; between them chunks of frames are encoded in parallel. The
+    same input and settings give the same bytes on every executor. An interrupted job goes on where it stopped when the
+    same command is given again.
 
     \b
     excamera encode in.mp4 -o out.webm
@@ -148,16 +149,16 @@ def encode(
     excamera encode film.mkv -o film.webm --executor tcp://scheduler:8786 --json > report.json
     excamera encode s3://films/film.mkv -o s3://films/film.webm --executor lambda -w 1000
 
-    With another preset than paper our own encoder makes all frames, with hidden ones ahead of those that lean on them, at
-    the quality of --cq-level; chunks need no other chunk.
-
-    The options from --first-pass on are vpxenc's, under vpxenc's names, and hold for the first pass of preset paper.
+    With --preset paper libvpx encodes chunks of N frames in parallel; then all key frames but one in x chunks are replaced
+    by inter frames and the rest is rebased onto them. -x and the options from --first-pass on, which are vpxenc's under
+    vpxenc's names, are for that, and choose it where no preset is named.
     """
     configure_logging(log_level)  # before anything imports Dask, which reads it then
     _check_output(source, output, may_overwrite(yes, no))
     executor_options = take_lambda_options(executor, options)
-    if kf_q_weight is not None:
-        options["kf_q_weight"] = kf_q_weight
+    method = named({**options, "first_pass": first_pass, "kf_q_weight": kf_q_weight})
+    if "first_pass" in method:
+        method["encoder"] = method.pop("first_pass")
     report = run(
         source,
         output,
@@ -166,8 +167,7 @@ def encode(
         workers=workers,
         executor_options=executor_options,
         keep=keep,
-        encoder=first_pass,
-        **options,
+        **method,
     )
     if as_json:
         print_json(report.to_dict())

@@ -9,6 +9,7 @@ import click
 
 from excamera_dask.cli.aws.options import make_place, name_option, place_options
 from excamera_dask.cli.encode import method_options
+from excamera_dask.cli.options.named import named
 from excamera_dask.cli.options.reading import reading_options
 from excamera_dask.cli.options.values import Times
 from excamera_dask.cli.terminal.output import notice, print_json
@@ -83,8 +84,9 @@ def plan(
     from excamera_dask import estimate as estimates
     from excamera_dask.cli.terminal.display import NoticeDisplay
 
-    made = excamera_dask.plan(source, on_event=NoticeDisplay(), **options)
-    model = _probe(source, made, options) if probe else None
+    method = named(options)
+    made = excamera_dask.plan(source, on_event=NoticeDisplay(), **method)
+    model = _probe(source, made, method) if probe else None
     result: dict[str, Any] = {}
     if executor == "lambda":
         place = make_place(region, profile, endpoint_url)
@@ -136,7 +138,7 @@ def _local_workers(executor: str) -> int:
     )
 
 
-def _probe(source: str, made: Plan, options: dict[str, Any]) -> dict[str, float]:
+def _probe(source: str, made: Plan, method: dict[str, Any]) -> dict[str, float]:
     """Seconds a megapixel of each stage, the mean over a few chunks at several places of the film."""
     import statistics
     import tempfile
@@ -155,9 +157,9 @@ def _probe(source: str, made: Plan, options: dict[str, Any]) -> dict[str, float]
     with tempfile.TemporaryDirectory(prefix="excamera-probe-") as folder:
         out = Path(folder) / "probe.webm"
         for place in places:
-            chosen = {"skip": options["skip"] + place, "limit": frames, "key_frame_times": ()}
+            chosen = {"skip": method.get("skip", 0) + place, "limit": frames, "key_frame_times": ()}
             report = excamera_dask.encode(
-                source, out, executor="sync", resume=False, **{**options, **chosen}
+                source, out, executor="sync", resume=False, **{**method, **chosen}
             )
             found.append(seconds_a_megapixel(report))
     means = {stage: statistics.mean(one[stage] for one in found) for stage in STAGES}
