@@ -203,7 +203,9 @@ def _skeleton_graph(plan: Plan, job: Job, done: set[int]) -> tuple[Graph, list[K
                 tasks[seen] = (skeletons.survey, job.source, group, job.q_index)
                 if any(wanted[place:]):
                     own = (f"skeleton-{job.name}", group.index)
-                    tasks[own] = (skeletons.extend, job.source, group, job.q_index, before, seen)
+                    tasks[own] = (
+                        skeletons.extend, job.source, group, place, job.q_index, begin, before, seen,
+                    )  # fmt: skip
                     before = own
             for chunk in plan.chunks[group.first : group.stop]:
                 if chunk.index not in done:

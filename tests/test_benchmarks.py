@@ -60,6 +60,10 @@ def test_alone(name: str, clip: Path) -> None:
     runs(name, ALONE[name], clip)
 
 
+def test_transfer_between_hidden_frames(clip: Path) -> None:
+    runs("transfer", [CLIP, "--preset", "balanced", "-N", "4", "--chunks", "2"], clip)
+
+
 @pytest.mark.parametrize("name", WITH_A_LOCAL_LAMBDA)
 def test_with_a_local_lambda(name: str, clip: Path) -> None:
     pytest.importorskip("awslambdaric", reason="needs AWS's runtime client")

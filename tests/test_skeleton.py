@@ -116,6 +116,7 @@ def test_a_chunk_waits_for_its_skeleton_alone() -> None:
     tasks = dict(build_graph(plan_of(97, 12, 24, 96), window=2)[0])
     assert get_dependencies(tasks, ("code-test", 5)) == {("skeleton-test", 2), ("survey-test", 2)}
     assert get_dependencies(tasks, ("skeleton-test", 2)) == {
+        ("begin-test", 0),
         ("skeleton-test", 1),
         ("survey-test", 2),
     }
@@ -401,10 +402,10 @@ def test_states_that_travel_are_what_they_were(
     for start in made.key_frames:
         groups = [group for group in made.groups if group.batch_start == start]
         surveys = [moved(stages.survey(source, group, q_index)) for group in groups]
-        skeleton = moved(stages.begin(source, start, q_index, surveys))
+        skeleton = begun = moved(stages.begin(source, start, q_index, surveys))
         state = None
-        for group, seen in zip(groups, surveys, strict=True):
-            skeleton = moved(stages.extend(source, group, q_index, skeleton, seen))
+        for place, (group, seen) in enumerate(zip(groups, surveys, strict=True)):
+            skeleton = moved(stages.extend(source, group, place, q_index, begun, skeleton, seen))
             for chunk in made.chunks[group.first : group.stop]:
                 result = stages.code(source, chunk, group, q_index, skeleton, seen)
                 found += result.packets
@@ -459,9 +460,8 @@ def test_frames_that_cannot_be_read_are_told_once(film: Path, tmp_path: Path) ->
     made = plan(film, **OPTIONS)
     group = made.groups[0]
     seen = stages.survey(source, group, made.job.q_index)
-    skeleton = stages.extend(
-        source, group, made.job.q_index, stages.begin(source, 0, made.job.q_index, [seen]), seen
-    )
+    begun = stages.begin(source, 0, made.job.q_index, [seen])
+    skeleton = stages.extend(source, group, 0, made.job.q_index, begun, begun, seen)
     numbers: list[int] = []
 
     def reading(source: SourceInfo, start: int, count: int, missing: list[int]) -> Iterator[Image]:

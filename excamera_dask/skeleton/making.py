@@ -44,22 +44,23 @@ EFFORT = Effort(masking_range=(170, 384), zero_deltas=(-2, -12, -63))
 class Skeleton:
     """A batch's frames that are made first, up to some group: key frame, hidden frames, the frames that end groups.
 
-    start: the state that `packets` follow, None at the batch's beginning. quantizers: of the hidden frames of the groups to
-    come; seconds: of the last group's frames, the key frame's with the first. Between processes it travels as `start` and
-    frames, from which states are decoded where they are needed; after MOST_PACKETS a new start makes that short again.
+    start: bytes of the state that `packets` follow, None at the batch's beginning. seconds: of the last group's frames, the
+    key frame's with the first. quantizers: of the hidden frames of all groups, with the key frame alone. Between processes it
+    travels as `start` and frames, from which states are decoded where they are needed; after MOST_PACKETS a new start makes
+    that short again.
     """
 
     def __init__(
         self,
         packets: tuple[bytes, ...],
-        quantizers: tuple[Quantizers, ...],
         seconds: Seconds,
-        start: DecoderState | None = None,
+        quantizers: tuple[Quantizers, ...] = (),
+        start: bytes | None = None,
         states: tuple[DecoderState, DecoderState] | None = None,
     ) -> None:
         self.packets = packets
-        self.quantizers = quantizers
         self.seconds = seconds
+        self.quantizers = quantizers
         self.start = start
         self._states = states
         self._lock = threading.Lock()
@@ -74,20 +75,19 @@ class Skeleton:
         """The state behind the last group."""
         return self._decoded()[1]
 
-    def extended(
-        self, hidden: Encoded, end: Encoded, quantizers: tuple[Quantizers, ...], seconds: Seconds
-    ) -> Skeleton:
+    def extended(self, hidden: Encoded, end: Encoded, seconds: Seconds) -> Skeleton:
         """With one group more."""
         start, packets = self.start, self.packets
         if len(packets) >= MOST_PACKETS:
-            start, packets = self.end, ()
+            start, packets = self.end.to_bytes(), ()
         packets = (*packets, hidden.data, end.data)
-        return Skeleton(packets, quantizers, seconds, start, (hidden.state, end.state))
+        return Skeleton(packets, seconds, start=start, states=(hidden.state, end.state))
 
     def _decoded(self) -> tuple[DecoderState, DecoderState]:
         with self._lock:
             if self._states is None:
-                before = state = self.start
+                state = None if self.start is None else DecoderState.from_bytes(self.start)
+                before = state
                 for packet in self.packets:
                     before = state
                     state, _ = codec.decode(state, packet)
@@ -96,24 +96,14 @@ class Skeleton:
             return self._states
 
     def __reduce__(self) -> tuple[Any, ...]:
-        start = None if self.start is None else self.start.to_bytes()
-        return _arrived, (self.packets, self.quantizers, self.seconds, start)
+        return Skeleton, (self.packets, self.seconds, self.quantizers, self.start)
 
     def __sizeof__(self) -> int:
-        states = [*(self._states or ()), *([] if self.start is None else [self.start])]
+        states = self._states or ()
         pictures = {id(picture): picture for state in states for picture in state.references or ()}
         planes = (plane.nbytes for picture in pictures.values() for plane in picture)
-        return object.__sizeof__(self) + sum(map(len, self.packets)) + sum(planes)
-
-
-def _arrived(
-    packets: tuple[bytes, ...],
-    quantizers: tuple[Quantizers, ...],
-    seconds: Seconds,
-    start: bytes | None,
-) -> Skeleton:
-    state = None if start is None else DecoderState.from_bytes(start)
-    return Skeleton(packets, quantizers, seconds, state)
+        coded = sum(map(len, self.packets)) + len(self.start or b"")
+        return object.__sizeof__(self) + coded + sum(planes)
 
 
 def begin(source: SourceInfo, start: int, q_index: int, surveys: Sequence[Survey]) -> Skeleton:
@@ -127,16 +117,20 @@ def begin(source: SourceInfo, start: int, q_index: int, surveys: Sequence[Survey
     )
     key = encode_key_frame(image, q_index=first.q_index, segments=first.segments, effort=EFFORT)
     seconds = {"skeleton": time.perf_counter() - began}
-    return Skeleton((key.data,), tuple(later), seconds, None, (key.state, key.state))
+    return Skeleton((key.data,), seconds, tuple(later), states=(key.state, key.state))
 
 
 def extend(
-    source: SourceInfo, group: Group, q_index: int, before: Skeleton, seen: Survey
+    source: SourceInfo,
+    group: Group,
+    q_index: int,
+    chosen: Quantizers,
+    before: Skeleton,
+    seen: Survey,
 ) -> Skeleton:
-    """The skeleton with one group more: its hidden frame, and the frame that shows it."""
+    """The skeleton with one group more: its hidden frame, made with `chosen`, and the frame that shows it."""
     began = time.perf_counter()
     image, filtered = _filtered(source, group)
-    chosen, *later = before.quantizers
     hidden = encode_given_state(
         before.end,
         filtered,
@@ -152,8 +146,7 @@ def extend(
     spent = time.perf_counter() - began
     if group.is_first:
         spent += before.seconds["skeleton"]
-    seconds = {"skeleton": spent}
-    return before.extended(hidden, end, tuple(later), seconds)
+    return before.extended(hidden, end, {"skeleton": spent})
 
 
 def _filtered(source: SourceInfo, group: Group) -> tuple[Image, Image]:

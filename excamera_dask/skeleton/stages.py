@@ -33,13 +33,22 @@ def begin(source: SourceInfo, start: int, q_index: int, surveys: Sequence[Survey
 
 
 def extend(
-    source: SourceInfo, group: Group, q_index: int, before: Skeleton, seen: Survey
+    source: SourceInfo,
+    group: Group,
+    place: int,
+    q_index: int,
+    begun: Skeleton,
+    before: Skeleton,
+    seen: Survey,
 ) -> Skeleton:
-    """The skeleton with one group more: its hidden frame, and the frame that shows it."""
+    """The skeleton with one group more, the batch's `place`-th: its hidden frame, and the frame that shows it.
+
+    begun: what `begin` gave, which knows how fine the frame shall be.
+    """
     codec.import_kernels()
     from excamera_dask.skeleton.making import extend
 
-    return extend(source, group, q_index, before, seen)
+    return extend(source, group, q_index, begun.quantizers[place], before, seen)
 
 
 def code(
