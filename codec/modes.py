@@ -5,6 +5,8 @@ The probabilities that frames can change lie in one array, so that reading, writ
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -360,3 +362,19 @@ def count_modes(header: FrameHeader, macroblocks: Macroblocks) -> NDArray[np.int
         counts,
     )
     return counts
+
+
+def recorded_modes(header: FrameHeader, macroblocks: Macroblocks) -> Iterator[NDArray[np.uint16]]:
+    """Records of what `read_modes` reads, row by row; each array is filled anew for the next."""
+    records = _room(macroblocks)
+    for row in range(len(macroblocks.y_mode)):
+        count = _record_row(
+            row,
+            header.key_frame,
+            header.segmentation.update_map,
+            header.skip_enabled,
+            header.sign_bias,
+            macroblocks,
+            records,
+        )
+        yield records[:count]

@@ -1,4 +1,4 @@
-"""Booleans recorded before they are written: one traversal of a frame's syntax serves counting and writing.
+"""Booleans recorded before they are written: one traversal of a frame's syntax serves counting, weighing and writing.
 
 A record is a uint16: twice a place, plus the boolean. Places below FIXED are those of a probability in a table that the
 frame can change; the others are FIXED plus a probability that it cannot.
@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from codec.bool_coder import write_bool
-from codec.kernel import part_kernel
+from codec.bool_coder import leading_zeros, write_bool
+from codec.kernel import kernel, part_kernel
 
 FIXED = 2048
+
+LOGARITHMS = np.log2(np.maximum(np.arange(256), 1))
 
 
 @part_kernel
@@ -68,3 +70,27 @@ def count_records(records, count, counts):
         place = np.int64(records[i]) >> 1
         if place < FIXED:
             counts[place, np.int64(records[i]) & 1] += 1
+
+
+@kernel
+def weigh_records(range_, probabilities, elements, fixed, records, bits):
+    """Add what recorded booleans take, by the coder's arithmetic (section 7.3), to bits (E,) float64 of syntax elements.
+
+    range_: the coder's before them; the one after them is given back. probabilities (N,) uint8 are those of the places.
+    elements (2, N) int64: the element of the boolean at each place, and of those of fixed probability that follow it;
+    `fixed` is that of those before any place.
+    """
+    for i in range(len(records)):
+        place, bit = np.int64(records[i]) >> 1, np.int64(records[i]) & 1
+        element = fixed
+        if place < FIXED:
+            probability = np.int64(probabilities[place])
+            element, fixed = elements[0, place], elements[1, place]
+        else:
+            probability = place - FIXED
+        part = 1 + (((range_ - 1) * probability) >> 8)
+        if bit:
+            part = range_ - part
+        bits[element] += LOGARITHMS[range_] - LOGARITHMS[part]
+        range_ = part << (leading_zeros(part) - 56)
+    return range_

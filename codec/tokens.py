@@ -5,6 +5,8 @@ Writing and counting go by records of booleans (records.py), whose places are th
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -380,3 +382,19 @@ def count_tokens(macroblocks: Macroblocks) -> NDArray[np.int64]:
     counts = np.zeros((1056, 2), np.int64)
     _count_rows(macroblocks, *_room(macroblocks), counts)
     return counts
+
+
+def recorded_tokens(macroblocks: Macroblocks) -> Iterator[NDArray[np.uint16]]:
+    """Records of the tokens, row by row; each array is filled anew for the next."""
+    above, left, records = _room(macroblocks)
+    for row in range(len(macroblocks.y_mode)):
+        count = _record_row(
+            macroblocks.skip[row],
+            macroblocks.y_mode[row],
+            above,
+            left,
+            macroblocks.coefficients[row],
+            macroblocks.eobs[row],
+            records,
+        )
+        yield records[:count]
