@@ -24,7 +24,7 @@ from excamera_dask.groups import batches_of, longest_group
 from excamera_dask.intermediates import Intermediates
 from excamera_dask.journal import Journal, writing_alone
 from excamera_dask.muxing import Draft, Muxer, dropped, missing_frames, mux
-from excamera_dask.planning import Plan, make_plan, make_skeleton_plan
+from excamera_dask.planning import Plan, make_plain_plan, make_plan, make_skeleton_plan
 from excamera_dask.progress import STAGES, ChunkDone, Notice, OnEvent, StageCounts, Started, ignore
 from excamera_dask.report import EncodeReport, versions
 from excamera_dask.scene_cuts import find_scene_cuts
@@ -348,8 +348,12 @@ def _plan(
         job = _job(name, source, settings, keep)
         chunk = settings.frames_a_chunk
         batches = list(batches_of(source.frame_count, settings.key_distance, cuts))
+        if not settings.mechanisms.hidden_frames:
+            return make_plain_plan(batches, frame_bytes=source.frame_bytes, job=job)
         longest = longest_group(chunk)
-        lengths = find_group_lengths(source, batches, job.q_index, longest, executor)
+        lengths = [longest] * len(batches)
+        if settings.mechanisms.group_lengths:
+            lengths = find_group_lengths(source, batches, job.q_index, longest, executor)
         return make_skeleton_plan(batches, lengths, chunk, frame_bytes=source.frame_bytes, job=job)
     return make_plan(
         source.frame_count,
@@ -366,7 +370,9 @@ def _plan(
 
 def _job(name: str, source: SourceInfo, settings: Settings, keep: bool) -> Job:
     first_pass = settings.first_pass
-    return Job(name, source, first_pass, settings.kf_q_weight, keep, first_pass.cq_index or 0)
+    return Job(
+        name, source, first_pass, settings.kf_q_weight, keep, first_pass.cq_index or 0, settings.mechanisms
+    )  # fmt: skip
 
 
 def _forced(source: SourceInfo, times: tuple[float, ...]) -> set[int]:

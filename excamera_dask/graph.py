@@ -27,6 +27,7 @@ from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
 from excamera_dask import stages
 from excamera_dask.errors import ExcameraError
 from excamera_dask.first_pass import FirstPassSettings
+from excamera_dask.mechanisms import ALL_ON, Mechanisms
 from excamera_dask.planning import Chunk, LoadSpan, Plan
 from excamera_dask.skeleton import stages as skeletons
 from excamera_dask.sources import SourceInfo
@@ -69,6 +70,8 @@ class Job:
     keep: bool = False
     q_index: int = 0
     """Quantizer index of plain frames, where batches have hidden ones."""
+    mechanisms: Mechanisms = ALL_ON
+    """Those of batches with hidden frames that are on."""
 
     def draw(self, plan: Plan, filename: str | None, **options: Any) -> Any:
         """Draw the graph of a plan for this job with graphviz, as `dask.visualize` does."""
@@ -193,8 +196,8 @@ def _skeleton_graph(plan: Plan, job: Job, done: set[int]) -> tuple[Graph, list[K
             continue
         begin = (f"begin-{job.name}", groups[0].index)
         surveys = [(f"survey-{job.name}", group.index) for group in groups if group.has_hidden]
-        start = groups[0].batch_start
-        tasks[begin] = (skeletons.begin, job.source, start, job.q_index, surveys)
+        start, how = groups[0].batch_start, job.mechanisms
+        tasks[begin] = (skeletons.begin, job.source, start, job.q_index, surveys, how)
         before: Key = begin
         for place, group in enumerate(groups):
             seen: Key | None = None
@@ -204,14 +207,14 @@ def _skeleton_graph(plan: Plan, job: Job, done: set[int]) -> tuple[Graph, list[K
                 if any(wanted[place:]):
                     own = (f"skeleton-{job.name}", group.index)
                     tasks[own] = (
-                        skeletons.extend, job.source, group, place, job.q_index, begin, before, seen,
+                        skeletons.extend, job.source, group, place, job.q_index, begin, before, seen, how,
                     )  # fmt: skip
                     before = own
             for chunk in plan.chunks[group.first : group.stop]:
                 if chunk.index not in done:
                     key = (f"code-{job.name}", chunk.index)
                     tasks[key] = (
-                        skeletons.code, job.source, chunk, group, job.q_index, before, seen,
+                        skeletons.code, job.source, chunk, group, job.q_index, before, seen, how,
                     )  # fmt: skip
                     results.append(key)
     return with_priorities(job.name, tasks), results

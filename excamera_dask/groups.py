@@ -29,7 +29,7 @@ class Group:
 
     before: the frame that the group follows, the end of another or the key frame; batch_start, batch_stop: frames of the
     batch; first, stop: its chunks are first .. stop - 1. A batch of fewer than LEAST_GROUP frames besides its key frame is
-    one group without a hidden frame; of the key frame alone, `end` is it.
+    one group without a hidden frame; of the key frame alone, `end` is it. ahead: hidden frames are wanted at all.
     """
 
     index: int
@@ -40,6 +40,7 @@ class Group:
     batch_stop: int
     first: int
     stop: int
+    ahead: bool = True
 
     @property
     def start(self) -> int:
@@ -47,7 +48,7 @@ class Group:
 
     @property
     def has_hidden(self) -> bool:
-        return self.end - self.before >= LEAST_GROUP
+        return self.ahead and self.end - self.before >= LEAST_GROUP
 
     @property
     def is_first(self) -> bool:

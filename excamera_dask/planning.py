@@ -203,6 +203,20 @@ def make_skeleton_plan(
     )
 
 
+def make_plain_plan(
+    batches: Sequence[tuple[int, int]], *, frame_bytes: int, job: Any = None
+) -> Plan:
+    """The same batches without hidden frames: each is one chunk, whose frames lean on one another."""
+    chunks = [Chunk(n, start, stop - start, n, 0) for n, (start, stop) in enumerate(batches)]
+    groups = [
+        Group(n, n, start, stop - 1, start, stop, n, n + 1, ahead=False)
+        for n, (start, stop) in enumerate(batches)
+    ]
+    frames = batches[-1][1] if batches else 0
+    longest = max((chunk.frames for chunk in chunks), default=1)
+    return Plan(frames, longest, None, frame_bytes, tuple(chunks), (), job, groups=tuple(groups))
+
+
 def _chunks(
     frame_count: int, chunk_frames: int, batch_chunks: int | None, cuts: Iterable[int]
 ) -> Iterator[Chunk]:

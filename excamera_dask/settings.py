@@ -8,6 +8,7 @@ from typing import Any
 
 from excamera_dask.errors import InvalidSetting
 from excamera_dask.first_pass import FirstPassSettings
+from excamera_dask.mechanisms import ALL_ON, Mechanisms
 from excamera_dask.overrides import FIELDS, Reading
 from excamera_dask.presets import DEFAULT, KEY_DISTANCE, LONGEST_CHUNK, PAPER, PRESETS, Preset
 from excamera_dask.stages import KEY_FRAME_Q_WEIGHT
@@ -31,7 +32,8 @@ class Settings:
     frame at which a key frame is forced; scene_cuts: start a new batch at scene cuts, unless each chunk is one;
     kf_q_weight: weight 0 .. 1 of the key frame's quantizer in the frame that replaces it; encoder: "vpxenc", "libvpx" or
     None for the better one that is here; first_pass: everything else about the first pass; reading: which stream of the
-    source is meant, and what is true where the file says otherwise or nothing.
+    source is meant, and what is true where the file says otherwise or nothing; mechanisms: which of those behind hidden
+    frames are on, for whoever measures them.
 
     Raises: InvalidSetting.
     """
@@ -48,6 +50,7 @@ class Settings:
     encoder: str | None = None
     first_pass: FirstPassSettings = dataclasses.field(default_factory=FirstPassSettings)
     reading: Reading = dataclasses.field(default_factory=Reading)
+    mechanisms: Mechanisms = ALL_ON
 
     def __post_init__(self) -> None:
         if self.preset not in PRESETS:
@@ -116,7 +119,8 @@ class Settings:
         """Names of settings that were chosen and that the preset does not look at."""
         usual = Settings()
         if self.structure is None:
-            return ("key_distance",) if self.key_distance != usual.key_distance else ()
+            ours = ("key_distance", "mechanisms")
+            return tuple(name for name in ours if getattr(self, name) != getattr(usual, name))
         own = [
             name
             for name in ("batch_chunks", "kf_q_weight", "encoder")

@@ -19,8 +19,9 @@ from codec.encoding.translation import translate
 from codec.frame import ALTREF_FRAME, GOLDEN_FRAME, Image
 from codec.state import DecoderState
 from excamera_dask.groups import Group
+from excamera_dask.mechanisms import Mechanisms
 from excamera_dask.planning import Chunk
-from excamera_dask.skeleton.schedule import Quantizers, quantizers_for
+from excamera_dask.skeleton.schedule import Quantizers, one_quantizer_for, quantizers_for
 from excamera_dask.skeleton.survey import (
     Survey,
     hidden_hints,
@@ -39,6 +40,12 @@ MOST_PACKETS = 24
 BEFOREHAND = (GOLDEN_FRAME, ALTREF_FRAME)
 """What a joint may lean on: the pictures that are made first."""
 EFFORT = Effort(masking_range=(170, 384), zero_deltas=(-2, -12, -63))
+
+
+def effort_of(how: Mechanisms) -> Effort:
+    """With these mechanisms of the encoder on."""
+    deltas = EFFORT.zero_deltas if how.filter_deltas else Effort().zero_deltas
+    return EFFORT._replace(masking=how.masking, zero_deltas=deltas)
 
 
 class Skeleton:
@@ -106,16 +113,20 @@ class Skeleton:
         return object.__sizeof__(self) + coded + sum(planes)
 
 
-def begin(source: SourceInfo, start: int, q_index: int, surveys: Sequence[Survey]) -> Skeleton:
+def begin(
+    source: SourceInfo, start: int, q_index: int, surveys: Sequence[Survey], how: Mechanisms
+) -> Skeleton:
     """A batch's key frame, and how fine its hidden frames shall be; surveys are those of its groups, if it has any."""
     began = time.perf_counter()
     (image,) = iter_frames(source, start, 1)
+    choose = quantizers_for if how.quantizers else one_quantizer_for
     first, *later = (
-        [quantizers_for(i, q_index) for i in importances(surveys)]
+        [choose(importance, q_index) for importance in importances(surveys)]
         if surveys
         else [Quantizers(q_index, None)]
     )
-    key = encode_key_frame(image, q_index=first.q_index, segments=first.segments, effort=EFFORT)
+    effort = effort_of(how)
+    key = encode_key_frame(image, q_index=first.q_index, segments=first.segments, effort=effort)
     seconds = {"skeleton": time.perf_counter() - began}
     return Skeleton((key.data,), seconds, tuple(later), states=(key.state, key.state))
 
@@ -127,10 +138,12 @@ def extend(
     chosen: Quantizers,
     before: Skeleton,
     seen: Survey,
+    how: Mechanisms,
 ) -> Skeleton:
     """The skeleton with one group more: its hidden frame, made with `chosen`, and the frame that shows it."""
     began = time.perf_counter()
-    image, filtered = _filtered(source, group)
+    image, filtered = _filtered(source, group, RADIUS if how.temporal_filter else 0)
+    effort = effort_of(how)
     hidden = encode_given_state(
         before.end,
         filtered,
@@ -138,27 +151,32 @@ def extend(
         segments=chosen.segments,
         refresh=HIDDEN,
         show=False,
-        hints=hidden_hints(seen),
+        hints=hidden_hints(seen) if how.hints else None,
         settled=True,
-        effort=EFFORT,
+        effort=effort,
     )
-    end = _joint(hidden.state, image, q_index, GROUP_END)
+    end = _joint(hidden.state, image, q_index, GROUP_END, None, effort)
     spent = time.perf_counter() - began
     if group.is_first:
         spent += before.seconds["skeleton"]
     return before.extended(hidden, end, {"skeleton": spent})
 
 
-def _filtered(source: SourceInfo, group: Group) -> tuple[Image, Image]:
+def _filtered(source: SourceInfo, group: Group, radius: int) -> tuple[Image, Image]:
     """A group's last picture, and what its hidden frame shows of it."""
-    first = max(group.end - RADIUS, group.batch_start)
-    stop = min(group.end + RADIUS + 1, group.batch_stop)
+    first = max(group.end - radius, group.batch_start)
+    stop = min(group.end + radius + 1, group.batch_stop)
     images = list(iter_frames(source, first, stop - first))
     return images[group.end - first], filter_along_motion(images, group.end - first)
 
 
 def _joint(
-    state: DecoderState, image: Image, q_index: int, refresh: Refresh, hints: Hints | None = None
+    state: DecoderState,
+    image: Image,
+    q_index: int,
+    refresh: Refresh,
+    hints: Hints | None,
+    effort: Effort,
 ) -> Encoded:
     """A frame that leans on the skeleton alone, so that whoever has that can make it."""
     return encode_given_state(
@@ -169,7 +187,7 @@ def _joint(
         references=BEFOREHAND,
         hints=hints,
         settled=True,
-        effort=EFFORT,
+        effort=effort,
     )
 
 
@@ -180,14 +198,18 @@ class _Coding(NamedTuple):
     q_index: int
     begin: DecoderState  # of the group
     seen: Survey
+    how: Mechanisms
 
     def plain(self, state: DecoderState, image: Image, frame: int) -> Encoded:
-        hints = plain_hints(self.seen, self.group.end, frame)
-        return encode_given_state(state, image, q_index=self.q_index, hints=hints, effort=EFFORT)
+        hints, effort = self._hints(frame), effort_of(self.how)
+        return encode_given_state(state, image, q_index=self.q_index, hints=hints, effort=effort)
 
     def joint(self, image: Image, frame: int) -> Encoded:
-        hints = plain_hints(self.seen, self.group.end, frame)
-        return _joint(self.begin, image, self.q_index, Refresh(), hints)
+        hints, effort = self._hints(frame), effort_of(self.how)
+        return _joint(self.begin, image, self.q_index, Refresh(), hints, effort)
+
+    def _hints(self, frame: int) -> Hints | None:
+        return plain_hints(self.seen, self.group.end, frame) if self.how.hints else None
 
 
 def code(
@@ -197,6 +219,7 @@ def code(
     q_index: int,
     skeleton: Skeleton,
     seen: Survey | None,
+    how: Mechanisms,
 ) -> ChunkResult:
     """A chunk's final frames. skeleton: up to its group; seen: the group's survey, None without a hidden frame."""
     began = time.perf_counter()
@@ -208,9 +231,10 @@ def code(
     )
     loaded = time.perf_counter()
     if seen is None:
-        packets = _without_hidden(images, group, q_index, skeleton)
+        packets = _without_hidden(images, group, q_index, skeleton, effort_of(how))
     else:
-        packets = _between_joints(images, chunk, group, q_index, skeleton, seen)
+        coding = _Coding(group, q_index, skeleton.begin, seen, how)
+        packets = _between_joints(images, chunk, skeleton, coding)
     seconds = {"load": loaded - began, "code": time.perf_counter() - loaded}
     if chunk.index == group.first:
         seconds |= skeleton.seconds
@@ -221,25 +245,20 @@ def code(
 
 
 def _without_hidden(
-    images: dict[int, Image], group: Group, q_index: int, skeleton: Skeleton
+    images: dict[int, Image], group: Group, q_index: int, skeleton: Skeleton, effort: Effort
 ) -> list[bytes]:
     packets, state = [skeleton.packets[0]], skeleton.end
     for frame in range(group.start, group.end + 1):
-        encoded = encode_given_state(state, images[frame], q_index=q_index, effort=EFFORT)
+        encoded = encode_given_state(state, images[frame], q_index=q_index, effort=effort)
         packets.append(encoded.data)
         state = encoded.state
     return packets
 
 
 def _between_joints(
-    images: dict[int, Image],
-    chunk: Chunk,
-    group: Group,
-    q_index: int,
-    skeleton: Skeleton,
-    seen: Survey,
+    images: dict[int, Image], chunk: Chunk, skeleton: Skeleton, coding: _Coding
 ) -> list[bytes]:
-    coding = _Coding(group, q_index, skeleton.begin, seen)
+    group = coding.group
     *_, hidden, end = skeleton.packets
     stop = chunk.start + chunk.frames
     packets: list[bytes] = []

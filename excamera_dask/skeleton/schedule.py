@@ -57,6 +57,12 @@ def _bounds(q_index: int) -> NDArray[np.int64]:
     return np.array([isqrt(ONE * ONE * base**5 // middle**5) for middle in middles[::-1]], np.int64)
 
 
+def one_quantizer_for(importance: NDArray[np.int64], q_index: int) -> Quantizers:
+    """The mean of what the macroblocks would have, for all of them."""
+    wanted = finest_for(importance, q_index)
+    return Quantizers((2 * int(wanted.sum()) + wanted.size) // (2 * wanted.size), None)
+
+
 def quantizers_for(importance: NDArray[np.int64], q_index: int) -> Quantizers:
     """Four indices and the map that says which macroblock has which."""
     wanted = finest_for(importance, q_index)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import codec
 from excamera_dask.groups import Group
+from excamera_dask.mechanisms import ALL_ON, Mechanisms
 from excamera_dask.planning import Chunk
 from excamera_dask.sources import SourceInfo
 from excamera_dask.stages import ChunkResult
@@ -24,12 +25,18 @@ def survey(source: SourceInfo, group: Group, q_index: int) -> Survey:
     return survey_group(source, group.before, group.end, q_index)
 
 
-def begin(source: SourceInfo, start: int, q_index: int, surveys: Sequence[Survey]) -> Skeleton:
+def begin(
+    source: SourceInfo,
+    start: int,
+    q_index: int,
+    surveys: Sequence[Survey],
+    how: Mechanisms = ALL_ON,
+) -> Skeleton:
     """A batch's key frame, frame `start`, and how fine its hidden frames shall be; surveys are those of its groups."""
     codec.import_kernels()
     from excamera_dask.skeleton.making import begin
 
-    return begin(source, start, q_index, surveys)
+    return begin(source, start, q_index, surveys, how)
 
 
 def extend(
@@ -40,6 +47,7 @@ def extend(
     begun: Skeleton,
     before: Skeleton,
     seen: Survey,
+    how: Mechanisms = ALL_ON,
 ) -> Skeleton:
     """The skeleton with one group more, the batch's `place`-th: its hidden frame, and the frame that shows it.
 
@@ -48,7 +56,7 @@ def extend(
     codec.import_kernels()
     from excamera_dask.skeleton.making import extend
 
-    return extend(source, group, q_index, begun.quantizers[place], before, seen)
+    return extend(source, group, q_index, begun.quantizers[place], before, seen, how)
 
 
 def code(
@@ -58,9 +66,10 @@ def code(
     q_index: int,
     skeleton: Skeleton,
     seen: Survey | None,
+    how: Mechanisms = ALL_ON,
 ) -> ChunkResult:
     """A chunk's final frames. skeleton: up to its group; seen: the group's survey, None without a hidden frame."""
     codec.import_kernels()
     from excamera_dask.skeleton.making import code
 
-    return code(source, chunk, group, q_index, skeleton, seen)
+    return code(source, chunk, group, q_index, skeleton, seen, how)
