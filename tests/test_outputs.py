@@ -190,6 +190,7 @@ def test_names_are_printed_safely(
         "step first-pass {clip} -o x.webm",
         "step enc {clip} -I x -y 3 -o x.mp4",
         "bench rd {clip} --plot x.jpg",
+        "bench where {clip} --plot x.jpg",
         "demo {clip} -o x.mkv",
         "cluster timeline film -o x.txt",
     ],

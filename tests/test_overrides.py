@@ -171,7 +171,16 @@ def test_a_rate_as_ffmpeg_takes_it(ffmpeg: str, tmp_path: Path) -> None:
     assert [moment * source.time_base for moment in source.times.tolist()] == theirs
 
 
-READERS = ("encode", "plan", "compare", "bench rd", "demo", "step first-pass", "step enc")
+READERS = (
+    "encode",
+    "plan",
+    "compare",
+    "bench rd",
+    "bench where",
+    "demo",
+    "step first-pass",
+    "step enc",
+)
 
 
 @pytest.mark.parametrize("name", READERS)

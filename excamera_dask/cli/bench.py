@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from excamera_dask.cli.options.libvpx import libvpx_options, settings_from
+from excamera_dask.cli.options.plotting import plot_option, require_matplotlib
 from excamera_dask.cli.options.reading import reading_options, take_reading, tell_choice
 from excamera_dask.cli.options.values import CqLevels, Executor, Methods, OutputFile
 from excamera_dask.cli.terminal.failures import Failure
 from excamera_dask.cli.terminal.output import as_json, claim_all, notice, print_json, whole_file
-from excamera_dask.cli.terminal.printing import console
+from excamera_dask.cli.terminal.printing import console, percent
+from excamera_dask.cli.where import where
 from excamera_dask.presets import KEY_DISTANCE
 
 if TYPE_CHECKING:
@@ -25,6 +27,9 @@ if TYPE_CHECKING:
 @click.group(short_help="Measure against libvpx run in one piece.")
 def bench() -> None:
     """Measure against libvpx run in one piece."""
+
+
+bench.add_command(where)
 
 
 @bench.command("rd", short_help="Rate-distortion points and BD-rate against libvpx at its best.")
@@ -58,12 +63,7 @@ def bench() -> None:
     help="Frames to encode of each.",
 )
 @click.option("-o", "--output", type=OutputFile(), help="Write the JSON here as well.")
-@click.option(
-    "--plot",
-    "plot_path",
-    type=OutputFile(".png"),
-    help="Draw the curves into this PNG file.",
-)
+@plot_option("Draw the curves into this PNG file.")
 @click.option(
     "--executor", type=Executor(), default="local", show_default=True, help="As for encode."
 )
@@ -98,7 +98,7 @@ def rd(
     """
     claim_all(output, plot_path, inputs=sources)
     if plot_path is not None:
-        _require_matplotlib()
+        require_matplotlib()
     from excamera_dask.first_pass import LIBVPX
     from excamera_dask.measuring import rd_curves
     from excamera_dask.sources import open_source
@@ -155,13 +155,6 @@ def rd(
             file.write(as_json(result).encode() + b"\n")
 
 
-def _require_matplotlib() -> None:
-    from importlib.util import find_spec
-
-    if find_spec("matplotlib") is None:
-        raise Failure("--plot needs matplotlib: pip install 'excamera-dask[plot]'")
-
-
 def _report(point: Point) -> None:
     notice(
         f"cq {point.cq_level:2}  {point.method:<14} {point.bytes:>10} bytes  "
@@ -179,13 +172,9 @@ def _print_table(found: dict[str, list[Point]], rates: dict[str, Rates], means: 
         for method in dict.fromkeys(point.method for point in points):
             seconds = sum(point.seconds for point in points if point.method == method)
             rate = rates[path].get(method, {})
-            told = _percent(rate.get("ssim_db")), _percent(rate.get("psnr"))
+            told = percent(rate.get("ssim_db")), percent(rate.get("psnr"))
             table.add_row(Path(path).name, method, *told, f"{seconds:.1f}")
     if len(found) > 1:
         for method, rate in means.items():
-            table.add_row("mean", method, _percent(rate["ssim_db"]), _percent(rate["psnr"]), "")
+            table.add_row("mean", method, percent(rate["ssim_db"]), percent(rate["psnr"]), "")
     console(stderr=True, markup=False).print(table)
-
-
-def _percent(value: float | None) -> str:
-    return "" if value is None else f"{value:+.1f} %"

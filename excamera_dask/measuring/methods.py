@@ -7,6 +7,7 @@ import re
 from typing import NamedTuple
 
 from excamera_dask.first_pass import FirstPassSettings
+from excamera_dask.mechanisms import ALL_ON, NAMES, Mechanisms
 from excamera_dask.presets import PAPER, PRESETS
 from excamera_dask.settings import CHUNK_FRAMES
 
@@ -20,19 +21,30 @@ ALTREF_Q = ((16, 3), (26, 5), (36, 9), (46, 18), (56, 29))
 
 
 class Method(NamedTuple):
-    """A way to encode: a preset, and frames a chunk and chunks a batch where they are chosen."""
+    """A way to encode: a preset, frames a chunk and chunks a batch where they are chosen, a mechanism left out."""
 
     preset: str = PAPER
     chunk_frames: int | None = None
     batch_chunks: int | None = 16
+    left_out: str | None = None
+
+    @property
+    def mechanisms(self) -> Mechanisms:
+        """Those that are on."""
+        return ALL_ON if self.left_out is None else ALL_ON.without(self.left_out)
+
+    def each_left_out(self) -> list[Method]:
+        """This method without one of its mechanisms, for each."""
+        return [self._replace(left_out=name) for name in NAMES]
 
     @property
     def name(self) -> str:
-        """As it is written: "[6,16]", "balanced", "balanced:12"."""
+        """As it is written: "[6,16]", "balanced", "balanced:12"; "balanced without hints"."""
         if self.preset == PAPER:
             limit = "unlimited" if self.batch_chunks is None else self.batch_chunks
             return f"[{self.chunk_frames or CHUNK_FRAMES},{limit}]"
-        return self.preset + (f":{self.chunk_frames}" if self.chunk_frames else "")
+        without = f" without {self.left_out}" if self.left_out else ""
+        return self.preset + (f":{self.chunk_frames}" if self.chunk_frames else "") + without
 
 
 def parse_method(text: str) -> Method:

@@ -23,8 +23,9 @@ from excamera_dask.measuring.methods import (
     Method,
     reference_settings,
 )
-from excamera_dask.measuring.serial import encode_serially
+from excamera_dask.measuring.serial import SerialEncode, encode_serially
 from excamera_dask.presets import KEY_DISTANCE
+from excamera_dask.settings import Settings
 from excamera_dask.sources import SourceInfo
 from excamera_dask.watching.comparison import Selection, compare_films, hints_of
 
@@ -60,12 +61,17 @@ def serial_point(
     encoded = encode_serially(source, chosen, threads, key_distance=key_distance)
     with tempfile.TemporaryDirectory(prefix="excamera-rd-") as folder:
         path = Path(folder) / "serial.ivf"
-        with Writer(path, source.width, source.height, 1 / _rate(source)) as writer:
-            shown = 0
-            for frame in encoded.frames:
-                writer.write(frame, shown)
-                shown += is_shown(frame)
+        write_serial(source, encoded, path)
         return measure(reference, settings.cq_level, source, path, encoded.seconds)
+
+
+def write_serial(source: SourceInfo, encoded: SerialEncode, path: Path) -> None:
+    """The frames of a serial encode as an IVF file."""
+    with Writer(path, source.width, source.height, 1 / _rate(source)) as writer:
+        shown = 0
+        for frame in encoded.frames:
+            writer.write(frame, shown)
+            shown += is_shown(frame)
 
 
 def parallel_point(
@@ -77,9 +83,21 @@ def parallel_point(
 ) -> Point:
     """One encode of the whole source by a method; `job` are further arguments of `encode`."""
     from excamera_dask.api import encode
-    from excamera_dask.settings import Settings
 
-    how = Settings(
+    how = job_settings(source, settings, method, key_distance)
+    with tempfile.TemporaryDirectory(prefix="excamera-rd-") as folder:
+        path = Path(folder) / "parallel.ivf"
+        begin = time.perf_counter()
+        encode(source.path, path, settings=how, **job)
+        seconds = time.perf_counter() - begin
+        return measure(method.name, settings.cq_level, source, path, seconds)
+
+
+def job_settings(
+    source: SourceInfo, settings: FirstPassSettings, method: Method, key_distance: int
+) -> Settings:
+    """What `encode` is told, so that it encodes the whole of this source by a method."""
+    return Settings(
         preset=method.preset,
         chunk_frames=method.chunk_frames,
         batch_chunks=method.batch_chunks,
@@ -89,13 +107,8 @@ def parallel_point(
         encoder=settings.encoder,
         first_pass=settings,
         reading=source.reading,
+        mechanisms=method.mechanisms,
     )
-    with tempfile.TemporaryDirectory(prefix="excamera-rd-") as folder:
-        path = Path(folder) / "parallel.ivf"
-        begin = time.perf_counter()
-        encode(source.path, path, settings=how, **job)
-        seconds = time.perf_counter() - begin
-        return measure(method.name, settings.cq_level, source, path, seconds)
 
 
 def measure(method: str, cq_level: int, source: SourceInfo, path: Path, seconds: float) -> Point:

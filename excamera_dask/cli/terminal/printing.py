@@ -68,3 +68,8 @@ def console(*, stderr: bool = False, **options: Any) -> Console:
 
     stream = sys.stderr if stderr else sys.stdout
     return Printable(file=getattr(stream, "plain", stream), highlight=False, **options)
+
+
+def percent(value: float | None) -> str:
+    """A difference in percent for a table; empty where there is none."""
+    return "" if value is None else f"{value:+.1f} %"
