@@ -26,6 +26,7 @@ from excamera_dask.kernels.warm_up import load_kernels
 from excamera_dask.planning import Chunk, make_skeleton_plan
 from excamera_dask.presets import PAPER, PRESETS
 from excamera_dask.skeleton import stages as skeletons
+from excamera_dask.skeleton.manner import Manner
 from excamera_dask.sources import SourceInfo, open_source
 
 CHUNK_FRAMES = 6
@@ -81,20 +82,20 @@ def measure(
 
 def measure_skeleton(source: SourceInfo, chunk_frames: int, record: Record) -> None:
     """One batch with hidden frames, each chunk a group."""
-    q_index = FirstPassSettings().choose().cq_index or 0
+    manner = Manner(FirstPassSettings().cq_index or 0)
     batch = (0, source.frame_count)
     plan = make_skeleton_plan([batch], [chunk_frames], chunk_frames, frame_bytes=1)
-    surveys = [skeletons.survey(source, group, q_index) for group in plan.groups]
-    before = begun = skeletons.begin(source, 0, q_index, surveys)
+    surveys = [skeletons.survey(source, group, manner) for group in plan.groups]
+    before = begun = skeletons.begin(source, 0, surveys, manner)
     record("begun batch: begin > skeleton", send(begun, lambda s: s.end))
     for place, (group, seen) in enumerate(zip(plan.groups, surveys, strict=True)):
         record("survey: survey > begin, code", send(seen))
-        before = skeletons.extend(source, group, place, q_index, begun, before, seen)
+        before = skeletons.extend(source, group, place, begun, before, seen, manner)
         record("skeleton: skeleton > code", send(before, lambda s: s.begin))
         record("(whole state, compressed)", packed_state(before.begin))
         record("(raw state)", Sample(raw_bytes(before.begin), 0, 0))
         for chunk in plan.chunks[group.first : group.stop]:
-            result = skeletons.code(source, chunk, group, q_index, before, seen)
+            result = skeletons.code(source, chunk, group, before, seen, manner)
             record("result: code > client", send(result))
 
 

@@ -29,6 +29,7 @@ from excamera_dask.progress import STAGES, ChunkDone, Notice, OnEvent, StageCoun
 from excamera_dask.report import EncodeReport, versions
 from excamera_dask.scene_cuts import find_scene_cuts
 from excamera_dask.settings import Settings
+from excamera_dask.skeleton.manner import Manner
 from excamera_dask.sources import SourceInfo, open_source
 from excamera_dask.storage import (
     S3Url,
@@ -353,7 +354,7 @@ def _plan(
         longest = longest_group(chunk)
         lengths = [longest] * len(batches)
         if settings.mechanisms.group_lengths:
-            lengths = find_group_lengths(source, batches, job.q_index, longest, executor)
+            lengths = find_group_lengths(source, batches, job.manner.q_index, longest, executor)
         return make_skeleton_plan(batches, lengths, chunk, frame_bytes=source.frame_bytes, job=job)
     return make_plan(
         source.frame_count,
@@ -370,9 +371,8 @@ def _plan(
 
 def _job(name: str, source: SourceInfo, settings: Settings, keep: bool) -> Job:
     first_pass = settings.first_pass
-    return Job(
-        name, source, first_pass, settings.kf_q_weight, keep, first_pass.cq_index or 0, settings.mechanisms
-    )  # fmt: skip
+    manner = Manner(first_pass.cq_index or 0, settings.preset, settings.mechanisms)
+    return Job(name, source, first_pass, settings.kf_q_weight, keep, manner)
 
 
 def _forced(source: SourceInfo, times: tuple[float, ...]) -> set[int]:

@@ -27,9 +27,9 @@ from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
 from excamera_dask import stages
 from excamera_dask.errors import ExcameraError
 from excamera_dask.first_pass import FirstPassSettings
-from excamera_dask.mechanisms import ALL_ON, Mechanisms
 from excamera_dask.planning import Chunk, LoadSpan, Plan
 from excamera_dask.skeleton import stages as skeletons
+from excamera_dask.skeleton.manner import Manner
 from excamera_dask.sources import SourceInfo
 from executors import Executor, Graph, Key
 from executors.base import REPEATABLE
@@ -59,6 +59,9 @@ MANY_WORKERS = 64
 MEMORY_SHARE = 0.4
 
 
+UNUSED = Manner(0)
+
+
 @dataclass(frozen=True)
 class Job:
     """What is done to every chunk of a plan; `name` makes the keys of this job its own."""
@@ -68,10 +71,8 @@ class Job:
     first_pass: FirstPassSettings
     kf_q_weight: float
     keep: bool = False
-    q_index: int = 0
-    """Quantizer index of plain frames, where batches have hidden ones."""
-    mechanisms: Mechanisms = ALL_ON
-    """Those of batches with hidden frames that are on."""
+    manner: Manner = UNUSED
+    """How frames are made where batches have hidden ones."""
 
     def draw(self, plan: Plan, filename: str | None, **options: Any) -> Any:
         """Draw the graph of a plan for this job with graphviz, as `dask.visualize` does."""
@@ -196,25 +197,25 @@ def _skeleton_graph(plan: Plan, job: Job, done: set[int]) -> tuple[Graph, list[K
             continue
         begin = (f"begin-{job.name}", groups[0].index)
         surveys = [(f"survey-{job.name}", group.index) for group in groups if group.has_hidden]
-        start, how = groups[0].batch_start, job.mechanisms
-        tasks[begin] = (skeletons.begin, job.source, start, job.q_index, surveys, how)
+        start, manner = groups[0].batch_start, job.manner
+        tasks[begin] = (skeletons.begin, job.source, start, surveys, manner)
         before: Key = begin
         for place, group in enumerate(groups):
             seen: Key | None = None
             if group.has_hidden:
                 seen = surveys[place]
-                tasks[seen] = (skeletons.survey, job.source, group, job.q_index)
+                tasks[seen] = (skeletons.survey, job.source, group, manner)
                 if any(wanted[place:]):
                     own = (f"skeleton-{job.name}", group.index)
                     tasks[own] = (
-                        skeletons.extend, job.source, group, place, job.q_index, begin, before, seen, how,
+                        skeletons.extend, job.source, group, place, begin, before, seen, manner,
                     )  # fmt: skip
                     before = own
             for chunk in plan.chunks[group.first : group.stop]:
                 if chunk.index not in done:
                     key = (f"code-{job.name}", chunk.index)
                     tasks[key] = (
-                        skeletons.code, job.source, chunk, group, job.q_index, before, seen, how,
+                        skeletons.code, job.source, chunk, group, before, seen, manner,
                     )  # fmt: skip
                     results.append(key)
     return with_priorities(job.name, tasks), results

@@ -34,11 +34,12 @@ from excamera_dask.graph import Job, build_graph
 from excamera_dask.groups import LEAST_GROUP, batches_of, longest_group
 from excamera_dask.planning import Plan, make_skeleton_plan
 from excamera_dask.skeleton import stages
+from excamera_dask.skeleton.manner import Manner
 from excamera_dask.skeleton.schedule import ONE, finest_for, quantizers_for
 from excamera_dask.sources import SourceInfo, open_source
 
 SLOW = pytest.mark.skipif(INTERPRETED, reason="too slow without compiled kernels")
-JOB = Job("test", None, FirstPassSettings(), 0.75, q_index=50)
+JOB = Job("test", None, FirstPassSettings(), 0.75, manner=Manner(50))
 
 
 # Plans --------------------------------------------------------------------------------------------------------------
@@ -397,17 +398,17 @@ def test_states_that_travel_are_what_they_were(
     frames = [packet.data for packet in read_packets(tmp_path / "out.ivf")]
     made = plan(film, **OPTIONS)
     source: SourceInfo = made.job.source
-    q_index = made.job.q_index
+    manner = made.job.manner
     found: list[bytes] = []
     for start in made.key_frames:
         groups = [group for group in made.groups if group.batch_start == start]
-        surveys = [moved(stages.survey(source, group, q_index)) for group in groups]
-        skeleton = begun = moved(stages.begin(source, start, q_index, surveys))
+        surveys = [moved(stages.survey(source, group, manner)) for group in groups]
+        skeleton = begun = moved(stages.begin(source, start, surveys, manner))
         state = None
         for place, (group, seen) in enumerate(zip(groups, surveys, strict=True)):
-            skeleton = moved(stages.extend(source, group, place, q_index, begun, skeleton, seen))
+            skeleton = moved(stages.extend(source, group, place, begun, skeleton, seen, manner))
             for chunk in made.chunks[group.first : group.stop]:
-                result = stages.code(source, chunk, group, q_index, skeleton, seen)
+                result = stages.code(source, chunk, group, skeleton, seen, manner)
                 found += result.packets
                 for packet in result.packets:
                     state, _ = codec.decode(state, packet)
@@ -459,9 +460,9 @@ def test_frames_that_cannot_be_read_are_told_once(film: Path, tmp_path: Path) ->
     source = open_source(film)
     made = plan(film, **OPTIONS)
     group = made.groups[0]
-    seen = stages.survey(source, group, made.job.q_index)
-    begun = stages.begin(source, 0, made.job.q_index, [seen])
-    skeleton = stages.extend(source, group, 0, made.job.q_index, begun, begun, seen)
+    seen = stages.survey(source, group, made.job.manner)
+    begun = stages.begin(source, 0, [seen], made.job.manner)
+    skeleton = stages.extend(source, group, 0, begun, begun, seen, made.job.manner)
     numbers: list[int] = []
 
     def reading(source: SourceInfo, start: int, count: int, missing: list[int]) -> Iterator[Image]:
@@ -476,7 +477,7 @@ def test_frames_that_cannot_be_read_are_told_once(film: Path, tmp_path: Path) ->
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(making, "iter_frames", reading)
         for chunk in made.chunks[group.first : group.stop]:
-            result = stages.code(source, chunk, group, made.job.q_index, skeleton, seen)
+            result = stages.code(source, chunk, group, skeleton, seen, made.job.manner)
             numbers += result.missing
     assert numbers == list(range(group.end + 1))
 

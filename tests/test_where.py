@@ -325,7 +325,7 @@ def test_jobs_with_other_mechanisms_are_other_jobs(film: Path) -> None:
         for mechanisms in (ALL_ON, *map(ALL_ON.without, NAMES))
     }
     assert len(prints) == 1 + len(NAMES)
-    assert Settings.of(mechanisms=ALL_ON.without("hints")).unused == ("mechanisms",)
+    assert Settings.of(preset="paper", mechanisms=ALL_ON.without("hints")).unused == ("mechanisms",)
 
 
 def test_no_option_and_no_name_leaves_a_mechanism_out() -> None:

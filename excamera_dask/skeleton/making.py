@@ -19,8 +19,9 @@ from codec.encoding.translation import translate
 from codec.frame import ALTREF_FRAME, GOLDEN_FRAME, Image
 from codec.state import DecoderState
 from excamera_dask.groups import Group
-from excamera_dask.mechanisms import Mechanisms
 from excamera_dask.planning import Chunk
+from excamera_dask.skeleton.efforts import effort_of
+from excamera_dask.skeleton.manner import Manner
 from excamera_dask.skeleton.schedule import Quantizers, one_quantizer_for, quantizers_for
 from excamera_dask.skeleton.survey import (
     Survey,
@@ -39,13 +40,6 @@ MOST_PACKETS = 24
 """Frames of a skeleton that are decoded again at most, but for a group's two."""
 BEFOREHAND = (GOLDEN_FRAME, ALTREF_FRAME)
 """What a joint may lean on: the pictures that are made first."""
-EFFORT = Effort(masking_range=(170, 384), zero_deltas=(-2, -12, -63))
-
-
-def effort_of(how: Mechanisms) -> Effort:
-    """With these mechanisms of the encoder on."""
-    deltas = EFFORT.zero_deltas if how.filter_deltas else Effort().zero_deltas
-    return EFFORT._replace(masking=how.masking, zero_deltas=deltas)
 
 
 class Skeleton:
@@ -113,19 +107,17 @@ class Skeleton:
         return object.__sizeof__(self) + coded + sum(planes)
 
 
-def begin(
-    source: SourceInfo, start: int, q_index: int, surveys: Sequence[Survey], how: Mechanisms
-) -> Skeleton:
+def begin(source: SourceInfo, start: int, surveys: Sequence[Survey], manner: Manner) -> Skeleton:
     """A batch's key frame, and how fine its hidden frames shall be; surveys are those of its groups, if it has any."""
     began = time.perf_counter()
     (image,) = iter_frames(source, start, 1)
-    choose = quantizers_for if how.quantizers else one_quantizer_for
+    choose = quantizers_for if manner.mechanisms.quantizers else one_quantizer_for
     first, *later = (
-        [choose(importance, q_index) for importance in importances(surveys)]
+        [choose(importance, manner.q_index) for importance in importances(surveys)]
         if surveys
-        else [Quantizers(q_index, None)]
+        else [Quantizers(manner.q_index, None)]
     )
-    effort = effort_of(how)
+    effort = effort_of(manner)
     key = encode_key_frame(image, q_index=first.q_index, segments=first.segments, effort=effort)
     seconds = {"skeleton": time.perf_counter() - began}
     return Skeleton((key.data,), seconds, tuple(later), states=(key.state, key.state))
@@ -134,16 +126,15 @@ def begin(
 def extend(
     source: SourceInfo,
     group: Group,
-    q_index: int,
     chosen: Quantizers,
     before: Skeleton,
     seen: Survey,
-    how: Mechanisms,
+    manner: Manner,
 ) -> Skeleton:
     """The skeleton with one group more: its hidden frame, made with `chosen`, and the frame that shows it."""
     began = time.perf_counter()
-    image, filtered = _filtered(source, group, RADIUS if how.temporal_filter else 0)
-    effort = effort_of(how)
+    on, effort = manner.mechanisms, effort_of(manner)
+    image, filtered = _filtered(source, group, RADIUS if on.temporal_filter else 0)
     hidden = encode_given_state(
         before.end,
         filtered,
@@ -151,11 +142,11 @@ def extend(
         segments=chosen.segments,
         refresh=HIDDEN,
         show=False,
-        hints=hidden_hints(seen) if how.hints else None,
+        hints=hidden_hints(seen) if on.hints else None,
         settled=True,
         effort=effort,
     )
-    end = _joint(hidden.state, image, q_index, GROUP_END, None, effort)
+    end = _joint(hidden.state, image, manner.q_index, GROUP_END, None, effort)
     spent = time.perf_counter() - began
     if group.is_first:
         spent += before.seconds["skeleton"]
@@ -195,31 +186,33 @@ class _Coding(NamedTuple):
     """What coding the plain frames of a chunk needs beside their pictures."""
 
     group: Group
-    q_index: int
     begin: DecoderState  # of the group
     seen: Survey
-    how: Mechanisms
+    manner: Manner
 
     def plain(self, state: DecoderState, image: Image, frame: int) -> Encoded:
-        hints, effort = self._hints(frame), effort_of(self.how)
-        return encode_given_state(state, image, q_index=self.q_index, hints=hints, effort=effort)
+        q_index, effort = self.manner.q_index, effort_of(self.manner)
+        return encode_given_state(
+            state, image, q_index=q_index, hints=self._hints(frame), effort=effort
+        )
 
     def joint(self, image: Image, frame: int) -> Encoded:
-        hints, effort = self._hints(frame), effort_of(self.how)
-        return _joint(self.begin, image, self.q_index, Refresh(), hints, effort)
+        hints, effort = self._hints(frame), effort_of(self.manner)
+        return _joint(self.begin, image, self.manner.q_index, Refresh(), hints, effort)
 
     def _hints(self, frame: int) -> Hints | None:
-        return plain_hints(self.seen, self.group.end, frame) if self.how.hints else None
+        return (
+            plain_hints(self.seen, self.group.end, frame) if self.manner.mechanisms.hints else None
+        )
 
 
 def code(
     source: SourceInfo,
     chunk: Chunk,
     group: Group,
-    q_index: int,
     skeleton: Skeleton,
     seen: Survey | None,
-    how: Mechanisms,
+    manner: Manner,
 ) -> ChunkResult:
     """A chunk's final frames. skeleton: up to its group; seen: the group's survey, None without a hidden frame."""
     began = time.perf_counter()
@@ -231,9 +224,9 @@ def code(
     )
     loaded = time.perf_counter()
     if seen is None:
-        packets = _without_hidden(images, group, q_index, skeleton, effort_of(how))
+        packets = _without_hidden(images, group, skeleton, manner)
     else:
-        coding = _Coding(group, q_index, skeleton.begin, seen, how)
+        coding = _Coding(group, skeleton.begin, seen, manner)
         packets = _between_joints(images, chunk, skeleton, coding)
     seconds = {"load": loaded - began, "code": time.perf_counter() - loaded}
     if chunk.index == group.first:
@@ -245,8 +238,9 @@ def code(
 
 
 def _without_hidden(
-    images: dict[int, Image], group: Group, q_index: int, skeleton: Skeleton, effort: Effort
+    images: dict[int, Image], group: Group, skeleton: Skeleton, manner: Manner
 ) -> list[bytes]:
+    q_index, effort = manner.q_index, effort_of(manner)
     packets, state = [skeleton.packets[0]], skeleton.end
     for frame in range(group.start, group.end + 1):
         encoded = encode_given_state(state, images[frame], q_index=q_index, effort=effort)
