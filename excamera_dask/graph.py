@@ -9,7 +9,7 @@ the span `window` spans before it, so at most `window` spans of raw pictures exi
 (docs/memory.md). Where the source cannot be entered for long, a load also waits for the one before
 it, and asks for the same worker, so that the film is decoded once and not again for each span.
 Priorities make the serial chain of rebases run as soon as it can: rebase, replace, final_state,
-encode, load.
+encode, load; and that of skeletons: begin and skeleton, code, survey.
 
 Batches with hidden frames have four tasks and no chain of chunks: ("survey-<job>", group), ("begin-<job>", first group),
 ("skeleton-<job>", group), each behind the one before, and ("code-<job>", chunk), whose result is the chunk's.
@@ -36,12 +36,12 @@ from executors.base import REPEATABLE
 
 RANKS = {
     "survey": 0,
-    "begin": 0,
-    "skeleton": 0,
     "load": 0,
     "loaded": 5,
     "encode": 1,
     "code": 1,
+    "begin": 2,
+    "skeleton": 2,
     "final_state": 2,
     "replace": 3,
     "rebase": 4,
@@ -50,7 +50,8 @@ RANKS = {
     "result": 5,
     "mux": 5,
 }
-"""Later stages go first, and the tasks without work of their own before all."""
+"""Later stages go first, and the tasks without work of their own before all. Of batches with hidden frames the skeleton does,
+which is serial: where its next group and a chunk become ready at once, a worker with the chunk would keep the chain waiting."""
 RANK_STEP = 1 << 24
 SMALLEST_WINDOW = 2
 CHUNKS_A_WORKER = 4

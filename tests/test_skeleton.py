@@ -30,7 +30,7 @@ from excamera_dask.first_pass import FirstPassSettings
 from excamera_dask.formats.containers import read_packets
 from excamera_dask.formats.ivf import is_key_frame, is_shown
 from excamera_dask.formats.y4m import Y4mWriter
-from excamera_dask.graph import Job, build_graph
+from excamera_dask.graph import Job, Priority, build_graph
 from excamera_dask.groups import LEAST_GROUP, batches_of, longest_group
 from excamera_dask.planning import Plan, make_skeleton_plan
 from excamera_dask.skeleton import stages
@@ -124,6 +124,13 @@ def test_a_chunk_waits_for_its_skeleton_alone() -> None:
     assert get_dependencies(tasks, ("skeleton-test", 0)) == {("begin-test", 0), ("survey-test", 0)}
     assert get_dependencies(tasks, ("begin-test", 0)) == {("survey-test", g) for g in range(4)}
     assert get_dependencies(tasks, ("survey-test", 3)) == set()
+
+
+def test_the_skeleton_goes_before_chunks_and_chunks_before_other_batches() -> None:
+    order = [("skeleton-x", 9), ("code-x", 8), ("code-x", 9), ("survey-x", 0)]
+    priorities = [Priority()(key) for key in order]
+    assert priorities == sorted(priorities, reverse=True)
+    assert Priority()(("begin-x", 0)) > Priority()(("code-x", 0))
 
 
 def test_what_is_done_is_not_done_again() -> None:

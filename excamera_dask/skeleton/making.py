@@ -100,11 +100,9 @@ class Skeleton:
         return Skeleton, (self.packets, self.seconds, self.quantizers, self.start)
 
     def __sizeof__(self) -> int:
-        states = self._states or ()
-        pictures = {id(picture): picture for state in states for picture in state.references or ()}
-        planes = (plane.nbytes for picture in pictures.values() for plane in picture)
-        coded = sum(map(len, self.packets)) + len(self.start or b"")
-        return object.__sizeof__(self) + coded + sum(planes)
+        """Bytes that travel, by which Dask places tasks: with its states, which do not, a chunk would seem dear to move, and be
+        coded where the next group has to be made."""
+        return object.__sizeof__(self) + sum(map(len, self.packets)) + len(self.start or b"")
 
 
 def begin(source: SourceInfo, start: int, surveys: Sequence[Survey], manner: Manner) -> Skeleton:
