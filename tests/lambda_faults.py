@@ -17,6 +17,8 @@ from typing import Any
 
 SERVER = "FAULT_SERVER"
 STAGES = ("load_span", "encode", "final_state", "replace", "rebase", "finish")
+HIDDEN_STAGES = ("survey", "begin", "extend", "code")
+"""Of batches with hidden frames."""
 
 
 class FaultServer(socketserver.ThreadingTCPServer):
@@ -94,6 +96,7 @@ def act(action: str) -> None:
 def install() -> None:
     """Let every stage ask before it begins."""
     from excamera_dask import stages
+    from excamera_dask.skeleton import stages as skeletons
 
     def asking(stage: str, function: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(function)
@@ -103,5 +106,6 @@ def install() -> None:
 
         return run
 
-    for stage in STAGES:
-        setattr(stages, stage, asking(stage, getattr(stages, stage)))
+    for module, names in ((stages, STAGES), (skeletons, HIDDEN_STAGES)):
+        for stage in names:
+            setattr(module, stage, asking(stage, getattr(module, stage)))

@@ -16,7 +16,7 @@ from typing import Any
 
 import psutil
 import pytest
-from lambda_faults import SERVER, STAGES, FaultServer
+from lambda_faults import HIDDEN_STAGES, SERVER, STAGES, FaultServer
 from streams import moving_images
 
 import excamera_dask
@@ -33,6 +33,10 @@ ROOT = Path(__file__).parents[1]
 OPTIONS: dict[str, Any] = {
     "chunk_frames": 3, "batch_chunks": 6, "cq_level": 30, "encoder": "libvpx",
 }  # fmt: skip
+HIDDEN: dict[str, Any] = {
+    "preset": "balanced", "chunk_frames": 6, "key_distance": 27, "cq_level": 30,
+}  # fmt: skip
+"""Batches with hidden frames: two of two groups, of two or three chunks each."""
 PATIENCE = {
     "heartbeat_timeout": 8.0, "straggler_seconds": 2.0, "straggler_samples": 3, "exit_grace": 2.0,
     "appear_timeout": 20.0,
@@ -63,6 +67,14 @@ def expected(source: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:
     return out.read_bytes()
 
 
+@pytest.fixture(scope="module")
+def expected_with_hidden(source: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """The same of batches with hidden frames."""
+    out = tmp_path_factory.mktemp("sync") / "hidden.webm"
+    excamera_dask.encode(source, out, executor="sync", **HIDDEN)
+    return out.read_bytes()
+
+
 @contextlib.contextmanager
 def functions(
     source: Path, server: FaultServer | None = None, workers: int = 2, **options: Any
@@ -89,8 +101,10 @@ def functions(
         yield executor
 
 
-def encode(source: Path, out: Path, executor: LambdaExecutor) -> bytes:
-    excamera_dask.encode(source, out, executor=executor, **OPTIONS)
+def encode(
+    source: Path, out: Path, executor: LambdaExecutor, options: dict[str, Any] = OPTIONS
+) -> bytes:
+    excamera_dask.encode(source, out, executor=executor, **options)
     return out.read_bytes()
 
 
@@ -125,6 +139,18 @@ def test_a_worker_is_killed_in_a_stage(
         assert ended(executor, "lost") + ended(executor, "failed") == 1
 
 
+@pytest.mark.parametrize("stage", HIDDEN_STAGES[1:])
+def test_a_worker_is_killed_between_hidden_frames(
+    stage: str, source: Path, expected_with_hidden: bytes, tmp_path: Path
+) -> None:
+    """What it held of the skeleton is made again, and whoever needs that gets the same."""
+    faults = {stage: ["", "kill"]}
+    with FaultServer(**faults) as server, functions(source, server) as executor:
+        assert encode(source, tmp_path / "out.webm", executor, HIDDEN) == expected_with_hidden
+        assert server.told == [(stage, "kill")]
+        assert ended(executor, "lost") + ended(executor, "failed") == 1
+
+
 def test_all_workers_are_killed_at_once(source: Path, expected: bytes, tmp_path: Path) -> None:
     faults = {"rebase": ["", "kill", "kill"], "encode": ["", "", "", "kill"]}
     with FaultServer(**faults) as server, functions(source, server, 3) as executor:
@@ -154,6 +180,17 @@ def test_the_relay_is_killed(source: Path, expected: bytes, tmp_path: Path) -> N
     with FaultServer(rebase=["", "none"]) as server, functions(source, server) as executor:
         killer = when(server, lambda: os.kill(executor.cluster.relays[0].pid, signal.SIGKILL))
         assert encode(source, tmp_path / "out.webm", executor) == expected
+        killer.join()
+        assert executor.cluster.relays[0].is_running
+
+
+def test_the_relay_is_killed_between_hidden_frames(
+    source: Path, expected_with_hidden: bytes, tmp_path: Path
+) -> None:
+    """While skeletons are on their way to chunks."""
+    with FaultServer(code=["", "none"]) as server, functions(source, server) as executor:
+        killer = when(server, lambda: os.kill(executor.cluster.relays[0].pid, signal.SIGKILL))
+        assert encode(source, tmp_path / "out.webm", executor, HIDDEN) == expected_with_hidden
         killer.join()
         assert executor.cluster.relays[0].is_running
 

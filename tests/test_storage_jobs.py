@@ -336,6 +336,21 @@ def test_an_interrupted_job_goes_on_from_its_objects(s3, source, expected, done)
     assert s3.names() == ["in/film.y4m", "out.webm"]
 
 
+def test_chunks_between_hidden_frames_go_on_from_any(s3, source, film, tmp_path):
+    """Chunks that need no other chunk may lie in gaps: what is there is taken, the rest made."""
+    options = {"preset": "balanced", "chunk_frames": 4, "key_distance": 12}
+    encode(film, tmp_path / "expected.webm", executor="sync", **options)
+    out = s3.url("out.webm")
+    with pytest.raises(Interrupted):
+        encode(source, out, executor="sync", on_event=interrupt_after(4), **options)
+    begun = sorted(key for key in s3.names() if key.endswith(".chunk"))
+    s3.client.delete_object(Bucket=s3.bucket, Key=begun[1])
+    report = encode(source, out, executor="sync", **options)
+    assert report.resumed_chunks == 3
+    assert s3.get("out.webm") == (tmp_path / "expected.webm").read_bytes()
+    assert s3.names() == ["in/film.y4m", "out.webm"]
+
+
 def test_a_damaged_chunk_object_is_made_again(s3, source, expected):
     out = s3.url("out.webm")
     with pytest.raises(Interrupted):
