@@ -243,7 +243,9 @@ def test_errors_are_those_of_ffmpeg(
 
 
 def frame_at(number: int | None, kind: str, ssim: float | None) -> CodedFrame:
-    return CodedFrame(number, kind, None, 1, {}, None if ssim is None else 1.0, ssim)
+    return CodedFrame(
+        number, kind, None, 1, {}, *([None] * 3 if ssim is None else [1.0, 1.0, ssim])
+    )
 
 
 def test_steps_know_where_they_are() -> None:

@@ -80,9 +80,10 @@ def where(
 ) -> None:
     """Encode a film with hidden frames and print where its bits went, and what they left of each frame, as JSON.
 
-    Bytes, mean squared error and SSIM of luma: of key, hidden and plain frames, of joints and ends of groups, by place in the
-    group, by the task that made them; bytes by syntax element, exact in the boolean coder's arithmetic. Steps of SSIM from
-    frame to frame, at ends of groups and elsewhere. All of it beside vpxenc at the same cq level, where that is installed.
+    Bytes, mean squared error and SSIM of luma, PSNR of chroma: of key, hidden and plain frames, of joints and ends of groups,
+    by place in the group, by the task that made them; bytes by syntax element, exact in the boolean coder's arithmetic. Steps
+    of SSIM from frame to frame, at ends of groups and elsewhere. All of it beside vpxenc at the same cq level, where that is
+    installed.
 
     --mechanisms: the percentage of bytes needed more at equal quality (BD-rate by SSIM dB, and by PSNR) with one mechanism
     left out, for each.
@@ -218,7 +219,7 @@ def _table(title: str, *columns: str) -> Table:
 
 
 def _sums_table(title: str, parts: dict[str, Any], total: dict[str, Any]) -> Table:
-    table = _table(title, "frames", "bytes", "share", "a frame", "MSE", "PSNR", "SSIM dB")
+    table = _table(title, "frames", "bytes", "share", "a frame", "MSE", "SSIM dB", "UV dB")
     for name, sums in [*parts.items(), ("all", total)]:
         table.add_row(
             name,
@@ -226,7 +227,7 @@ def _sums_table(title: str, parts: dict[str, Any], total: dict[str, Any]) -> Tab
             str(sums["bytes"]),
             _share(sums["bytes"], total["bytes"]),
             f"{sums['bytes_a_frame']:.0f}",
-            *(_number(sums[quality]) for quality in ("mse", "psnr", "ssim_db")),
+            *(_number(sums[quality]) for quality in ("mse", "ssim_db", "chroma_psnr")),
         )
     return table
 

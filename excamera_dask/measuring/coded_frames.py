@@ -36,7 +36,9 @@ class Place(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class CodedFrame:
-    """`frame` counts those shown, None if it is not; error and ssim are of luma, bits by syntax element."""
+    """`frame` counts those shown, None if it is not; bits by syntax element; errors (squared, mean) of luma and chroma, SSIM
+    of luma.
+    """
 
     frame: int | None
     type: str
@@ -44,6 +46,7 @@ class CodedFrame:
     bytes: int
     bits: dict[str, float]
     error: float | None = None
+    chroma_error: float | None = None
     ssim: float | None = None
 
 
@@ -129,5 +132,6 @@ def coded_frames(
         shown += 1
 
 
-def _nearness(compared: Comparison, number: int) -> tuple[float, float]:
-    return compared.errors[number].y, compared.similarities[number].y
+def _nearness(compared: Comparison, number: int) -> tuple[float, float, float]:
+    error = compared.errors[number]
+    return error.y, (error.u + error.v) / 2, compared.similarities[number].y

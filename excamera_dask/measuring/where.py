@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -47,19 +47,27 @@ def _by(
 
 
 def _sums(frames: Sequence[CodedFrame]) -> dict[str, float | None]:
-    """Frames and their bytes; mean squared error, PSNR of it and SSIM (dB) of the mean, of those that are shown."""
+    """Frames and their bytes; of those that are shown mean squared error, PSNR of it, SSIM (dB) of the mean, and PSNR of
+    chroma.
+    """
     size = sum(frame.bytes for frame in frames)
-    errors = [frame.error for frame in frames if frame.error is not None]
-    similarities = [frame.ssim for frame in frames if frame.ssim is not None]
-    error = math.fsum(errors) / len(errors) if errors else None
+    error = _mean(frame.error for frame in frames)
+    chroma = _mean(frame.chroma_error for frame in frames)
+    similarity = _mean(frame.ssim for frame in frames)
     return {
         "frames": len(frames),
         "bytes": size,
         "bytes_a_frame": size / len(frames),
         "mse": error,
         "psnr": None if error is None else psnr_from_error(error),
-        "ssim_db": ssim_db(math.fsum(similarities) / len(similarities)) if similarities else None,
+        "ssim_db": None if similarity is None else ssim_db(similarity),
+        "chroma_psnr": None if chroma is None else psnr_from_error(chroma),
     }
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return math.fsum(known) / len(known) if known else None
 
 
 def by_element(frames: Sequence[CodedFrame]) -> dict[str, dict[str, float]]:
@@ -120,6 +128,7 @@ def each_frame(frames: Sequence[CodedFrame]) -> list[dict[str, Any]]:
             "position": frame.position,
             "bytes": frame.bytes,
             "mse": frame.error,
+            "chroma_mse": frame.chroma_error,
             "ssim_db": None if frame.ssim is None else ssim_db(frame.ssim),
         }
         for frame in frames

@@ -23,8 +23,10 @@ def plot(title: str, result: dict[str, Any], file: IO[bytes]) -> None:
     from matplotlib import pyplot
 
     measured = result["mechanisms"] is not None
-    layout: Any = [["positions", "elements"], ["film", "mechanisms" if measured else "film"]]
-    figure, panels = pyplot.subplot_mosaic(layout, figsize=(13, 9), layout="constrained")
+    above = ["positions", "elements", *(["mechanisms"] if measured else [])]
+    layout: Any = [above, ["film"] * len(above)]
+    size = 6 * len(above), 9
+    figure, panels = pyplot.subplot_mosaic(layout, figsize=size, layout="constrained")
     figure.suptitle(title)
     _positions(panels["positions"], result)
     _elements(panels["elements"], result)
