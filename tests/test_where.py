@@ -257,16 +257,12 @@ def test_steps_know_where_they_are() -> None:
         for kind, value in zip(kinds, values, strict=True)
     ]
     found = where.steps(frames)
-    assert [found[name]["count"] for name in ("all", "group_ends", "joints", "elsewhere")] == [
-        6,
-        3,
-        1,
-        2,
-    ]
+    counts = {kind: step["count"] for kind, step in found.items()}
+    assert counts == {"all": 6, "key_frames": 1, "group_ends": 2, "joints": 1, "elsewhere": 2}
     assert found["all"]["largest_at"] == 6
     assert found["all"]["largest_db"] == pytest.approx(ssim_db(0.99) - ssim_db(0.96))
     assert found["joints"]["mean_db"] == pytest.approx(ssim_db(0.975) - ssim_db(0.97))
-    assert list(where.steps(frames, groups=False)) == ["all"]
+    assert list(where.steps(frames, groups=False)) == ["all", "key_frames", "elsewhere"]
     alone = where.steps(frames[:1])["all"]
     assert alone == {"count": 0, "mean_db": None, "largest_db": None, "largest_at": None}
 
@@ -383,7 +379,7 @@ def test_vpxenc_stands_beside(film: Path, vpxenc: str, capsys: pytest.CaptureFix
     assert theirs["total"]["bytes"] == pytest.approx(
         sum(parts["all"] for parts in theirs["by_element"].values())
     )
-    assert list(theirs["steps"]) == ["all"]
+    assert list(theirs["steps"]) == ["all", "key_frames", "elsewhere"]
     assert main([*line, "--no-vpxenc"]) == 0
     assert json.loads(capsys.readouterr().out)["vpxenc"] is None
 

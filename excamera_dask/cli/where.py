@@ -248,7 +248,8 @@ def _elements_table(elements: dict[str, Any], vpxenc: dict[str, Any] | None) -> 
 
 def _steps_table(steps: dict[str, Any], vpxenc: dict[str, Any] | None) -> Table:
     table = _table("steps of SSIM, dB", "count", "mean", "largest", "at frame")
-    rows = dict(steps) | ({"vpxenc": vpxenc["steps"]["all"]} if vpxenc else {})
+    theirs = vpxenc["steps"] if vpxenc else {}
+    rows = steps | {f"vpxenc, {name}": step for name, step in theirs.items()}
     for name, step in rows.items():
         if step["count"]:
             sizes = _number(step["mean_db"]), _number(step["largest_db"])

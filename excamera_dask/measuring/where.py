@@ -90,19 +90,22 @@ def _element_bytes(frames: Sequence[CodedFrame], element: str, types: Sequence[s
 
 
 def steps(frames: Sequence[CodedFrame], groups: bool = True) -> dict[str, Any]:
-    """By how much SSIM (dB) differs between neighbouring frames: anywhere, beside the end of a group, across a joint within
-    one, and elsewhere.
+    """By how much SSIM (dB) differs between neighbouring frames: anywhere, beside key frames, beside ends of groups, behind
+    joints within them, and elsewhere.
     """
     shown = [frame for frame in frames if frame.frame is not None]
     pairs = [pair for pair in pairwise(shown) if all(map(math.isfinite, map(_db, pair)))]
     told = {"all": _steps(pairs)}
-    for kind in ("group_ends", "joints", "elsewhere") if groups else ():
+    for kind in ("key_frames", *(("group_ends", "joints") if groups else ()), "elsewhere"):
         told[kind] = _steps([pair for pair in pairs if _where(*pair) == kind])
     return told
 
 
 def _where(before: CodedFrame, after: CodedFrame) -> str:
-    if {before.type, after.type} & {KEY, END}:
+    types = before.type, after.type
+    if KEY in types:
+        return "key_frames"
+    if END in types:
         return "group_ends"
     return "joints" if before.type == JOINT else "elsewhere"
 
