@@ -228,8 +228,12 @@ def _picture_digest(picture: Picture) -> bytes:
 
 
 def _same_picture(a: Picture, b: Picture) -> bool:
-    return a is b or all(
-        np.array_equal(p, q) for p, q in zip(_insides(a), _insides(b), strict=True)
+    if a is b:
+        return True
+    pairs = list(zip(_insides(a), _insides(b), strict=True))
+    # a few rows tell most pictures apart
+    return all(np.array_equal(p[::64], q[::64]) for p, q in pairs) and all(
+        np.array_equal(p, q) for p, q in pairs
     )
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import weakref
+
 import numpy as np
 import pytest
 
-from codec.encoding.half_pixels import MARGIN, interpolate_half_pixels
+from codec.encoding.half_pixels import MARGIN, half_pixels_of, interpolate_half_pixels
 from codec.encoding.motion_search import Target, measure_16x16, search_16x16, search_window
 from codec.encoding.rate_distortion import vector_rates
 from codec.encoding.satd import (
@@ -78,7 +80,7 @@ def _textured(width: int, height: int, seed: int = 0) -> Picture:
 
 def test_half_pixels_are_the_decoders() -> None:
     plane = np.random.default_rng(1).integers(0, 256, (96, 80), np.uint8)
-    planes = interpolate_half_pixels([plane])[0]
+    planes = interpolate_half_pixels(plane)
     taps = SUBPIXEL_SIXTAP_FILTERS[4].astype(np.int64)
 
     def filtered(pixels: np.ndarray, axis: int) -> np.ndarray:
@@ -99,9 +101,27 @@ def _target(reference: Picture, vector: tuple[int, int], mb_row: int, mb_col: in
     source = new_picture(reference.rows, reference.columns)
     vectors = np.full((16, 2), vector, np.int16)
     predict_inter_macroblock(reference, vectors, False, 0, 0, source, mb_row, mb_col)
-    planes = interpolate_half_pixels([reference.y])[0]
+    planes = interpolate_half_pixels(reference.y)
     y, x = BORDER + 16 * mb_row, BORDER + 16 * mb_col
     return Target(source.y, planes, y, x, 0, 0, RATES, 20)
+
+
+INSIDE = np.s_[:, MARGIN:-MARGIN, MARGIN:-MARGIN]
+
+
+def test_half_pixels_are_kept_as_long_as_what_they_are_of() -> None:
+    random = np.random.default_rng(2)
+    first, second, third = (random.integers(0, 256, (96, 80), np.uint8) for _ in range(3))
+    made = half_pixels_of([first, second])
+    for plane, planes in zip((first, second), made, strict=True):
+        fresh = interpolate_half_pixels(plane)
+        assert np.array_equal(planes[INSIDE], fresh[INSIDE])
+    assert half_pixels_of([third, second])[1] is made[1]
+    assert half_pixels_of([first])[0] is not made[0]  # not asked for in between
+    gone = weakref.ref(half_pixels_of([third, second])[0])
+    assert gone() is not None
+    del third
+    assert gone() is None
 
 
 @pytest.mark.parametrize(

@@ -140,6 +140,35 @@ def _coder(q_index: int, skip_enabled: bool = True) -> residual.ResidualCoder:
     )
 
 
+@pytest.mark.parametrize("seed", range(12))
+def test_the_trellis_leaves_empty_what_is_below_the_thresholds(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    probabilities = tables.DEFAULT_COEFF_PROBS
+    if seed % 3:
+        probabilities = rng.integers(1, 256, (4, 8, 3, 11), dtype=np.uint8)
+    factor = int(rng.integers(51, 1281))
+    quantizers = segment_quantizers(int(rng.integers(0, 128)), (0, 0, 0, 0, 0), None, False)
+    skip_rates, masking = np.array([256, 256], np.int32), np.full((1, 2), factor, np.int32)
+    coder = residual.new_residual_coder(quantizers, probabilities, skip_rates, masking)
+    multiplier = int(coder.multipliers[0, 0]) * factor >> 8
+    mask = min(factor >> residual.MASK_SHIFT, residual.MASKS - 1)
+    buffers = residual.new_buffers()
+    for block_type, context in np.ndindex(4, 3):
+        steps, rates = coder.steps[0, block_type], coder.token_rates[block_type]
+        thresholds = coder.thresholds[0, mask, block_type]
+        assert np.all(thresholds[3] == thresholds[:3].min(axis=0))
+        first = 1 if block_type == 0 else 0
+        for below in (1, 2, 5):
+            bounds = np.minimum(thresholds[context] - 1, 4 * steps) // below
+            coefficients = (bounds * rng.choice((-1, 1), 16)).astype(np.int16)
+            end, cost = residual.optimize_block(
+                coefficients, steps, rates, context, first, coder.weights[block_type], multiplier,
+                np.zeros(16, np.int16), buffers.origin, buffers.choice,
+            )  # fmt: skip
+            assert end == 0
+            assert cost == rates[first, context, tables.DCT_EOB] * multiplier
+
+
 def _noise(seed: int, spread: int):  # type: ignore[no-untyped-def]
     rng = np.random.default_rng(seed)
     picture = new_picture(1, 2)

@@ -18,7 +18,7 @@ from codec.checks import check_flag, checked_whole
 from codec.encoding.adaptation import adapt
 from codec.encoding.filter_level import choose_filter, guess_filter_level
 from codec.encoding.frame_coding import Encoded, filter_delta_update, finish_frame
-from codec.encoding.half_pixels import interpolate_half_pixels
+from codec.encoding.half_pixels import HalfPixels, half_pixels_of
 from codec.encoding.masking import LARGEST_FACTOR, LEAST_FACTOR, activity_masking
 from codec.encoding.mode_decision import FrameSearch, Limits, code_rows, new_room
 from codec.encoding.motion_search import satd_multiplier
@@ -437,7 +437,7 @@ def _frame_search(
         source,
         references,
         np.array(usable, np.int64),
-        interpolate_half_pixels([references[reference - 1].y for reference in usable]),
+        _half_pixels(references, usable),
         _stacked_hints(hints, usable, size),
         new_residual_coder(quantizers, nothing, even, masking, tuning=effort.tuning),
         UNKNOWN_MODE_RATES,
@@ -449,6 +449,15 @@ def _frame_search(
         segments,
         effort.limits,
     )
+
+
+def _half_pixels(references: References, usable: Sequence[int]) -> tuple[HalfPixels, ...]:
+    """The half-pixel planes of each reference, of those that are not usable nothing."""
+    planes = [np.zeros((4, 1, 1), np.uint8)] * len(references)
+    made = half_pixels_of([references[reference - 1].y for reference in usable])
+    for reference, half_pixels in zip(usable, made, strict=True):
+        planes[reference - 1] = half_pixels
+    return tuple(planes)
 
 
 def _stacked_hints(hints: Hints, usable: Sequence[int], size: tuple[int, int]) -> NDArray[np.int16]:
@@ -479,9 +488,7 @@ def _with_rates(
     if header.key_frame:
         rates = _key_mode_rates(rates)
         sub_mode_rates[:10, :10] = tree_rates(B_MODE_TREE, KF_BMODE_PROBS)
-    coder = frame.coder._replace(
-        token_rates=position_token_rates(probabilities.coefficients), skip_rates=rates.skip
-    )
+    coder = frame.coder.with_rates(position_token_rates(probabilities.coefficients), rates.skip)
     return frame._replace(coder=coder, rates=rates, sub_mode_rates=sub_mode_rates)
 
 

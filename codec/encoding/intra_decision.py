@@ -8,7 +8,7 @@ from codec import simd
 from codec.encoding.forward_transform import forward_dct_block
 from codec.encoding.motion_search import SATD_SHIFT
 from codec.encoding.rate_distortion import DISTORTION_SHIFT
-from codec.encoding.residual import Y_WITH_DC, Coding, code_block, code_chroma
+from codec.encoding.residual import Y_WITH_DC, Coding, code_block, code_chroma, mask_of
 from codec.encoding.satd import satd4x4, satd8x8, sse4x4, sse8x8
 from codec.encoding.screening import FAR, satd_weight
 from codec.frame import BORDER, DC_PRED, TM_PRED
@@ -53,6 +53,7 @@ def coding(frame, mb_row, mb_col, multiplier, room):
         mb_row,
         mb_col,
         np.int64(frame.segments[mb_row, mb_col]),
+        mask_of(frame.coder, mb_row, mb_col),
         multiplier,
         room.contexts,
         room.levels,

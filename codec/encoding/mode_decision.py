@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from codec import simd
 from codec.checks import checked_whole
+from codec.encoding.half_pixels import HalfPixels
 from codec.encoding.intra_decision import (
     ERROR_SHIFT,
     choose_chroma_mode,
@@ -28,6 +29,7 @@ from codec.encoding.residual import (
     TokenContexts,
     code_luma,
     code_macroblock,
+    finish_macroblock,
     new_buffers,
     new_contexts,
 )
@@ -39,7 +41,6 @@ from codec.encoding.screening import (
     RATE,
     REFERENCE,
     ROW,
-    index_of,
     is_worth_searching,
     screen_intra,
     screen_new,
@@ -57,14 +58,14 @@ from codec.frame import (
     Picture,
     new_picture,
 )
-from codec.kernel import kernel, part_kernel
+from codec.kernel import inline_kernel, kernel, part_kernel
 from codec.modes import IMPLIED_SUB_MODES
 from codec.motion import find_near_vectors
 from codec.predict_inter import predict_inter_chroma, predict_inter_luma
 from codec.predict_intra import predict_8x8, predict_16x16, set_intra_border
 from codec.reconstruct import predict_macroblock
 from codec.state import References
-from codec.tokens import CONTEXTS
+from codec.tokens import CONTEXTS, Y2_BLOCK
 
 CANDIDATES = 24
 """Room for screened candidates: five vectors of each reference, four intra modes."""
@@ -117,7 +118,7 @@ class FrameSearch(NamedTuple):
     references: References
     # (N,) references that differ from each other, LAST first; none on key frames
     usable: NDArray[np.int64]
-    planes: NDArray[np.uint8]  # (N, 4, H, W) their half-pixel planes
+    planes: tuple[HalfPixels, ...]  # LAST's, GOLDEN's and ALTREF's, those that are usable
     hints: NDArray[np.int16]  # (N, R, C, 2) vectors to start searching from, quarter pixels
     coder: ResidualCoder
     rates: ModeRates
@@ -145,6 +146,7 @@ class Room(NamedTuple):
     split_modes: NDArray[np.uint8]  # (4, 16)
     sub_modes: NDArray[np.uint8]  # (16,)
     kept: NDArray[np.int16]  # (1, 16) dequantized coefficients of the best subblock mode
+    residue: NDArray[np.int16]  # (25, 16) dequantized coefficients of the best trial
 
 
 def new_room(rows: int, columns: int) -> Room:
@@ -164,6 +166,7 @@ def new_room(rows: int, columns: int) -> Room:
         np.zeros((4, 16), np.uint8),
         np.zeros(16, np.uint8),
         np.zeros((1, 16), np.int16),
+        np.zeros((25, 16), np.int16),
     )
 
 
@@ -181,6 +184,7 @@ def _trial_cost(frame, mb_row, mb_col, contexts, room, with_y2, multiplier, rate
         room.contexts.left[i] = contexts.left[i]
     for block in range(25):
         simd.store(simd.i16x16(0), room.levels, block, 0)
+    room.eobs[Y2_BLOCK] = 0
     residue = np.int64(frame.rates.skip[0]) * multiplier
     at = coding(frame, mb_row, mb_col, multiplier, room)
     residue += code_luma(at, with_y2)
@@ -208,6 +212,26 @@ def _predict_trial(frame, mb_row, mb_col, mode, reference, partitioning, uv_mode
         split = mode == SPLITMV
         predict_inter_luma(of.y, room.vectors, split, partitioning, 0, trial.y, mb_row, mb_col)
         predict_inter_chroma(of, room.vectors, split, 0, trial, mb_row, mb_col)
+
+
+@part_kernel
+def _keep_trial(macroblocks, mb_row, mb_col, picture, room):
+    """Put a trial's prediction, levels and residue where those of the coded macroblock belong: it is the best so far."""
+    trial = room.trial
+    y, x = BORDER + 16 * mb_row, BORDER + 16 * mb_col
+    for row in range(y, y + 16):
+        simd.store(simd.load16(trial.y, row, x), picture.y, row, x)
+    y, x = BORDER + 8 * mb_row, BORDER + 8 * mb_col
+    for row in range(y, y + 8):
+        simd.store(simd.load8(trial.u, row, x), picture.u, row, x)
+        simd.store(simd.load8(trial.v, row, x), picture.v, row, x)
+    levels = macroblocks.coefficients[mb_row, mb_col]
+    eobs = macroblocks.eobs[mb_row, mb_col]
+    for block in range(25):
+        simd.store(simd.load16(room.levels, block, 0), levels, block, 0)
+        simd.store(simd.load16(room.buffers.dequantized, block, 0), room.residue, block, 0)
+        eobs[block] = room.eobs[block]
+    macroblocks.skip[mb_row, mb_col] = room.found[_IS_SKIPPED]
 
 
 # One macroblock --------------------------------------------------------------------------------------------------
@@ -239,6 +263,20 @@ def _take_split(room, partitioning):
     for block in range(16):
         room.vectors[block, 0] = room.split_vectors[partitioning, block, 0]
         room.vectors[block, 1] = room.split_vectors[partitioning, block, 1]
+
+
+@inline_kernel
+def _is_tried(room, candidate, easy, count):
+    """Whether a vector was tried already, in the same reference, under a mode that costs no more."""
+    kinds, found = room.kinds, False
+    for i in range(count):
+        if i != candidate and (i == easy or room.costs[i] >= FAR):
+            same = (kinds[i, ROW] == kinds[candidate, ROW]) & (
+                kinds[i, COLUMN] == kinds[candidate, COLUMN]
+            )
+            same = same & (kinds[i, REFERENCE] == kinds[candidate, REFERENCE])
+            found = found | (same & (kinds[i, RATE] <= kinds[candidate, RATE]))
+    return found and kinds[candidate, REFERENCE] != INTRA_FRAME
 
 
 class _Screened(NamedTuple):
@@ -279,27 +317,51 @@ def _screen_others(
     count = screen_intra(frame, mb_row, mb_col, picture, room, count)
     for i in range(first_intra, count):
         best_intra = min(best_intra, room.costs[i])
-    uv_mode = choose_chroma_mode(frame, mb_row, mb_col, picture, room)
+    uv_mode = np.int64(DC_PRED)
+    if _may_be_intra(frame.limits, best_inter, best_intra):
+        uv_mode = choose_chroma_mode(frame, mb_row, mb_col, picture, room)
     return _Screened(count, best_inter, best_intra, new, uv_mode)
+
+
+@inline_kernel
+def _may_be_intra(limits, best_inter, best_intra):
+    """Whether screening leaves an intra mode or B_PRED to be tried."""
+    least = min(best_inter, best_intra)
+    as_whole = best_intra <= (least * limits.finalist_margin) >> 8
+    return as_whole or _may_be_subblocks(limits, best_inter, best_intra)
+
+
+@inline_kernel
+def _may_be_subblocks(limits, best_inter, best_intra):
+    return (best_intra << 8) < best_inter * limits.subblock_margin
 
 
 @part_kernel
 def _find_split(frame, macroblocks, mb_row, mb_col, near, modes, room, screened):
     """The best split in the best searched vector's reference: its partitioning, negative if none will do, and its rate."""
     reference = room.kinds[screened.new, REFERENCE]
-    index = index_of(frame.usable, reference)
     row, column = room.kinds[screened.new, ROW], room.kinds[screened.new, COLUMN]
     rate = modes.split + np.int64(frame.rates.reference[reference])
     limit = (screened.best_inter * frame.limits.split_margin) >> 8
     partitioning, more = search_split(
-        frame, macroblocks, mb_row, mb_col, room, index, near, row, column, rate, limit
+        frame,
+        macroblocks,
+        mb_row,
+        mb_col,
+        room,
+        frame.planes[reference - 1],
+        near,
+        row,
+        column,
+        rate,
+        limit,
     )
     return partitioning, rate + more
 
 
 @part_kernel
 def decide_macroblock(frame, macroblocks, mb_row, mb_col, contexts, picture, room):
-    """Choose the modes of one macroblock and write them; gives the cost.
+    """Choose the modes of one macroblock and write them; gives the cost, and whether all is kept of the trial that won.
 
     All stages share one loop because each call of a trial is a copy of it in the compiled kernel, its prediction and
     residual coding included: a loop for each stage would be clearer here and take several times as long to compile.
@@ -346,7 +408,7 @@ def decide_macroblock(frame, macroblocks, mb_row, mb_col, contexts, picture, roo
             if tried > limits.finalists or cost > (least * limits.finalist_margin) >> 8:
                 stage = _SPLIT
                 continue
-            if candidate == easy:
+            if candidate == easy or _is_tried(room, candidate, easy, screened.candidates):
                 continue
         if stage < _SPLIT:
             mode, reference = room.kinds[candidate, MODE], room.kinds[candidate, REFERENCE]
@@ -371,13 +433,16 @@ def decide_macroblock(frame, macroblocks, mb_row, mb_col, contexts, picture, roo
         cost = _trial_cost(frame, mb_row, mb_col, contexts, room, mode != SPLITMV, multiplier, rate)
         if cost < best:
             best, chosen = cost, candidate
+            _keep_trial(macroblocks, mb_row, mb_col, picture, room)
             error = room.found[_ERROR] << ERROR_SHIFT
             if room.found[_IS_SKIPPED] and error < limits.enough * multiplier:
                 break
         if stage == _EASY:
             stage = _SCREEN
-    margin = screened.best_inter * limits.subblock_margin
-    if screened.best_intra < FAR and (screened.best_intra << 8) < margin:
+    is_kept = True
+    best_intra = screened.best_intra
+    if best_intra < FAR and _may_be_subblocks(limits, screened.best_inter, best_intra):
+        is_kept = False  # subblocks are tried in the picture
         rates, uv_mode = frame.rates, screened.uv_mode
         rate = np.int64(rates.inter[0]) + np.int64(rates.y_mode[B_PRED]) + np.int64(rates.skip[0])
         rate += uv_rate
@@ -387,7 +452,10 @@ def decide_macroblock(frame, macroblocks, mb_row, mb_col, contexts, picture, roo
         if cost < best:
             best, chosen = cost, np.int64(_SUBBLOCKS)
     _write_choice(macroblocks, mb_row, mb_col, chosen, screened, partitioning, room)
-    return best
+    if macroblocks.reference[mb_row, mb_col] == INTRA_FRAME:
+        weights = frame.coder.multipliers[frame.segments[mb_row, mb_col]]
+        is_kept = is_kept and weights[0] == weights[1]  # else it is coded under other rates
+    return best, is_kept
 
 
 @part_kernel
@@ -424,7 +492,13 @@ def code_rows(frame, macroblocks, first_row, end_row, contexts, picture, room):
     for mb_row in range(first_row, end_row):
         contexts.left[:] = 0
         for mb_col in range(macroblocks.y_mode.shape[1]):
-            total += decide_macroblock(frame, macroblocks, mb_row, mb_col, contexts, picture, room)
+            cost, is_kept = decide_macroblock(
+                frame, macroblocks, mb_row, mb_col, contexts, picture, room
+            )
+            total += cost
+            if is_kept:
+                finish_macroblock(macroblocks, mb_row, mb_col, contexts, picture, room.residue)
+                continue
             predict_macroblock(macroblocks, frame.references, 0, picture, mb_row, mb_col)
             code_macroblock(
                 frame.coder,

@@ -50,7 +50,7 @@ def follow_motion(picture: Picture, others: Sequence[Picture]) -> Iterator[Motio
         predicted = new_picture(picture.rows, picture.columns).y
         errors = np.empty(vectors.shape[:2], np.int64)
         vectors = vectors.copy()
-        planes = interpolate_half_pixels([other.y])[0]
+        planes = interpolate_half_pixels(other.y)
         _follow(
             picture.y,
             other.y,

@@ -216,10 +216,23 @@ def _block_search(
             first, count = moved + 5, np.int64(3)  # the others lie on the hexagon before
         return step(target, window, 1, best, found)
 
+    @inline_kernel
+    def least_rate_around(target, v_row, v_column, quarters):
+        """The least that the vectors around one cost for their rates alone."""
+        row = v_row - target.best_row + LARGEST_MAGNITUDE
+        column = v_column - target.best_column + LARGEST_MAGNITUDE
+        rows, columns = target.rates[0], target.rates[1]
+        above = np.int64(min(rows[row - quarters], rows[row + quarters]))
+        beside = np.int64(min(columns[column - quarters], columns[column + quarters]))
+        bits = min(above + min(beside, np.int64(columns[column])), np.int64(rows[row]) + beside)
+        return bits * target.multiplier
+
     @kernel
     def approach(target, window, quarters, best, found):
         """Try the points beside, above and below found, and the corner between the better ones; move to the best."""
         v_row, v_column = found[0], found[1]
+        if least_rate_around(target, v_row, v_column, quarters) >= best:
+            return best
         row, column = v_row, v_column
         beside, above = _FAR, _FAR
         for offset in (-quarters, quarters):

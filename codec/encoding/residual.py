@@ -10,7 +10,7 @@ the token before), with the true rates of the tokens, and which may end the bloc
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,11 +27,12 @@ from codec.encoding.rate_distortion import (
     DISTORTION_SHIFT,
     LEVELS,
     MAX_LEVEL,
+    NEVER,
     position_token_rates,
     rate_multiplier,
 )
 from codec.frame import B_PRED, BORDER, INTRA_FRAME, Picture
-from codec.kernel import inline_kernel, kernel
+from codec.kernel import inline_kernel, kernel, part_kernel
 from codec.predict_intra import extend_above_right, predict_subblock
 from codec.quantize import UV_AC, UV_DC, Y1_AC, Y1_DC, Y2_AC, Y2_DC
 from codec.tables import DCT_EOB, ZIGZAG
@@ -51,8 +52,14 @@ DISTORTION_WEIGHTS = (4, 1, 4, 4)
 
 _TOKEN = LEVELS.token
 _LEVEL_RATE = LEVELS.rate
+_SIGN_RATE = 256
 _INFINITE = np.int64(1) << 60
 
+
+_EVERY_CONTEXT = 3
+
+MASKS, MASK_SHIFT = 32, 4
+"""Steps of the masking factor for which there are thresholds: a factor's is this far shifted, those beyond have the last."""
 
 HEAVIEST = 100.0
 
@@ -78,7 +85,10 @@ class ResidualCoder(NamedTuple):
     """What the residual coder needs to know of a frame; arrays of segments and block types come first."""
 
     steps: NDArray[np.int16]  # (4 segments, 4 block types, 16)
-    thresholds: NDArray[np.int16]  # (4, 4, 16) least magnitude that may become a level
+    dead_zones: NDArray[np.int16]  # (4, 4, 16) least magnitude that may become a level
+    # (4, MASKS, 4, 4, 16) least magnitude that may be worth a level: by mask and block type; by the block's context, then
+    # the least of the three
+    thresholds: NDArray[np.int16]
     multipliers: NDArray[np.int64]  # (4 segments, 2) rate multiplier of inter and intra macroblocks
     # (4 block types,) distortion of a squared coefficient error, shifted
     weights: NDArray[np.int64]
@@ -86,6 +96,20 @@ class ResidualCoder(NamedTuple):
     skip_rates: NDArray[np.int32]  # (2,) rates of mb_skip_coeff
     skip_enabled: bool
     masking: NDArray[np.int32]  # (R, C) factor of the rate multiplier, x 256
+
+    def with_rates(self, token_rates: NDArray[np.int32], skip_rates: NDArray[np.int32]) -> Self:
+        """The coder under other rates, of which the thresholds follow."""
+        thresholds = np.empty((4, MASKS, 4, 4, 16), np.int16)
+        coder = self._replace(token_rates=token_rates, skip_rates=skip_rates, thresholds=thresholds)
+        masks = np.unique(np.minimum(self.masking >> MASK_SHIFT, MASKS - 1))
+        alike = (self.steps == self.steps[0]).all() and (
+            self.multipliers == self.multipliers[0]
+        ).all()
+        room = np.empty((3, 16), np.int64)
+        _fill_thresholds(coder, masks, 1 if alike else 4, room, thresholds)
+        if alike:
+            thresholds[1:] = thresholds[0]
+        return coder
 
 
 class ResidualBuffers(NamedTuple):
@@ -113,6 +137,7 @@ class Coding(NamedTuple):
     mb_row: int
     mb_col: int
     segment: int
+    mask: int  # see MASKS
     multiplier: int  # of rates
     contexts: TokenContexts
     levels: NDArray[np.int16]  # (25, 16), zero before
@@ -156,8 +181,8 @@ def new_residual_coder(
         steps[:, block_type] = quantizers[:, ac, np.newaxis]
         steps[:, block_type, 0] = quantizers[:, dc]
     most = np.iinfo(np.int16).max
-    thresholds = np.clip(np.ceil(steps * tuning.dead_zone), 1, most).astype(np.int16)
-    thresholds[:, Y_AFTER_Y2, 0] = most
+    dead_zones = np.clip(np.ceil(steps * tuning.dead_zone), 1, most).astype(np.int16)
+    dead_zones[:, Y_AFTER_Y2, 0] = most
     weight = tuning.rate_weight
     multipliers = [
         (rate_multiplier(step, weight), rate_multiplier(step, weight * tuning.intra_weight))
@@ -165,16 +190,108 @@ def new_residual_coder(
     ]
     chroma = np.array((1, 1, tuning.chroma_weight, 1))
     weights = np.rint(np.array(DISTORTION_WEIGHTS) * chroma * (1 << DISTORTION_SHIFT))
-    return ResidualCoder(
+    rates = position_token_rates(coefficient_probabilities)
+    coder = ResidualCoder(
         steps,
-        thresholds,
+        dead_zones,
+        np.empty((4, MASKS, 4, 4, 16), np.int16),
         np.array(multipliers, np.int64),
         weights.astype(np.int64),
-        position_token_rates(coefficient_probabilities),
+        rates,
         skip_rates,
         skip_enabled,
         masking,
     )
+    return coder.with_rates(rates, skip_rates)
+
+
+# What is worth a level -------------------------------------------------------------------------------------------
+#
+# A block stays empty where no coefficient can pay for a level. With steps s, magnitudes a < 1.5 s can become 1 at most, which
+# gains s (2 a - s). Let Z, N and E be the least rates of a zero, of another token and of an end at a position. If no gain is
+# above N - Z, none pays for itself before the last position that has a level; if the gain there is not above N + E and all Z
+# before, less the end of an empty block, the empty block costs no more.
+
+
+@kernel
+def _fill_thresholds(coder, masks, segments, worths, thresholds):
+    """Fill thresholds of the first so many segments, those of `masks` (N,) int32, each for the least factor it stands for.
+
+    worths (3, 16) int64 is room to work in.
+    """
+    for block_type in range(4):
+        first = 1 if block_type == Y_AFTER_Y2 else 0
+        _fill_worths(coder.token_rates[block_type], first, worths)
+        for segment in range(segments):
+            multiplier = min(coder.multipliers[segment, 0], coder.multipliers[segment, 1])
+            for i in range(len(masks)):
+                mask = np.int64(masks[i])
+                _fill_block_thresholds(
+                    coder.steps[segment, block_type],
+                    coder.dead_zones[segment, block_type],
+                    worths,
+                    first,
+                    max(coder.weights[block_type], np.int64(1)),
+                    (multiplier * (mask << MASK_SHIFT)) >> 8,
+                    thresholds[segment, mask, block_type],
+                )
+
+
+@kernel
+def _fill_worths(rates, first, worths):
+    """Fill worths (3, 16) by the block's context and position: the rate up to which a gain pays for no level there."""
+    for context in range(3):
+        before = np.int64(0)  # rates of all zeros so far
+        empty = np.int64(rates[first, context, DCT_EOB])
+        for position in range(first, 16):
+            zero, level, end = _least_rates(rates, position, context if position == first else -1)
+            worths[context, position] = min(level - zero, before + level + end - empty)
+            before += zero
+
+
+@kernel
+def _fill_block_thresholds(steps, dead_zones, worths, first, weight, multiplier, thresholds):
+    """Fill thresholds (4, 16) of one block type under one rate multiplier."""
+    widest = True  # no dead zone reaches beyond what could be a level at all
+    for position in range(first, 16):
+        raster = ZIGZAG[position]
+        widest = widest and 2 * np.int64(dead_zones[raster]) <= np.int64(steps[raster]) + 1
+    for position in range(16):
+        raster = ZIGZAG[position]
+        dead, step = np.int64(dead_zones[raster]), np.int64(steps[raster])
+        every = np.int64(1 << 15) - 1
+        for context in range(3):
+            least = dead
+            if widest and position >= first and worths[context, position] > 0:
+                gain = (worths[context, position] * multiplier) // (weight * step)
+                least = max(dead, min((gain + step) >> 1, (3 * step - 1) >> 1) + 1)
+            thresholds[context, raster] = least
+            every = min(every, least)
+        thresholds[_EVERY_CONTEXT, raster] = every
+
+
+@inline_kernel
+def _least_rates(rates, position, context):
+    """Least rates at a position, in one context or (-1) in any: of a zero, a level, and an end after that."""
+    zero = level = end = np.int64(NEVER)
+    for other in range(3):
+        if context >= 0 and other != context:
+            continue
+        zero = min(zero, np.int64(rates[position, other, 0]))
+        for token in range(1, DCT_EOB):
+            level = min(level, np.int64(rates[position, other, token]))
+    for other in range(3):
+        if position < 15:
+            end = min(end, np.int64(rates[position + 1, other, DCT_EOB]))
+        else:
+            end = np.int64(0)
+    return zero, level + _SIGN_RATE, end
+
+
+@inline_kernel
+def mask_of(coder, mb_row, mb_col):
+    """Which thresholds a macroblock has."""
+    return min(np.int64(coder.masking[mb_row, mb_col]) >> MASK_SHIFT, np.int64(MASKS - 1))
 
 
 # One block -------------------------------------------------------------------------------------------------------
@@ -269,7 +386,8 @@ def code_block(at, block_type, block, first):
     context = np.int64(above[over]) + np.int64(left[beside])
     rates = coder.token_rates[block_type]
     magnitudes = simd.absolute(simd.load16(buffers.coefficients, block, 0))
-    if simd.any_lane(magnitudes >= simd.load16(coder.thresholds, at.segment, block_type, 0)):
+    thresholds = coder.thresholds[at.segment, at.mask, block_type]
+    if simd.any_lane(magnitudes >= simd.load16(thresholds, context, 0)):
         end, cost = optimize_block(
             buffers.coefficients[block],
             coder.steps[at.segment, block_type],
@@ -332,6 +450,33 @@ def _transform_chroma(at):
     forward_dct_2x2(at.source.v, at.picture.v, y, x, at.buffers.coefficients, 20)
 
 
+@inline_kernel
+def _have_levels(at, block_type, begin, end):
+    """Mask of places at which some of the transformed blocks begin .. end - 1 may have a level."""
+    thresholds = at.coder.thresholds[at.segment, at.mask, block_type]
+    least = simd.load16(thresholds, _EVERY_CONTEXT, 0)
+    found = simd.absolute(simd.load16(at.buffers.coefficients, begin, 0)) >= least
+    for block in range(begin + 1, end):
+        found = found | (simd.absolute(simd.load16(at.buffers.coefficients, block, 0)) >= least)
+    return found
+
+
+@inline_kernel
+def _leave_empty(at, block_type, begin, end, first):
+    """What `code_block` does to blocks without levels, begin .. end - 1; gives their cost."""
+    above, left = at.contexts.above[at.mb_col], at.contexts.left
+    rates = at.coder.token_rates[block_type, first]
+    zero = simd.i16x16(0)
+    rate = np.int64(0)
+    for block in range(begin, end):
+        over, beside = BLOCK_ABOVE[block], BLOCK_LEFT[block]
+        rate += np.int64(rates[np.int64(above[over]) + np.int64(left[beside]), DCT_EOB])
+        above[over] = left[beside] = 0
+        at.eobs[block] = 0
+        simd.store(zero, at.buffers.dequantized, block, 0)
+    return rate * at.multiplier
+
+
 @kernel
 def _code_luma_blocks(at, with_y2):
     """Code transformed luma, Y2 first; gives its cost."""
@@ -340,8 +485,11 @@ def _code_luma_blocks(at, with_y2):
     if with_y2:
         first, block_type = 1, Y_AFTER_Y2
         cost += code_block(at, Y2, Y2_BLOCK, 0)
-    for block in range(16):
-        cost += code_block(at, block_type, block, first)
+    if simd.any_lane(_have_levels(at, block_type, 0, 16)):
+        for block in range(16):
+            cost += code_block(at, block_type, block, first)
+    else:
+        cost += _leave_empty(at, block_type, 0, 16, first)
     if with_y2:
         inverse_wht(at.buffers.dequantized)
     return cost
@@ -349,6 +497,8 @@ def _code_luma_blocks(at, with_y2):
 
 @kernel
 def _code_chroma_blocks(at):
+    if not simd.any_lane(_have_levels(at, CHROMA, 16, 24)):
+        return _leave_empty(at, CHROMA, 16, 24, 0)
     cost = np.int64(0)
     for block in range(16, 24):
         cost += code_block(at, CHROMA, block, 0)
@@ -372,31 +522,24 @@ def code_chroma(at):
 @kernel
 def _may_have_levels(at, with_y2):
     """Whether any coefficient of a transformed macroblock is large enough to become a level."""
-    thresholds, coefficients = at.coder.thresholds, at.buffers.coefficients
-    luma = simd.load16(thresholds, at.segment, Y_AFTER_Y2 if with_y2 else Y_WITH_DC, 0)
-    chroma = simd.load16(thresholds, at.segment, CHROMA, 0)
-    found = simd.absolute(simd.load16(coefficients, 0, 0)) >= luma
-    for block in range(1, 16):
-        found = found | (simd.absolute(simd.load16(coefficients, block, 0)) >= luma)
-    for block in range(16, 24):
-        found = found | (simd.absolute(simd.load16(coefficients, block, 0)) >= chroma)
+    found = _have_levels(at, Y_AFTER_Y2 if with_y2 else Y_WITH_DC, 0, 16)
+    found = found | _have_levels(at, CHROMA, 16, 24)
     if with_y2:
-        y2 = simd.load16(thresholds, at.segment, Y2, 0)
-        found = found | (simd.absolute(simd.load16(coefficients, Y2_BLOCK, 0)) >= y2)
+        found = found | _have_levels(at, Y2, Y2_BLOCK, Y2_BLOCK + 1)
     return simd.any_lane(found)
 
 
 @inline_kernel
-def _drop_residue(at, with_y2):
+def _drop_residue(levels, eobs, contexts, mb_col, with_y2):
     """Leave a macroblock without tokens."""
     zero = simd.i16x16(0)
     for block in range(25):
-        simd.store(zero, at.levels, block, 0)
-        at.eobs[block] = 0
+        simd.store(zero, levels, block, 0)
+        eobs[block] = 0
     kinds = CONTEXTS if with_y2 else CONTEXTS - 1
     for i in range(kinds):
-        at.contexts.above[at.mb_col, i] = 0
-        at.contexts.left[i] = 0
+        contexts.above[mb_col, i] = 0
+        contexts.left[i] = 0
 
 
 @kernel
@@ -418,7 +561,18 @@ def code_macroblock(coder, source, mb_row, mb_col, macroblocks, contexts, pictur
         simd.store(zero, levels, block, 0)
     eobs[Y2_BLOCK] = 0
     at = Coding(
-        coder, source, picture, mb_row, mb_col, segment, multiplier, contexts, levels, eobs, buffers
+        coder,
+        source,
+        picture,
+        mb_row,
+        mb_col,
+        segment,
+        mask_of(coder, mb_row, mb_col),
+        multiplier,
+        contexts,
+        levels,
+        eobs,
+        buffers,
     )
     if y_mode == B_PRED:
         cost = _code_subblocks(at, macroblocks.sub_modes[mb_row, mb_col])
@@ -427,7 +581,7 @@ def code_macroblock(coder, source, mb_row, mb_col, macroblocks, contexts, pictur
         _transform_luma(at, with_y2)
         _transform_chroma(at)
         if coder.skip_enabled and not _may_have_levels(at, with_y2):
-            _drop_residue(at, with_y2)
+            _drop_residue(levels, eobs, contexts, mb_col, with_y2)
             macroblocks.coded[mb_row, mb_col] = 0
             macroblocks.skip[mb_row, mb_col] = 1
             return
@@ -440,7 +594,7 @@ def code_macroblock(coder, source, mb_row, mb_col, macroblocks, contexts, pictur
         saved = (np.int64(coder.skip_rates[1]) - np.int64(coder.skip_rates[0])) * multiplier
         if coded == 0 or (y_mode != B_PRED and cost >= saved):
             coded = 0
-            _drop_residue(at, with_y2)
+            _drop_residue(levels, eobs, contexts, mb_col, with_y2)
     macroblocks.coded[mb_row, mb_col] = 1 if coded else 0
     macroblocks.skip[mb_row, mb_col] = 1 if coded == 0 and coder.skip_enabled else 0
     if coded:
@@ -448,3 +602,29 @@ def code_macroblock(coder, source, mb_row, mb_col, macroblocks, contexts, pictur
             add_chroma_residue(buffers.dequantized, eobs, picture, mb_row, mb_col)
         else:
             add_residue(buffers.dequantized, eobs, picture, mb_row, mb_col)
+
+
+@part_kernel
+def finish_macroblock(macroblocks, mb_row, mb_col, contexts, picture, residue):
+    """What `code_macroblock` leaves, of a macroblock whose levels and eobs are chosen already, and none of B_PRED.
+
+    The picture holds its prediction, residue (25, 16) int16 its dequantized coefficients, skip whether it is better without
+    them.
+    """
+    with_y2 = has_y2(macroblocks.y_mode[mb_row, mb_col])
+    levels = macroblocks.coefficients[mb_row, mb_col]
+    eobs = macroblocks.eobs[mb_row, mb_col]
+    coded = 0
+    for block in range(25):
+        coded |= eobs[block]
+    if coded == 0 or macroblocks.skip[mb_row, mb_col]:
+        _drop_residue(levels, eobs, contexts, mb_col, with_y2)
+        macroblocks.coded[mb_row, mb_col] = 0
+        macroblocks.skip[mb_row, mb_col] = 1
+        return
+    macroblocks.coded[mb_row, mb_col] = 1
+    for block in range(25 if with_y2 else 24):
+        has_tokens = 1 if eobs[block] > 0 else 0
+        contexts.above[mb_col, BLOCK_ABOVE[block]] = has_tokens
+        contexts.left[BLOCK_LEFT[block]] = has_tokens
+    add_residue(residue, eobs, picture, mb_row, mb_col)

@@ -182,24 +182,26 @@ def satd4x4_of_average(a, ay, ax, planes, i, iy, ix, j, jy, jx):
     )
 
 
-# Absolute differences --------------------------------------------------------------------------------------------
+# Absolute differences: in lanes of 32 bits, which is what LLVM makes x86's psadbw of --------------------------------
 
 
 @kernel
 def sad16x16(a, ay, ax, b, by, bx):
     """Sum of absolute differences between the 16x16 pixels of plane `a` at (ay, ax) and those of plane `b` at (by, bx)."""
-    total = simd.i16x16(0)
+    total = simd.i32x16(0)
     for row in range(16):
-        total = total + simd.absolute(_difference16(a, ay + row, ax, b, by + row, bx))
+        wide = simd.to_i32(simd.load16(a, ay + row, ax))
+        total = total + simd.absolute(wide - simd.to_i32(simd.load16(b, by + row, bx)))
     return simd.lane_sum(total)
 
 
 @kernel
 def sad8x8(a, ay, ax, b, by, bx):
     """Sum of absolute differences of 8x8 pixels."""
-    total = simd.i16x16(0)
-    for row in range(4):
-        total = total + simd.absolute(_difference8x2(a, ay + row, ax, b, by + row, bx))
+    total = simd.i32x8(0)
+    for row in range(8):
+        wide = simd.to_i32(simd.load8(a, ay + row, ax))
+        total = total + simd.absolute(wide - simd.to_i32(simd.load8(b, by + row, bx)))
     return simd.lane_sum(total)
 
 

@@ -116,19 +116,16 @@ def screen_predicted(frame, mb_row, mb_col, index, near, modes, room, count):
     for i in range(first, count):
         satd = np.int64(
             measure_16x16(
-                frame.source.y, frame.planes[index], y, x, room.kinds[i, ROW], room.kinds[i, COLUMN]
+                frame.source.y,
+                frame.planes[reference - 1],
+                y,
+                x,
+                room.kinds[i, ROW],
+                room.kinds[i, COLUMN],
             )
         )
         room.costs[i] = (satd << SATD_SHIFT) + room.kinds[i, RATE] * weight
     return count
-
-
-@part_kernel
-def index_of(usable, reference):
-    for index in range(len(usable)):
-        if usable[index] == reference:
-            return index
-    return np.int64(0)
 
 
 @part_kernel
@@ -148,7 +145,7 @@ def screen_new(frame, macroblocks, mb_row, mb_col, index, near, modes, room, cou
     weight = satd_weight(frame, mb_row, mb_col)
     target = Target(
         frame.source.y,
-        frame.planes[index],
+        frame.planes[reference - 1],
         BORDER + 16 * mb_row,
         BORDER + 16 * mb_col,
         near.best_row,

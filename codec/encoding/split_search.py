@@ -30,7 +30,7 @@ from codec.frame import (
     SPLIT_16X8,
     SPLIT_QUARTERS,
 )
-from codec.kernel import kernel, part_kernel
+from codec.kernel import inline_kernel, kernel, part_kernel
 from codec.motion import FIRST_BLOCKS, SPLIT_COUNTS, neighbour_vectors, sub_vector_context
 from codec.tables import MBSPLITS
 
@@ -60,7 +60,7 @@ class _Search(NamedTuple):
     room: Any
     mb_row: int
     mb_col: int
-    place: int  # of the reference among the usable ones
+    planes: Any  # half-pixel planes of the reference
     near: Any
     window: Any
     v_row: int  # the vector found for the whole macroblock
@@ -74,7 +74,7 @@ def _search_part(at, partitioning, block):
     frame, room = at.frame, at.room
     target = Target(
         frame.source.y,
-        frame.planes[at.place],
+        at.planes,
         BORDER + 16 * at.mb_row + 4 * (block >> 2),
         BORDER + 16 * at.mb_col + 4 * (block & 3),
         at.near.best_row,
@@ -124,22 +124,36 @@ def _collect_candidates(at, partitioning, block, around):
     return count
 
 
+@inline_kernel
+def _is_said_cheaper(at, i, context):
+    """Whether a candidate's vector is that of one before it, which costs no more."""
+    starts, rates = at.room.starts, at.frame.rates.sub_vector
+    found = False
+    for j in range(i):
+        same = (starts[i, 0] == starts[j, 0]) & (starts[i, 1] == starts[j, 1])
+        rate = rates[context, j if j < 3 else 3]
+        found = found | (same & (rate <= rates[context, i if i < 3 else 3]))
+    return found
+
+
 @part_kernel
 def _choose_vector(at, partitioning, part, count, context):
     """The candidate of room.starts that is best for a part; gives its number, screening cost and rate."""
     frame, near = at.frame, at.near
-    planes = frame.planes[at.place]
+    planes = at.planes
     y, x = BORDER + 16 * at.mb_row, BORDER + 16 * at.mb_col
     best, best_rate, chosen = FAR, np.int64(0), np.int64(0)
     for i in range(count):
         v_row, v_column = at.room.starts[i, 0], at.room.starts[i, 1]
-        if not is_inside(at.window, v_row, v_column):
+        if not is_inside(at.window, v_row, v_column) or _is_said_cheaper(at, i, context):
             continue
         rate = np.int64(frame.rates.sub_vector[context, i if i < 3 else 3])
         if i >= 3:
             rate += vector_rate(
                 frame.rates.vector, v_row, v_column, near.best_row, near.best_column
             )
+        if rate * at.weight >= best:
+            continue
         satd = _measure_part(frame.source.y, planes, y, x, partitioning, part, v_row, v_column)
         cost = (satd << SATD_SHIFT) + rate * at.weight
         if cost < best:
@@ -154,6 +168,8 @@ def _search_partitioning(at, partitioning, limit):
     rate = np.int64(at.frame.rates.partitioning[partitioning])
     cost = rate * at.weight
     vectors = room.split_vectors[partitioning]
+    if cost >= limit:
+        return FAR, rate
     for part in range(np.int64(SPLIT_COUNTS[partitioning])):
         first = np.int64(FIRST_BLOCKS[partitioning, part])
         around = neighbour_vectors(at.macroblocks, at.mb_row, at.mb_col, vectors, first)
@@ -174,18 +190,19 @@ def _search_partitioning(at, partitioning, limit):
 
 @part_kernel
 def search_split(
-    frame, macroblocks, mb_row, mb_col, room, index, near, v_row, v_column, rate, limit
+    frame, macroblocks, mb_row, mb_col, room, planes, near, v_row, v_column, rate, limit
 ):
     """The partitioning of least screening cost, if that is below `limit`, else -1; and the rate of its vectors.
 
-    `rate` is that of SPLITMV and the reference; (v_row, v_column) is the vector found for the whole macroblock.
+    `planes` are of the reference, `rate` is that of SPLITMV and the reference; (v_row, v_column) is the vector found for the
+    whole macroblock.
     """
     height, width = frame.source.y.shape
     y, x = BORDER + 16 * mb_row, BORDER + 16 * mb_col
     window = search_window(height, width, y, x, near.best_row, near.best_column)
     weight = satd_weight(frame, mb_row, mb_col)
     at = _Search(
-        frame, macroblocks, room, mb_row, mb_col, index, near, window, v_row, v_column, weight
+        frame, macroblocks, room, mb_row, mb_col, planes, near, window, v_row, v_column, weight
     )
     limit -= rate * weight
     best, chosen, chosen_rate = limit, np.int64(-1), np.int64(0)
