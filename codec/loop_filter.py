@@ -44,17 +44,29 @@ def filter_levels(
 
     `level` is the frame header's; where that is 0, libvpx filters nothing at all, whatever segments say.
     """
-    if level == 0:
-        return np.zeros((4, 4, SPLITMV + 1), np.uint8)
-    bases = np.full(4, level)
+    return _filter_levels(np.array([level]), segmentation, deltas)[0]
+
+
+def all_filter_levels(segmentation: Segmentation, deltas: FilterDeltas) -> NDArray[np.uint8]:
+    """`filter_levels` of each level: (64, 4, 4, 10)."""
+    return _filter_levels(np.arange(MAX_LEVEL + 1), segmentation, deltas)
+
+
+def _filter_levels(
+    frame_levels: NDArray[np.int_], segmentation: Segmentation, deltas: FilterDeltas
+) -> NDArray[np.uint8]:
+    bases = np.broadcast_to(frame_levels[:, None], (len(frame_levels), 4))
     if segmentation.enabled:
         given = segmentation.filter_level.astype(int)
-        bases = np.clip(given + (0 if segmentation.absolute else level), 0, MAX_LEVEL)
-    levels = np.broadcast_to(bases[:, None, None], (4, 4, SPLITMV + 1))
+        bases = np.clip(given + (0 if segmentation.absolute else bases), 0, MAX_LEVEL)
+        bases = np.broadcast_to(bases, (len(frame_levels), 4))
+    offsets = np.zeros((4, SPLITMV + 1), int)
     if deltas.enabled:
         by_mode = np.append(deltas.mode.astype(int), 0)[_MODE_DELTA_NUMBERS]
-        levels = levels + deltas.reference[:, None] + by_mode
-    return np.clip(levels, 0, MAX_LEVEL).astype(np.uint8)
+        offsets = deltas.reference[:, None] + by_mode
+    levels = np.clip(bases[:, :, None, None] + offsets, 0, MAX_LEVEL).astype(np.uint8)
+    levels[frame_levels == 0] = 0
+    return levels
 
 
 @kernel
@@ -324,28 +336,45 @@ def _simple_column(plane, y, x, edge_limit):
 
 
 @part_kernel
-def _filter_macroblock(luma, u, v, row, column, level, inner, sharpness, key_frame):
+def _limits(level, sharpness, key_frame):
+    """Limits of outer and inner edges and of the interior, and the threshold of high variance, spread over lanes."""
     interior = _interior_limit(level, sharpness)
-    interior_limit = simd.i16x16(interior)
-    threshold = simd.i16x16(_variance_threshold(level, key_frame))
-    outer_limit = simd.i16x16(2 * (level + 2) + interior)
-    inner_limit = simd.i16x16(2 * level + interior)
+    return (
+        simd.i16x16(2 * (level + 2) + interior),
+        simd.i16x16(2 * level + interior),
+        simd.i16x16(interior),
+        simd.i16x16(_variance_threshold(level, key_frame)),
+    )
+
+
+@part_kernel
+def _filter_luma(plane, row, column, inner, limits):
+    outer_limit, inner_limit, interior_limit, threshold = limits
     y = BORDER + 16 * row
     x = BORDER + 16 * column
-    half_y = BORDER + 8 * row
-    half_x = BORDER + 8 * column
     if column > 0:
-        _luma_column_outer(luma, y, x, outer_limit, interior_limit, threshold)
-        _chroma_column_outer(u, v, half_y, half_x, outer_limit, interior_limit, threshold)
+        _luma_column_outer(plane, y, x, outer_limit, interior_limit, threshold)
     if inner:
-        _luma_columns_inner(luma, y, x, inner_limit, interior_limit, threshold)
-        _chroma_column_inner(u, v, half_y, half_x + 4, inner_limit, interior_limit, threshold)
+        _luma_columns_inner(plane, y, x, inner_limit, interior_limit, threshold)
     if row > 0:
-        _luma_row_outer(luma, y, x, outer_limit, interior_limit, threshold)
-        _chroma_row_outer(u, v, half_y, half_x, outer_limit, interior_limit, threshold)
+        _luma_row_outer(plane, y, x, outer_limit, interior_limit, threshold)
     if inner:
-        _luma_rows_inner(luma, y, x, inner_limit, interior_limit, threshold)
-        _chroma_row_inner(u, v, half_y + 4, half_x, inner_limit, interior_limit, threshold)
+        _luma_rows_inner(plane, y, x, inner_limit, interior_limit, threshold)
+
+
+@part_kernel
+def _filter_chroma(u, v, row, column, inner, limits):
+    outer_limit, inner_limit, interior_limit, threshold = limits
+    y = BORDER + 8 * row
+    x = BORDER + 8 * column
+    if column > 0:
+        _chroma_column_outer(u, v, y, x, outer_limit, interior_limit, threshold)
+    if inner:
+        _chroma_column_inner(u, v, y, x + 4, inner_limit, interior_limit, threshold)
+    if row > 0:
+        _chroma_row_outer(u, v, y, x, outer_limit, interior_limit, threshold)
+    if inner:
+        _chroma_row_inner(u, v, y + 4, x, inner_limit, interior_limit, threshold)
 
 
 @part_kernel
@@ -385,7 +414,21 @@ def loop_filter_picture(picture, levels, inner, sharpness, simple, key_frame):
             if simple:
                 _filter_macroblock_simply(luma, row, column, level, inside, sharpness)
             else:
-                _filter_macroblock(luma, u, v, row, column, level, inside, sharpness, key_frame)
+                limits = _limits(level, sharpness, key_frame)
+                _filter_luma(luma, row, column, inside, limits)
+                _filter_chroma(u, v, row, column, inside, limits)
+
+
+@kernel
+def loop_filter_luma(plane, levels, inner, key_frame):
+    """What the normal filter of `loop_filter_picture`, at sharpness 0, makes of a padded plane of luma, in place."""
+    rows, columns = levels.shape
+    for row in range(rows):
+        for column in range(columns):
+            level = np.int64(levels[row, column])
+            if level != 0:
+                limits = _limits(level, 0, key_frame)
+                _filter_luma(plane, row, column, inner[row, column] != 0, limits)
 
 
 def loop_filter_frame(

@@ -102,6 +102,24 @@ def test_levels_with_deltas() -> None:
     assert table[ALTREF_FRAME, ZEROMV] == 0
 
 
+def test_levels_all_at_once() -> None:
+    deltas = _deltas((2, 0, -2, -30), (4, -3, 2, 50))
+    for segmentation in (_segmentation(None), _segmentation((0, -20, 60, 5))):
+        tables = loop_filter.all_filter_levels(segmentation, deltas)
+        for level, table in enumerate(tables):
+            assert np.array_equal(table, loop_filter.filter_levels(level, segmentation, deltas))
+
+
+def test_luma_alone_is_the_pictures() -> None:
+    picture = _picture(3, 2, 3)
+    luma = picture.y.copy()
+    levels = np.array([[0, 12, 45], [63, 20, 1]], np.uint8)
+    inner = np.array([[1, 0, 1], [0, 1, 1]], np.uint8)
+    loop_filter.loop_filter_picture(picture, levels, inner, 0, False, False)
+    loop_filter.loop_filter_luma(luma, levels, inner, False)
+    assert np.array_equal(luma, picture.y)
+
+
 def test_levels_of_macroblocks() -> None:
     macroblocks = new_macroblocks(1, 5)
     macroblocks.y_mode[0] = [DC_PRED, B_PRED, ZEROMV, SPLITMV, NEWMV]

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from codec.encoding.rate_distortion import BOOLEAN_RATES, rate_of_one, rate_of_zero
 from codec.frame import Macroblocks
 from codec.frame_header import FrameHeader
+from codec.kernel import inline_kernel, kernel
 from codec.modes import (
     GOLDEN,
     INTRA,
@@ -65,9 +66,19 @@ def adapt(
 
 def fit(counts: Counts) -> Probabilities:
     """Probabilities (N,) 1..255 nearest to counts (N, 2) of zeros and ones; 255 where there are none."""
-    total = counts.sum(axis=-1)
-    nearest = (256 * counts[..., 0] + total // 2) // np.maximum(total, 1)
-    return np.where(total > 0, np.clip(nearest, 1, 255), 255).astype(np.uint8)
+    fitted = np.empty(counts.shape[:-1], np.uint8)
+    _fit(counts, fitted)
+    return fitted
+
+
+@kernel
+def _fit(counts, fitted):
+    for i in range(len(fitted)):
+        total = counts[i, 0] + counts[i, 1]
+        nearest = np.int64(255)
+        if total > 0:
+            nearest = (256 * counts[i, 0] + (total >> 1)) // total
+        fitted[i] = min(max(nearest, np.int64(1)), np.int64(255))
 
 
 def rate(counts: Counts, probabilities: Probabilities) -> Counts:
@@ -78,13 +89,11 @@ def rate(counts: Counts, probabilities: Probabilities) -> Counts:
 
 def fit_coefficients(before: Probabilities, counts: Counts) -> Probabilities:
     """Coefficient probabilities (4, 8, 3, 11): each is updated where that saves bits (section 13.4)."""
-    counts = counts.reshape(*before.shape, 2)
     return _updated_where_cheaper(before, fit(counts), counts, COEFF_UPDATE_PROBS, BYTE_RATE)
 
 
 def fit_vectors(before: Probabilities, counts: Counts) -> Probabilities:
     """Vector probabilities (2, 19), of which an update says seven bits (section 17.2)."""
-    counts = counts.reshape(*before.shape, 2)
     candidates = sayable(fit(counts))
     return _updated_where_cheaper(before, candidates, counts, MV_UPDATE_PROBS, VECTOR_RATE)
 
@@ -101,10 +110,34 @@ def _updated_where_cheaper(
     update_probabilities: Probabilities,
     literal_rate: int,
 ) -> Probabilities:
-    update = rate_of_one(update_probabilities) + literal_rate
-    saved = rate(counts, before) - rate(counts, candidates)
-    cheaper = saved + rate_of_zero(update_probabilities) > update
-    return np.where(cheaper, candidates, before).astype(np.uint8)
+    updated = np.empty_like(before)
+    _update_where_cheaper(
+        before.reshape(-1),
+        candidates,
+        counts,
+        update_probabilities.reshape(-1),
+        literal_rate,
+        updated.reshape(-1),
+    )
+    return updated
+
+
+@kernel
+def _update_where_cheaper(before, candidates, counts, update_probabilities, literal_rate, updated):
+    for i in range(len(before)):
+        said = np.int64(update_probabilities[i])
+        saved = _rate(counts[i], before[i]) - _rate(counts[i], candidates[i])
+        saved += np.int64(BOOLEAN_RATES[said]) - np.int64(BOOLEAN_RATES[256 - said])
+        updated[i] = candidates[i] if saved > literal_rate else before[i]
+
+
+@inline_kernel
+def _rate(counts, probability):
+    """Bits x 256 of so many zeros and ones under a probability."""
+    zero = max(np.int64(probability), np.int64(1))
+    return counts[0] * np.int64(BOOLEAN_RATES[zero]) + counts[1] * np.int64(
+        BOOLEAN_RATES[256 - zero]
+    )
 
 
 def fit_modes(before: Probabilities, counts: Counts) -> Probabilities:

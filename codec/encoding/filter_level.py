@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from codec.encoding.satd import sse16x16
-from codec.frame import BORDER, Macroblocks, Picture
+from codec.frame import BORDER, Macroblocks, Picture, Plane
 from codec.kernel import kernel
-from codec.loop_filter import MAX_LEVEL, filter_levels, loop_filter_picture, macroblock_levels
+from codec.loop_filter import MAX_LEVEL, all_filter_levels, loop_filter_luma, macroblock_levels
 from codec.state import FilterDeltas, Segmentation
 
 BAND_ROWS = 16
@@ -30,27 +31,28 @@ def choose_filter(
     key_frame: bool,
 ) -> tuple[FilterDeltas, int]:
     """The deltas and the level 0..63 for a reconstructed, not yet filtered picture; the first of candidates that do as well."""
-    bands = [_Band(source, picture, macroblocks, segmentation, d, key_frame) for d in candidates]
-    levels = [_choose_level(band, guess) for band in bands]
-    errors = [band.error(level) for band, level in zip(bands, levels, strict=True)]
+    band = _Band(source, picture, macroblocks, key_frame)
+    trials = [_Trial(band, segmentation, deltas) for deltas in candidates]
+    levels = [_choose_level(trial, guess) for trial in trials]
+    errors = [trial.error(level) for trial, level in zip(trials, levels, strict=True)]
     best = errors.index(min(errors))
     return candidates[best], levels[best]
 
 
-def _choose_level(band: _Band, guess: int) -> int:
+def _choose_level(trial: _Trial, guess: int) -> int:
     middle = min(max(guess, 0), MAX_LEVEL)
     step = 4 if middle < 16 else middle // 4
-    best, best_error = middle, band.error(middle)
+    best, best_error = middle, trial.error(middle)
     direction = 0
     while step > 0:
         bias = (best_error >> (15 - middle // 8)) * step
         low, high = max(middle - step, 0), min(middle + step, MAX_LEVEL)
         if direction <= 0 and low != middle:
-            error = band.error(low)
+            error = trial.error(low)
             if error - bias < best_error:
                 best, best_error = low, min(error, best_error)
         if direction >= 0 and high != middle:
-            error = band.error(high)
+            error = trial.error(high)
             if error < best_error - bias:
                 best, best_error = high, error
         if best == middle:
@@ -63,56 +65,57 @@ def _choose_level(band: _Band, guess: int) -> int:
 
 
 class _Band:
-    """The rows in the middle of a picture, filtered by one level after another."""
+    """The luma of the rows in the middle of a picture, filtered in one way after another."""
 
     def __init__(
-        self,
-        source: Picture,
-        picture: Picture,
-        macroblocks: Macroblocks,
-        segmentation: Segmentation,
-        deltas: FilterDeltas,
-        key_frame: bool,
+        self, source: Picture, picture: Picture, macroblocks: Macroblocks, key_frame: bool
     ) -> None:
         rows = picture.rows
         first = max((rows - BAND_ROWS) // 2, 0)
         end = min(first + BAND_ROWS, rows)
-        self._source = _cut(source, first, end)
-        self._picture = _cut(picture, first, end)
-        self._filtered = Picture(*(np.empty_like(plane) for plane in self._picture))
+        self._source = _cut(source.y, first, end)
+        self._plane = _cut(picture.y, first, end)
+        self._filtered = np.empty_like(self._plane)
         self._macroblocks = Macroblocks._make(array[first:end] for array in macroblocks)
-        self._segmentation = segmentation
-        self._deltas = deltas
         self._key_frame = key_frame
+        self._errors: dict[bytes, int] = {}
+
+    def error(self, table: NDArray[np.uint8]) -> int:
+        """Squared error under a table of `filter_levels`; different ones often say the same of all macroblocks."""
+        levels = np.empty(self._macroblocks.y_mode.shape, np.uint8)
+        inner = np.empty_like(levels)
+        macroblock_levels(self._macroblocks, table, levels, inner)
+        key = levels.tobytes()
+        if key not in self._errors:
+            self._errors[key] = self._measure(levels, inner)
+        return self._errors[key]
+
+    def _measure(self, levels: NDArray[np.uint8], inner: NDArray[np.uint8]) -> int:
+        if not levels.any():
+            return int(_luma_error(self._source, self._plane))
+        self._filtered[:] = self._plane
+        loop_filter_luma(self._filtered, levels, inner, self._key_frame)
+        return int(_luma_error(self._source, self._filtered))
+
+
+class _Trial:
+    """A band under some deltas and one level after another."""
+
+    def __init__(self, band: _Band, segmentation: Segmentation, deltas: FilterDeltas) -> None:
+        self._band = band
+        self._tables = all_filter_levels(segmentation, deltas)
         self._errors: dict[int, int] = {}
 
     def error(self, level: int) -> int:
         """Squared luma error under a level."""
         if level not in self._errors:
-            self._errors[level] = self._measure(level)
+            self._errors[level] = self._band.error(self._tables[level])
         return self._errors[level]
 
-    def _measure(self, level: int) -> int:
-        for plane, copy in zip(self._picture, self._filtered, strict=True):
-            copy[:] = plane
-        if level:
-            levels = np.empty(self._macroblocks.y_mode.shape, np.uint8)
-            inner = np.empty_like(levels)
-            table = filter_levels(level, self._segmentation, self._deltas)
-            macroblock_levels(self._macroblocks, table, levels, inner)
-            loop_filter_picture(self._filtered, levels, inner, 0, False, self._key_frame)
-        return int(_luma_error(self._source.y, self._filtered.y))
 
-
-def _cut(picture: Picture, first: int, end: int) -> Picture:
-    """Rows first .. end - 1 of macroblocks as a picture; what was around them is its border."""
-    sizes = (16, 8, 8)
-    return Picture(
-        *(
-            np.ascontiguousarray(plane[size * first : size * end + 2 * BORDER])
-            for plane, size in zip(picture, sizes, strict=True)
-        )
-    )
+def _cut(plane: Plane, first: int, end: int) -> Plane:
+    """Rows first .. end - 1 of macroblocks of padded luma; what was around them is its border."""
+    return plane[16 * first : 16 * end + 2 * BORDER]
 
 
 @kernel

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from codec import tables
-from codec.motion import IS_SHORT, LARGEST_MAGNITUDE, LONG_BITS, LONG_WIDTH, SHORT_TREE, SIGN
+from codec.motion import IS_SHORT, LONG_BITS, LONG_WIDTH, SHORT_TREE, SIGN
 from codec.state import ProbabilityTables
 
 Rates = NDArray[np.int32]
@@ -164,34 +164,26 @@ def _pair(probability: int) -> Rates:
     )
 
 
+_HALF_WIDTH = LONG_WIDTH // 2
+_HALF_BITS = np.arange(1 << _HALF_WIDTH) >> np.arange(_HALF_WIDTH)[:, np.newaxis] & 1
+"""(5, 32) the bits of half of a long magnitude."""
+
+
 def vector_rates(vectors: NDArray[np.uint8]) -> Rates:
-    """Rates (2, 2 LARGEST_MAGNITUDE + 1) of differences -LARGEST_MAGNITUDE .. LARGEST_MAGNITUDE under probabilities (2, 19)."""
-    return np.stack([_component_rates(component) for component in vectors])
+    """Rates (2, 2 LARGEST_MAGNITUDE + 1) of differences -LARGEST_MAGNITUDE .. LARGEST_MAGNITUDE under probabilities (2, 19).
 
-
-def _long_magnitude_bits() -> tuple[Rates, Rates]:
-    """Which bits (LONG_WIDTH, LARGEST_MAGNITUDE + 1) of each magnitude are written as 0, and which as 1 (section 17.2).
-
-    Bit 3 of a long magnitude is implied, hence free, where no higher bit is set.
+    Section 17.2: short magnitudes by a tree, long ones bit by bit.
     """
-    magnitude, bit = np.arange(LARGEST_MAGNITUDE + 1), np.arange(LONG_WIDTH)[:, np.newaxis]
-    paid = (bit != 3) | (magnitude > 15)
-    ones = (magnitude >> bit & 1).astype(bool)
-    return (paid & ~ones).astype(np.int32), (paid & ones).astype(np.int32)
-
-
-_LONG_ZEROS, _LONG_ONES = _long_magnitude_bits()
-
-
-def _component_rates(probabilities: NDArray[np.uint8]) -> Rates:
-    """Section 17.2: short magnitudes by a tree, long ones bit by bit."""
-    zero, one = rate_of_zero(probabilities), rate_of_one(probabilities)
-    rates = one[IS_SHORT] + zero[LONG_BITS:] @ _LONG_ZEROS + one[LONG_BITS:] @ _LONG_ONES
-    short = tree_rates(tables.SMALL_MV_TREE, probabilities[SHORT_TREE:LONG_BITS])
-    rates[:8] = zero[IS_SHORT] + short
-    positive, negative = rates + zero[SIGN], rates + one[SIGN]
-    both = np.concatenate([negative[:0:-1], rates[:1], positive[1:]])
-    return both.astype(np.int32)
+    zero, one = rate_of_zero(vectors), rate_of_one(vectors)
+    zeros, ones = (rates[:, LONG_BITS:].reshape(2, 2, _HALF_WIDTH) for rates in (zero, one))
+    halves = zeros @ (1 - _HALF_BITS) + ones @ _HALF_BITS  # (2, low and high, 32)
+    rates = one[:, [IS_SHORT]] + np.add(halves[:, 1, :, None], halves[:, 0, None]).reshape(2, -1)
+    rates[:, 8:16] -= one[:, [LONG_BITS + 3]]  # implied where no higher bit is set
+    short = tree_rates(tables.SMALL_MV_TREE, vectors[:, SHORT_TREE:LONG_BITS])
+    rates[:, :8] = zero[:, [IS_SHORT]] + short
+    positive, negative = rates + zero[:, [SIGN]], rates + one[:, [SIGN]]
+    both = (negative[:, :0:-1], rates[:, :1], positive[:, 1:])
+    return np.concatenate(both, axis=1).astype(np.int32)
 
 
 # Rate against distortion -----------------------------------------------------------------------------------------
