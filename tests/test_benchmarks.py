@@ -15,6 +15,7 @@ ALONE = {
     "fleet": ["20"],
     "fleet_registration": ["--workers", "4", "--upto", "scheduler"],
     "registration": ["--workers", "4"],
+    "latency": ["--minutes", "0.5"],
     "relay": ["--megabytes", "1", "--hops", "2", "--rounds", "1", "--sizes", "1000"],
     "relay_floor": ["--megabytes", "1", "--rounds", "1"],
     "scheduler": ["--chunks", "4", "--workers", "1"],
