@@ -216,7 +216,7 @@ def _predict_trial(frame, mb_row, mb_col, mode, reference, partitioning, uv_mode
 
 @part_kernel
 def _keep_trial(macroblocks, mb_row, mb_col, picture, room):
-    """Put a trial's prediction, levels and residue where those of the coded macroblock belong: it is the best so far."""
+    """Put a trial's prediction and, where it has one, its residue where the coded macroblock's belong: it is the best so far."""
     trial = room.trial
     y, x = BORDER + 16 * mb_row, BORDER + 16 * mb_col
     for row in range(y, y + 16):
@@ -225,13 +225,15 @@ def _keep_trial(macroblocks, mb_row, mb_col, picture, room):
     for row in range(y, y + 8):
         simd.store(simd.load8(trial.u, row, x), picture.u, row, x)
         simd.store(simd.load8(trial.v, row, x), picture.v, row, x)
+    macroblocks.skip[mb_row, mb_col] = room.found[_IS_SKIPPED]
+    if room.found[_IS_SKIPPED]:
+        return
     levels = macroblocks.coefficients[mb_row, mb_col]
     eobs = macroblocks.eobs[mb_row, mb_col]
     for block in range(25):
         simd.store(simd.load16(room.levels, block, 0), levels, block, 0)
         simd.store(simd.load16(room.buffers.dequantized, block, 0), room.residue, block, 0)
         eobs[block] = room.eobs[block]
-    macroblocks.skip[mb_row, mb_col] = room.found[_IS_SKIPPED]
 
 
 # One macroblock --------------------------------------------------------------------------------------------------

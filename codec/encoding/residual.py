@@ -101,7 +101,11 @@ class ResidualCoder(NamedTuple):
         """The coder under other rates, of which the thresholds follow."""
         thresholds = np.empty((4, MASKS, 4, 4, 16), np.int16)
         coder = self._replace(token_rates=token_rates, skip_rates=skip_rates, thresholds=thresholds)
-        masks = np.unique(np.minimum(self.masking >> MASK_SHIFT, MASKS - 1))
+        lowest, highest = (
+            min(int(factor) >> MASK_SHIFT, MASKS - 1)
+            for factor in (self.masking.min(), self.masking.max())
+        )
+        masks = np.arange(lowest, highest + 1)
         alike = (self.steps == self.steps[0]).all() and (
             self.multipliers == self.multipliers[0]
         ).all()
@@ -215,7 +219,7 @@ def new_residual_coder(
 
 @kernel
 def _fill_thresholds(coder, masks, segments, worths, thresholds):
-    """Fill thresholds of the first so many segments, those of `masks` (N,) int32, each for the least factor it stands for.
+    """Fill thresholds of the first so many segments, those of `masks` (N,) int64, each for the least factor it stands for.
 
     worths (3, 16) int64 is room to work in.
     """
