@@ -9,14 +9,23 @@ DEFAULT = "balanced"
 
 
 class Preset(NamedTuple):
-    """A structure with hidden frames: frames of a chunk, about, unless that is chosen."""
+    """A structure with hidden frames, and what is looked at beforehand; how hard the encoder tries is told in
+    `skeleton.efforts`.
+
+    chunk_frames: of a chunk, about, unless that is chosen; filter_radius: frames to each side over which a hidden frame's
+    picture is filtered; survey_every: frames from one picture to the next that a survey looks at.
+    """
 
     chunk_frames: int
+    filter_radius: int
+    survey_every: int
 
 
 PRESETS: dict[str, Preset | None] = {
     PAPER: None,
-    "balanced": Preset(24),
+    "fast": Preset(24, filter_radius=2, survey_every=8),
+    "balanced": Preset(24, filter_radius=3, survey_every=4),
+    "smallest": Preset(24, filter_radius=7, survey_every=4),
 }
 """None for the paper's, which -N and -x describe."""
 

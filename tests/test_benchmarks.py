@@ -32,6 +32,7 @@ WITH_LIBVPXS_TOOLS = {
     "estimate": [CLIP, "--limit", "12", "--rounds", "1"],
     "rebase_rd": [CLIP, "--limit", "6", "--cq-level", "20", "--cq-level", "40"],
     "stage_seconds": [CLIP, "--limit", "12", "--rounds", "1"],
+    "frontier": [CLIP, "--limit", "8", "--cq-levels", "20,40"],
     "whole_job": [CLIP, "--limit", "12", "--rounds", "1"],
 }
 TOO_LONG = {

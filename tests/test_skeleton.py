@@ -33,6 +33,7 @@ from excamera_dask.formats.y4m import Y4mWriter
 from excamera_dask.graph import Job, Priority, build_graph
 from excamera_dask.groups import LEAST_GROUP, batches_of, longest_group
 from excamera_dask.planning import Plan, make_skeleton_plan
+from excamera_dask.presets import PAPER, PRESETS
 from excamera_dask.skeleton import stages
 from excamera_dask.skeleton.manner import Manner
 from excamera_dask.skeleton.schedule import ONE, finest_for, quantizers_for
@@ -356,12 +357,13 @@ def test_short_films(count: int, n: int, tmp_path: Path) -> None:
 
 
 @SLOW
+@pytest.mark.parametrize("preset", [name for name in PRESETS if name != PAPER])
 @pytest.mark.parametrize("n", [2, 3, 5, 8, 12, 16, 32])
-def test_chunks_of_any_length(n: int, tmp_path: Path) -> None:
+def test_chunks_of_any_length(n: int, preset: str, tmp_path: Path) -> None:
     images = moving_images(64, 48, 50)
     source, out = write(tmp_path / "film.y4m", images), tmp_path / "out.ivf"
     encode(
-        source, out, executor="sync", preset="balanced", chunk_frames=n, key_distance=30, cq_level=20
+        source, out, executor="sync", preset=preset, chunk_frames=n, key_distance=30, cq_level=20
     )  # fmt: skip
     frames = check_plays(out, images, 0.85)
     assert sum(map(is_key_frame, frames)) == 2

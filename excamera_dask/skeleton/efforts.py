@@ -1,12 +1,18 @@
-"""How hard the encoder tries, by preset."""
+"""How hard the encoder tries, by preset; found by measurement (docs/presets.md)."""
 
 from __future__ import annotations
 
 from codec.encoding.encoder import Effort
+from codec.encoding.mode_decision import Limits
 from excamera_dask.skeleton.manner import Manner
 
+MASKING = (170, 384)
+FEWEST = Limits(1, 256, 340, 300, 290, 16 * 256, 16 * 256)
+MORE = Limits(6, 450, 450, 320, 450, 4 * 256, 8 * 256)
 EFFORTS = {
-    "balanced": Effort(masking_range=(170, 384), zero_deltas=(-2, -12, -63)),
+    "fast": Effort(limits=FEWEST, fits=1, masking_range=MASKING, zero_deltas=(-12,)),
+    "balanced": Effort(limits=MORE, masking_range=MASKING, zero_deltas=(-2, -12, -63)),
+    "smallest": Effort(limits=MORE, masking_range=MASKING, zero_deltas=(-2, -12, -63)),
 }
 
 

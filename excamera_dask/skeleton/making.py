@@ -32,8 +32,6 @@ from excamera_dask.skeleton.survey import (
 from excamera_dask.sources import SourceInfo, iter_frames
 from excamera_dask.stages import ChunkResult, Seconds
 
-RADIUS = 3
-"""Frames to each side over which a hidden frame's picture is filtered."""
 HIDDEN = Refresh(last=False, altref=True)
 GROUP_END = Refresh(golden=True)
 MOST_PACKETS = 24
@@ -132,7 +130,9 @@ def extend(
     """The skeleton with one group more: its hidden frame, made with `chosen`, and the frame that shows it."""
     began = time.perf_counter()
     on, effort = manner.mechanisms, effort_of(manner)
-    image, filtered = _filtered(source, group, RADIUS if on.temporal_filter else 0)
+    image, filtered = _filtered(
+        source, group, manner.structure.filter_radius if on.temporal_filter else 0
+    )
     hidden = encode_given_state(
         before.end,
         filtered,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from excamera_dask.mechanisms import ALL_ON, Mechanisms
-from excamera_dask.presets import DEFAULT
+from excamera_dask.presets import DEFAULT, PRESETS, Preset
 
 
 @dataclass(frozen=True)
@@ -15,3 +15,10 @@ class Manner:
     q_index: int
     preset: str = DEFAULT
     mechanisms: Mechanisms = ALL_ON
+
+    @property
+    def structure(self) -> Preset:
+        """The preset's."""
+        structure = PRESETS[self.preset]
+        assert structure is not None
+        return structure

@@ -22,7 +22,7 @@ def survey(source: SourceInfo, group: Group, manner: Manner) -> Survey:
     codec.import_kernels()
     from excamera_dask.skeleton.survey import survey_group
 
-    return survey_group(source, group.before, group.end, manner.q_index)
+    return survey_group(source, group.before, group.end, manner)
 
 
 def begin(source: SourceInfo, start: int, surveys: Sequence[Survey], manner: Manner) -> Skeleton:

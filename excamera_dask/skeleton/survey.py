@@ -14,11 +14,10 @@ from numpy.typing import NDArray
 from codec.encoding.encoder import Hints
 from codec.encoding.motion_field import follow_motion
 from codec.frame import ALTREF_FRAME, GOLDEN_FRAME, LAST_FRAME, Picture, picture_from_image
+from excamera_dask.skeleton.manner import Manner
 from excamera_dask.skeleton.schedule import ONE, half_error, inherited
 from excamera_dask.sources import SourceInfo, iter_frames
 
-EVERY = 4
-"""Frames from one picture that is looked at to the next."""
 MACROBLOCK = 64
 """Quarter pixels."""
 
@@ -47,17 +46,17 @@ def _arrived(compressed: bytes) -> Survey:
     return Survey(*pickle.loads(zstandard.ZstdDecompressor().decompress(compressed)))
 
 
-def sampled(before: int, end: int) -> list[int]:
+def sampled(before: int, end: int, every: int) -> list[int]:
     """Frames between that are looked at, from the end backwards."""
-    frames = list(range(end - EVERY, before, -EVERY))
-    return frames or list(range((before + end) // 2, before, -EVERY))
+    frames = list(range(end - every, before, -every))
+    return frames or list(range((before + end) // 2, before, -every))
 
 
-def survey_group(source: SourceInfo, before: int, end: int, q_index: int) -> Survey:
-    """The survey of frames before + 1 .. end, under this quantizer index of plain frames."""
+def survey_group(source: SourceInfo, before: int, end: int, manner: Manner) -> Survey:
+    """The survey of frames before + 1 .. end."""
     began = time.perf_counter()
-    half = half_error(q_index)
-    between = sampled(before, end)
+    half = half_error(manner.q_index)
+    between = sampled(before, end, manner.structure.survey_every)
     frames = enumerate(iter_frames(source, before, end - before + 1), before)
     wanted = {before, end, *between}
     pictures = {number: picture_from_image(image) for number, image in frames if number in wanted}
