@@ -76,13 +76,13 @@ def measure(
     if PRESETS[preset] is None:
         measure_chain(source, chunk_frames, record)
     else:
-        measure_skeleton(source, chunk_frames, record)
+        measure_skeleton(source, preset, chunk_frames, record)
     return edges
 
 
-def measure_skeleton(source: SourceInfo, chunk_frames: int, record: Record) -> None:
+def measure_skeleton(source: SourceInfo, preset: str, chunk_frames: int, record: Record) -> None:
     """One batch with hidden frames, each chunk a group."""
-    manner = Manner(FirstPassSettings().cq_index or 0)
+    manner = Manner(FirstPassSettings().cq_index or 0, preset)
     batch = (0, source.frame_count)
     plan = make_skeleton_plan([batch], [chunk_frames], chunk_frames, frame_bytes=1)
     surveys = [skeletons.survey(source, group, manner) for group in plan.groups]

@@ -354,7 +354,7 @@ def _plan(
         longest = longest_group(chunk)
         lengths = [longest] * len(batches)
         if settings.mechanisms.group_lengths:
-            lengths = find_group_lengths(source, batches, job.manner.q_index, longest, executor)
+            lengths = find_group_lengths(source, batches, _index(settings), longest, executor)
         return make_skeleton_plan(batches, lengths, chunk, frame_bytes=source.frame_bytes, job=job)
     return make_plan(
         source.frame_count,
@@ -371,8 +371,15 @@ def _plan(
 
 def _job(name: str, source: SourceInfo, settings: Settings, keep: bool) -> Job:
     first_pass = settings.first_pass
-    manner = Manner(first_pass.cq_index or 0, settings.preset, settings.mechanisms)
+    manner = None
+    if settings.structure is not None:
+        manner = Manner(_index(settings), settings.preset, settings.mechanisms)
     return Job(name, source, first_pass, settings.kf_q_weight, keep, manner)
+
+
+def _index(settings: Settings) -> int:
+    """The quantizer index of plain frames; settings with hidden frames have one."""
+    return settings.first_pass.cq_index or 0
 
 
 def _forced(source: SourceInfo, times: tuple[float, ...]) -> set[int]:

@@ -141,7 +141,7 @@ def assumptions(machine: Machine, measured: bool) -> tuple[str, ...]:
     found = [
         "stages as measured on a few frames of this film, on this machine"
         if measured
-        else f"stages as measured on {model['machine']} at default settings; films differ by a factor of two either way",
+        else f"stages as measured on {model['machine']} with presets balanced and paper; films differ twofold either way",
         f"first workers ready after {machine.start:g} s",
         f"{1000 * machine.hop:g} ms from worker to worker, {1000 * TASK:g} ms of the scheduler a task",
         "no failures, and no time for reading a far source or for moving pictures",

@@ -60,9 +60,6 @@ MANY_WORKERS = 64
 MEMORY_SHARE = 0.4
 
 
-UNUSED = Manner(0)
-
-
 @dataclass(frozen=True)
 class Job:
     """What is done to every chunk of a plan; `name` makes the keys of this job its own."""
@@ -72,7 +69,7 @@ class Job:
     first_pass: FirstPassSettings
     kf_q_weight: float
     keep: bool = False
-    manner: Manner = UNUSED
+    manner: Manner | None = None
     """How frames are made where batches have hidden ones."""
 
     def draw(self, plan: Plan, filename: str | None, **options: Any) -> Any:

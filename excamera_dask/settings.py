@@ -64,7 +64,8 @@ class Settings:
         )
         if self.structure is not None and (self.chunk_frames or 0) > LONGEST_CHUNK:
             raise InvalidSetting(
-                f"chunk_frames is {self.chunk_frames}; with preset {self.preset!r} it must be at most {LONGEST_CHUNK}"
+                f"chunk_frames is {self.chunk_frames}; with preset {self.preset!r} it must be at most {LONGEST_CHUNK}: "
+                f"preset {PAPER!r} takes any"
             )
         if self.structure is not None and self.first_pass.cq_index is None:
             raise InvalidSetting(
@@ -91,7 +92,7 @@ class Settings:
             raise InvalidSetting(f"no such setting: {', '.join(sorted(unknown))}")
         if options.get("preset") is None:
             options["preset"] = PAPER if _mean_papers(options) else DEFAULT
-        first_pass = options.pop("first_pass", FirstPassSettings())
+        first_pass = options.pop("first_pass", None) or FirstPassSettings()
         changes = {name: options.pop(name) for name in list(options) if name in _FIRST_PASS}
         try:
             first_pass = dataclasses.replace(first_pass, **changes)
@@ -153,9 +154,9 @@ class Settings:
 def _mean_papers(options: Mapping[str, Any]) -> bool:
     """Whether options by name have one that is of no use to other methods; of these, None is no choice but for x."""
     named = {name for name, value in options.items() if value is not None or name == "batch_chunks"}
-    whole = options.get("first_pass", _USUAL_PASS)
-    other = dataclasses.replace(whole, cq_level=_USUAL_PASS.cq_level) != _USUAL_PASS
-    return other or bool(named & _PAPERS)
+    whole = options.get("first_pass") or _USUAL_PASS
+    alike = {name: getattr(_USUAL_PASS, name) for name in ("cq_level", "encoder")}
+    return dataclasses.replace(whole, **alike) != _USUAL_PASS or bool(named & _PAPERS)
 
 
 def _at_least(least: int, **values: int | None) -> None:

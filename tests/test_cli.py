@@ -552,7 +552,7 @@ def test_an_unwritable_folder_is_refused_before_any_work(arguments: list[str], c
         (
             Methods(),
             "6,1 [12,unlimited] balanced:8",
-            (("paper", 6, 1), ("paper", 12, None), ("balanced", 8, 16)),
+            (("paper", 6, 1, None), ("paper", 12, None, None), ("balanced", 8, 16, None)),
         ),
     ],
 )
@@ -575,7 +575,7 @@ def test_values_are_understood(kind: click.ParamType, text: str, value: object) 
         (CqLevels(), "20,64"),
         (Methods(), "0,1"),
         (Methods(), "balanced:0"),
-        (Methods(), "smallest"),
+        (Methods(), "largest"),
         (Executor(), "host:8786"),
         (Number(0, 1), "nan"),
         (Number(min=0), "inf"),

@@ -175,9 +175,9 @@ def test_the_pace_is_what_was_asked_for(settings: dict[str, Any], pace: tuple[st
 
 
 def test_key_frames_that_stay_get_more_time() -> None:
-    alone = Settings(batch_chunks=1).chosen().first_pass
+    alone = Settings(preset="paper", batch_chunks=1).chosen().first_pass
     assert (alone.deadline, alone.cpu_used) == ("good", 2)
-    chosen = Settings().chosen().first_pass
+    chosen = Settings(preset="paper").chosen().first_pass
     assert (chosen.deadline, chosen.cpu_used) == ("realtime", -1)
     asked = Settings.of(batch_chunks=1, deadline="realtime", cpu_used=-3).chosen().first_pass
     assert (asked.deadline, asked.cpu_used) == ("realtime", -3)

@@ -118,6 +118,9 @@ def test_half_pixels_are_kept_as_long_as_what_they_are_of() -> None:
         assert np.array_equal(planes[INSIDE], fresh[INSIDE])
     assert half_pixels_of([third, second])[1] is made[1]
     assert half_pixels_of([first])[0] is not made[0]  # not asked for in between
+    gone = weakref.ref(made[0])
+    del made, planes
+    assert gone() is None  # though what it was made from lives, and nobody collected cycles
     gone = weakref.ref(half_pixels_of([third, second])[0])
     assert gone() is not None
     del third

@@ -40,7 +40,7 @@ from excamera_dask.skeleton.schedule import ONE, finest_for, quantizers_for
 from excamera_dask.sources import SourceInfo, open_source
 
 SLOW = pytest.mark.skipif(INTERPRETED, reason="too slow without compiled kernels")
-JOB = Job("test", None, FirstPassSettings(), 0.75, manner=Manner(50))
+JOB = Job("test", None, FirstPassSettings(), 0.75, manner=Manner(50, "balanced"))
 
 
 # Plans --------------------------------------------------------------------------------------------------------------
@@ -492,7 +492,9 @@ def test_frames_that_cannot_be_read_are_told_once(film: Path, tmp_path: Path) ->
 
 
 def test_settings_that_cannot_be() -> None:
-    with pytest.raises(ExcameraError, match="preset 'best'; it must be paper, balanced"):
+    with pytest.raises(
+        ExcameraError, match="preset 'best'; it must be paper, fast, balanced, smallest"
+    ):
         plan("film.y4m", preset="best")
     with pytest.raises(ExcameraError, match="encodes at a cq_level"):
         plan("film.y4m", preset="balanced", end_usage="vbr")

@@ -58,7 +58,8 @@ def half_pixels_of(planes: Sequence[Plane]) -> list[HalfPixels]:
         is_known = entry is not None and entry[0]() is plane
         found.append(entry[1] if entry and is_known else interpolate_half_pixels(plane))
         now[id(plane)] = _while_alive(plane, now), found[-1]
-    _kept.planes = now
+    last, _kept.planes = _kept.planes, now
+    last.clear()  # it holds itself, by what its references do when planes go
     return found
 
 

@@ -98,7 +98,8 @@ class ResidualCoder(NamedTuple):
     masking: NDArray[np.int32]  # (R, C) factor of the rate multiplier, x 256
 
     def with_rates(self, token_rates: NDArray[np.int32], skip_rates: NDArray[np.int32]) -> Self:
-        """The coder under other rates, of which the thresholds follow."""
+        """The coder under other rates, from which the thresholds follow: they are those of these steps, multipliers and this
+        masking alone, and stand only where that has factors."""
         thresholds = np.empty((4, MASKS, 4, 4, 16), np.int16)
         coder = self._replace(token_rates=token_rates, skip_rates=skip_rates, thresholds=thresholds)
         lowest, highest = (

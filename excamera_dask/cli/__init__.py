@@ -17,7 +17,13 @@ from excamera_dask.cli.info import info
 from excamera_dask.cli.plan import plan
 from excamera_dask.cli.rendezvous import rendezvous
 from excamera_dask.cli.step import step
-from excamera_dask.cli.terminal.failures import explain, keep_interrupts, terminate_like_interrupt
+from excamera_dask.cli.terminal.failures import (
+    INTERRUPTED,
+    end_undisturbed,
+    explain,
+    keep_interrupts,
+    terminate_like_interrupt,
+)
 from excamera_dask.cli.terminal.streams import (
     escaped_streams,
     finish_stdout,
@@ -81,7 +87,10 @@ def main(arguments: list[str] | None = None) -> int:
     keep_interrupts()
     keep_freed_memory()
     with escaped_streams():
-        return _run(arguments)
+        code = _run(arguments)
+    if code == INTERRUPTED and arguments is None:  # the process is the command's own
+        end_undisturbed()
+    return code
 
 
 def _run(arguments: list[str] | None) -> int:

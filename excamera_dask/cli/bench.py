@@ -15,7 +15,7 @@ from excamera_dask.cli.terminal.failures import Failure
 from excamera_dask.cli.terminal.output import as_json, claim_all, notice, print_json, whole_file
 from excamera_dask.cli.terminal.printing import console, percent
 from excamera_dask.cli.where import where
-from excamera_dask.presets import KEY_DISTANCE
+from excamera_dask.presets import DEFAULT, KEY_DISTANCE
 
 if TYPE_CHECKING:
     from excamera_dask.measuring.methods import Method
@@ -41,8 +41,8 @@ bench.add_command(where)
     help="Quality points, at least two.",
 )  # fmt: skip
 @click.option(
-    "--methods", type=Methods(), default="balanced 6,40", show_default=True,
-    help="What to measure: presets, balanced or balanced:12 for chunks of 12 frames, and [N, x] as 6,16.",
+    "--methods", type=Methods(), default=f"{DEFAULT} 6,40", show_default=True,
+    help="What to measure: presets, fast or balanced:12 for chunks of 12 frames, and [N, x] as 6,16.",
 )  # fmt: skip
 @click.option(
     "--against", type=click.Choice(["best", "2017"]), default="best", show_default=True,

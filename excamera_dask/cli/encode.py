@@ -51,12 +51,12 @@ def method_options(command: Command) -> Command:
             help="sync (this process), local (processes here), lambda (AWS) or a scheduler: tcp://host:8786, tls://...",
         ),
         click.option(
-            "-x", "--batch-chunks", type=BatchChunks(), default=16, show_default=True,
+            "-x", "--batch-chunks", type=BatchChunks(), default=16, show_default="16 of paper",
             help="Chunks behind one key frame, the x of the paper's [N, x], whose preset it chooses; 1 is plain chunking.",
         ),
         click.option(
             "-N", "--chunk-frames", type=click.IntRange(min=1),
-            help="Frames a chunk, the N of [N, x]; by default the preset's, 6 for paper.",
+            help="Frames a chunk, the N of [N, x]; by default the preset's: 24, of smallest 16, of paper 6.",
         ),
         click.option(
             "--key-distance", type=click.IntRange(min=1), default=KEY_DISTANCE, show_default=True,
@@ -145,7 +145,7 @@ def encode(
     \b
     excamera encode in.mp4 -o out.webm
     excamera encode in.mp4 -o out.webm --crf 20 -w 8
-    excamera encode in.mkv -o part.ivf --skip 240 --limit 96 -x unlimited
+    excamera encode in.mkv -o part.ivf --skip 240 --limit 96 --preset fast
     excamera encode film.mkv -o film.webm --executor tcp://scheduler:8786 --json > report.json
     excamera encode s3://films/film.mkv -o s3://films/film.webm --executor lambda -w 1000
 

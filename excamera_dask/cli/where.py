@@ -14,7 +14,8 @@ from excamera_dask.cli.options.values import CqLevels, Executor, OutputFile
 from excamera_dask.cli.terminal.failures import Failure
 from excamera_dask.cli.terminal.output import as_json, claim_all, notice, print_json, whole_file
 from excamera_dask.cli.terminal.printing import console, percent
-from excamera_dask.presets import KEY_DISTANCE, LONGEST_CHUNK, PRESETS
+from excamera_dask.mechanisms import NAMES
+from excamera_dask.presets import DEFAULT, KEY_DISTANCE, LONGEST_CHUNK, PRESETS
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -29,13 +30,13 @@ HIDING = [name for name, structure in PRESETS.items() if structure is not None]
 @click.command(short_help="Where the bits go: by position, type, stage and syntax element.")
 @click.argument("source", metavar="SRC", type=click.Path(path_type=Path))
 @click.option(
-    "--preset", type=click.Choice(HIDING), default="balanced", show_default=True,
+    "--preset", type=click.Choice(HIDING), default=DEFAULT, show_default=True,
     help="A preset with hidden frames.",
 )  # fmt: skip
 @cq_level_option
 @click.option(
     "--mechanisms", "cq_levels", type=CqLevels(),
-    help="Measure at these cq levels what each mechanism is worth alone: 8 encodes for each level.",
+    help=f"Measure at these cq levels what each mechanism is worth alone: {len(NAMES) + 1} encodes for each level.",
 )  # fmt: skip
 @click.option(
     "--vpxenc/--no-vpxenc", "beside", default=True, show_default=True,

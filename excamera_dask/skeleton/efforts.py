@@ -7,13 +7,27 @@ from codec.encoding.mode_decision import Limits
 from excamera_dask.skeleton.manner import Manner
 
 MASKING = (170, 384)
-FEWEST = Limits(1, 256, 340, 300, 290, 16 * 256, 16 * 256)
-MORE = Limits(6, 450, 450, 320, 450, 4 * 256, 8 * 256)
-EFFORTS = {
-    "fast": Effort(limits=FEWEST, fits=1, masking_range=MASKING, zero_deltas=(-12,)),
-    "balanced": Effort(limits=MORE, masking_range=MASKING, zero_deltas=(-2, -12, -63)),
-    "smallest": Effort(limits=MORE, masking_range=MASKING, zero_deltas=(-2, -12, -63)),
-}
+FEW = Limits(
+    finalists=1,
+    finalist_margin=256,
+    subblock_margin=340,
+    split_margin=300,
+    reference_margin=290,
+    leap=16 * 256,
+    enough=16 * 256,
+)
+MANY = Limits(
+    finalists=6,
+    finalist_margin=450,
+    subblock_margin=450,
+    split_margin=320,
+    reference_margin=450,
+    leap=4 * 256,
+    enough=8 * 256,
+)
+HASTE = Effort(limits=FEW, fits=1, masking_range=MASKING, zero_deltas=(-12,))
+CARE = Effort(limits=MANY, masking_range=MASKING, zero_deltas=(-2, -12, -63))
+EFFORTS = {"fast": HASTE, "balanced": CARE, "smallest": CARE}
 
 
 def effort_of(manner: Manner) -> Effort:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from excamera_dask.mechanisms import ALL_ON, Mechanisms
-from excamera_dask.presets import DEFAULT, PRESETS, Preset
+from excamera_dask.presets import PRESETS, Preset
 
 
 @dataclass(frozen=True)
@@ -13,7 +13,7 @@ class Manner:
     """q_index: quantizer index of plain frames; preset: whose effort the encoder makes; mechanisms: those that are on."""
 
     q_index: int
-    preset: str = DEFAULT
+    preset: str
     mechanisms: Mechanisms = ALL_ON
 
     @property

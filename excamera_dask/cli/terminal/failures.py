@@ -38,6 +38,12 @@ def terminate_like_interrupt() -> None:
     signal.signal(signal.SIGTERM, unwind)
 
 
+def end_undisturbed() -> None:
+    """Let no further SIGTERM or Ctrl-C take the exit code from a process that is ending for the first."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
 def keep_interrupts() -> None:
     """Have an interrupt come again that falls into a finalizer or a weak reference's callback: what is raised there is lost."""
     usual = sys.unraisablehook
