@@ -25,7 +25,7 @@ PRESETS: dict[str, Preset | None] = {
     PAPER: None,
     "fast": Preset(24, filter_radius=2, survey_every=8),
     "balanced": Preset(24, filter_radius=3, survey_every=4),
-    "smallest": Preset(16, filter_radius=7, survey_every=4),
+    "smallest": Preset(24, filter_radius=7, survey_every=4),
 }
 """None for the paper's, which -N and -x describe."""
 

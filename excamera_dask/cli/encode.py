@@ -56,7 +56,7 @@ def method_options(command: Command) -> Command:
         ),
         click.option(
             "-N", "--chunk-frames", type=click.IntRange(min=1),
-            help="Frames a chunk, the N of [N, x]; by default the preset's: 24, of smallest 16, of paper 6.",
+            help="Frames a chunk, the N of [N, x]; by default 24, of preset paper 6.",
         ),
         click.option(
             "--key-distance", type=click.IntRange(min=1), default=KEY_DISTANCE, show_default=True,
