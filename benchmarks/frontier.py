@@ -104,9 +104,10 @@ def draw(found: dict[str, Any], path: Path) -> None:
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(figsize=(7, 4.5), layout="constrained")
-    for label, names in (
-        ("vpxenc, two threads, --cpu-used", [n for n in found if n not in PRESETS]),
-        ("excamera, presets", [n for n in found if n in PRESETS]),
+    above, below = {"xytext": (5, 5)}, {"xytext": (0, -15), "ha": "center"}
+    for label, names, aside in (
+        ("vpxenc, two threads, --cpu-used", [n for n in found if n not in PRESETS], above),
+        ("excamera, presets", [n for n in found if n in PRESETS], below),
     ):
         places = [
             (found[n]["processor_ms_a_frame"], found[n]["bd_rate_percent"], n.split()[-1])
@@ -115,7 +116,8 @@ def draw(found: dict[str, Any], path: Path) -> None:
         places.sort()
         axes.plot([p[0] for p in places], [p[1] for p in places], marker="o", label=label)
         for x, y, text in places:
-            axes.annotate(text, (x, y), textcoords="offset points", xytext=(5, 5))
+            axes.annotate(text, (x, y), textcoords="offset points", size=8, **aside)
+    axes.margins(0.1)
     axes.set_xlabel("processor time, ms a frame")
     axes.set_ylabel("BD-rate (SSIM dB) against --cpu-used=0, %")
     axes.grid(True, alpha=0.3)
