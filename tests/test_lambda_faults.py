@@ -139,7 +139,7 @@ def test_a_worker_is_killed_in_a_stage(
         assert ended(executor, "lost") + ended(executor, "failed") == 1
 
 
-@pytest.mark.parametrize("stage", HIDDEN_STAGES[1:])
+@pytest.mark.parametrize("stage", HIDDEN_STAGES)
 def test_a_worker_is_killed_between_hidden_frames(
     stage: str, source: Path, expected_with_hidden: bytes, tmp_path: Path
 ) -> None:
