@@ -290,12 +290,14 @@ def _record_block(records, count, block_type, context, first, end, levels):
 
 
 @kernel
-def _record_row(skip, y_mode, above, left, levels, eobs, records):
-    """Record the tokens of one row; levels is (C, 25, 16) int16. Gives the number of records.
+def _record_row(macroblocks, row, above, left, records):
+    """Record the tokens of one row. Gives the number of records.
 
     Blocks end after their last level that is not zero, except those whose eob is 16: these run to the end, so
     that frames with trailing zeros, which the loop filter tells apart, come out as they went in.
     """
+    skip, y_mode = macroblocks.skip[row], macroblocks.y_mode[row]
+    levels, eobs = macroblocks.coefficients[row], macroblocks.eobs[row]
     count = 0
     left[:] = 0
     for column in range(len(y_mode)):
@@ -328,15 +330,7 @@ def _write_rows(probabilities, macroblocks, above, left, records, states, outs):
     for partition in range(len(states)):
         reset_writer(states[partition])
     for row in range(len(macroblocks.y_mode)):
-        count = _record_row(
-            macroblocks.skip[row],
-            macroblocks.y_mode[row],
-            above,
-            left,
-            macroblocks.coefficients[row],
-            macroblocks.eobs[row],
-            records,
-        )
+        count = _record_row(macroblocks, row, above, left, records)
         partition = row % len(states)
         write_records(states[partition], outs[partition], probabilities, records, count)
     for partition in range(len(states)):
@@ -346,15 +340,7 @@ def _write_rows(probabilities, macroblocks, above, left, records, states, outs):
 @kernel
 def _count_rows(macroblocks, above, left, records, counts):
     for row in range(len(macroblocks.y_mode)):
-        count = _record_row(
-            macroblocks.skip[row],
-            macroblocks.y_mode[row],
-            above,
-            left,
-            macroblocks.coefficients[row],
-            macroblocks.eobs[row],
-            records,
-        )
+        count = _record_row(macroblocks, row, above, left, records)
         count_records(records, count, counts)
 
 
@@ -388,13 +374,5 @@ def recorded_tokens(macroblocks: Macroblocks) -> Iterator[NDArray[np.uint16]]:
     """Records of the tokens, row by row; each array is filled anew for the next."""
     above, left, records = _room(macroblocks)
     for row in range(len(macroblocks.y_mode)):
-        count = _record_row(
-            macroblocks.skip[row],
-            macroblocks.y_mode[row],
-            above,
-            left,
-            macroblocks.coefficients[row],
-            macroblocks.eobs[row],
-            records,
-        )
+        count = _record_row(macroblocks, row, above, left, records)
         yield records[:count]
