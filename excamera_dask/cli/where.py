@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from excamera_dask.cli.options.benching import bench_options
 from excamera_dask.cli.options.libvpx import cq_level_option
 from excamera_dask.cli.options.plotting import plot_option, require_matplotlib
 from excamera_dask.cli.options.reading import reading_options, take_reading, tell_choice
-from excamera_dask.cli.options.values import CqLevels, Executor, OutputFile
+from excamera_dask.cli.options.values import CqLevels
 from excamera_dask.cli.terminal.failures import Failure
 from excamera_dask.cli.terminal.output import as_json, claim_all, notice, print_json, whole_file
 from excamera_dask.cli.terminal.printing import console, percent
@@ -50,18 +51,8 @@ HIDING = [name for name, structure in PRESETS.items() if structure is not None]
     "--key-distance", type=click.IntRange(min=1), default=KEY_DISTANCE, show_default=True,
     help="Frames from one key frame to the next, about.",
 )  # fmt: skip
-@click.option(
-    "--skip", type=click.IntRange(min=0), default=0, help="Frames of SRC to leave out first."
-)
-@click.option(
-    "--limit", type=click.IntRange(min=1), default=240, show_default=True, help="Frames to encode."
-)
-@click.option("-o", "--output", type=OutputFile(), help="Write the JSON here as well.")
+@bench_options
 @plot_option("Draw positions, elements and the quality of each frame into this PNG file.")
-@click.option(
-    "--executor", type=Executor(), default="local", show_default=True, help="As for encode."
-)
-@click.option("-w", "--workers", type=click.IntRange(min=1), help="As for encode.")
 @reading_options
 def where(
     source: Path,
